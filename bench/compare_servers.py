@@ -1,0 +1,181 @@
+"""Compares gunicorn and granian under this project's application: create throughput, slow clients, chunked bodies,
+clean shutdown. Prints one table. Wants `wrk` (Debian) and `pip install granian gunicorn`.
+
+    .venv/bin/python bench/compare_servers.py [seconds]
+"""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+WORKERS, THREADS, PORT = 2, 8, 8765
+SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+
+SERVERS = {
+    "gunicorn gthread": [
+        f"{BIN}/gunicorn", "threadsvc.wsgi", "-b", f"127.0.0.1:{PORT}", "-w", str(WORKERS), "-k", "gthread",
+        "--threads", str(THREADS), "--limit-request-line", "0", "--log-level", "error",
+    ],
+    "granian wsgi": [
+        f"{BIN}/granian", "--interface", "wsgi", "threadsvc.wsgi:application", "--port", str(PORT), "--workers",
+        str(WORKERS), "--blocking-threads", str(THREADS), "--no-log", "--http", "1",
+    ],
+}  # fmt: skip
+
+WRK = """
+local ids = {%s}
+local n = 0
+request = function()
+  n = n + 1
+  return wrk.format("POST", "/threads/" .. ids[n %% #ids + 1] .. "/messages",
+    {["Content-Type"] = "application/json"}, '{"role":"user","content":"How does AI work? Explain it in simple terms."}')
+end
+"""
+
+
+def call(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def wait_until_up() -> float:
+    start = time.monotonic()
+    while time.monotonic() - start < 20:
+        try:
+            call("GET", "/healthz")
+            return time.monotonic() - start
+        except OSError:
+            time.sleep(0.02)
+    raise SystemExit("the server did not come up")
+
+
+def throughput(threads: list[str]) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(WRK % ",".join(f'"{thread}"' for thread in threads))
+        script.flush()
+        command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "--latency", "-s", script.name, f"http://127.0.0.1:{PORT}"]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rate, p50, p99 = (re.search(p, out)[1] for p in (r"Requests/sec:\s+(\S+)", r"50%\s+(\S+)", r"99%\s+(\S+)"))
+    bad = re.search(r"Non-2xx.*", out)
+    return f"{rate}/s, p50 {p50}, p99 {p99}" + (f", {bad[0]}" if bad else "")
+
+
+def slow_clients(thread: str, count: int) -> str:
+    """`count` clients send their bodies a byte a second; a good client asks all the while."""
+    head = f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    slow = []
+    for _ in range(count):
+        connection = socket.create_connection(("127.0.0.1", PORT))
+        connection.sendall(f"{head}Content-Length: 60\r\n\r\n{{".encode())
+        slow.append(connection)
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(1):
+            for connection in slow:
+                try:
+                    connection.send(b" ")
+                except OSError:
+                    pass
+
+    threading.Thread(target=drip, daemon=True).start()
+    time.sleep(1)
+    waits, failed = [], 0
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        start = time.monotonic()
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
+            connection.request("GET", f"/threads/{thread}")
+            connection.getresponse().read()
+            connection.close()
+            waits.append(time.monotonic() - start)
+        except OSError:
+            failed += 1
+    stop.set()
+    for connection in slow:
+        connection.close()
+    worst = f"{max(waits) * 1000:.0f} ms" if waits else "-"
+    return f"{len(waits)} answers, slowest {worst}, {failed} none in 5 s"
+
+
+def chunked(thread: str) -> str:
+    body = b'{"role":"user","content":"in two chunks"}'
+    with socket.create_connection(("127.0.0.1", PORT), timeout=5) as connection:
+        connection.sendall(
+            f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+        )
+        for piece in (body[:10], body[10:], b""):
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        return connection.makefile("rb").readline().decode().strip()
+
+
+def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
+    """SIGTERM while a request's body is still on its way."""
+    body = b'{"role":"user","content":"sent around the end"}'
+    with socket.create_connection(("127.0.0.1", PORT), timeout=20) as connection:
+        connection.sendall(
+            f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:20]
+        )
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        time.sleep(1)
+        try:
+            connection.sendall(body[20:])
+            answer = connection.makefile("rb").readline().decode().strip() or "closed without an answer"
+        except OSError as error:
+            answer = type(error).__name__
+    try:
+        code = server.wait(20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return f"{answer}; did not end in 20 s"
+    return f"{answer}; exit {code} after {time.monotonic() - start:.1f} s"
+
+
+def main() -> None:
+    rows = {}
+    for name, command in SERVERS.items():
+        with tempfile.TemporaryDirectory() as directory:
+            environment = {**os.environ, "THREADSVC_DATA_DIR": directory}
+            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+            server = subprocess.Popen(command, cwd=ROOT, env=environment)
+            try:
+                row = {"first answer": f"{wait_until_up():.2f} s"}
+                threads = [json.loads(call("POST", "/threads")[1])["id"] for _ in range(200)]
+                throughput(threads)  # warm up
+                row[f"create, {WORKERS} workers, 16 connections"] = throughput(threads)
+                row["chunked body"] = chunked(threads[0])
+                row["200 slow bodies"] = slow_clients(threads[0], 200)
+                row["8 KiB of URL"] = str(call("GET", "/threads/" + "x" * (8192 - 9))[0])
+                row["SIGTERM amid a body"] = shutdown(server, threads[0])
+            finally:
+                server.kill()
+            rows[name] = row
+    for what in next(iter(rows.values())):
+        print(what)
+        for name, row in rows.items():
+            print(f"    {name:18} {row[what]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Command line of threadsvc: serve, migrate, seed, createsuperuser, check and the rest of Django's commands."""
+
+import os
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"threadsvc: {error}")

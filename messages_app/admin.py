@@ -1,0 +1,121 @@
+"""Browsing for operators. Everything can be looked at and nothing changed: what clients stored is what they get."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from messages_app.models import Message, Thread
+
+# Generic for the type checker only.
+ModelAdmin = admin.ModelAdmin[Any] if TYPE_CHECKING else admin.ModelAdmin
+
+PREVIEW_CHARACTERS = 100
+# A thread's page shows this many messages; the rest are one click away, page by page.
+TRANSCRIPT_MESSAGES = 200
+
+
+def link_to(model: str, key: str, text: str) -> SafeString:
+    return format_html('<a href="{}">{}</a>', reverse(f"admin:messages_app_{model}_change", args=[key]), text)
+
+
+class LookOnly(ModelAdmin):
+    show_full_result_count = False
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).filter(deleted_at=None)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Thread)
+class ThreadAdmin(LookOnly):
+    list_display = ["id", "created_at", "tenant", "metadata"]
+    list_filter = ["created_at"]
+    search_fields = ["id", "object_id", "metadata"]
+    search_help_text = "Part of an id, or of metadata"
+    fields = ["id", "object_id", "tenant", "created_at", "metadata", "transcript"]
+
+    @admin.display(description="messages")
+    def transcript(self, thread: Thread) -> SafeString:
+        """The newest messages of the thread, oldest first. One query."""
+        newest = thread.messages.filter(deleted_at=None).order_by("-position")[: TRANSCRIPT_MESSAGES + 1]
+        messages = list(newest)[:TRANSCRIPT_MESSAGES][::-1]
+        rows = format_html_join(
+            "",
+            '<tr><td>{}</td><td style="white-space: nowrap">{}</td><td>{}</td>'
+            '<td style="white-space: pre-wrap">{}</td><td>{}</td></tr>',
+            (
+                (
+                    message.position,
+                    f"{message.created_at:%Y-%m-%d %H:%M:%S}",
+                    message.role,
+                    message.text,
+                    link_to("message", message.id, "open"),
+                )
+                for message in messages
+            ),
+        )
+        table = format_html(
+            "<table><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr></thead>{}</table>", rows
+        )
+        if len(newest) <= TRANSCRIPT_MESSAGES:
+            return table
+        every = f"{reverse('admin:messages_app_message_changelist')}?thread__id__exact={thread.id}"
+        return format_html(
+            '<p>The newest {} messages; <a href="{}">all of them</a></p>{}', TRANSCRIPT_MESSAGES, every, table
+        )
+
+
+@admin.register(Message)
+class MessageAdmin(LookOnly):
+    list_display = ["id", "created_at", "role", "preview", "thread_link"]
+    list_filter = ["role", "created_at"]
+    search_fields = ["id", "object_id", "thread__id", "content"]
+    search_help_text = "Part of an id, or of the text"
+    fields = [
+        "id",
+        "object_id",
+        "thread_link",
+        "position",
+        "created_at",
+        "role",
+        "whole_text",
+        "file_ids",
+        "metadata",
+        "assistant_id",
+        "run_id",
+        "content",
+    ]
+
+    @admin.display(description="text")
+    def preview(self, message: Message) -> str:
+        text = message.text
+        return text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}…"
+
+    @admin.display(description="text")
+    def whole_text(self, message: Message) -> SafeString:
+        return format_html('<div style="white-space: pre-wrap">{}</div>', message.text)
+
+    @admin.display(description="files")
+    def file_ids(self, message: Message) -> str:
+        return ", ".join(message.file_ids) or "-"
+
+    @admin.display(description="thread", ordering="thread_id")
+    def thread_link(self, message: Message) -> SafeString:
+        return link_to("thread", message.thread_id, message.thread_id)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup == "thread__id__exact" or super().lookup_allowed(lookup, value, request)

@@ -1,0 +1,126 @@
+"""`manage.py seed`: fills the store with threads and messages that read like real conversations."""
+
+import random
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, islice
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError
+from django.db import IntegrityError
+from django.utils import timezone
+from tqdm import tqdm
+
+from messages_app.conversations import conversation
+from messages_app.models import Message, Thread, text_part
+
+BATCH_MESSAGES = 2000
+SPREAD_DAYS = 90
+# With --seed, "now" is this moment, so that ids and times are the same on each run.
+SEEDED_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10**8:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100,000,000")
+    return int(text)
+
+
+class Command(BaseCommand):
+    help = "Makes threads with messages that read like real conversations."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--threads", type=count, default=100, help="how many threads (default 100)")
+        parser.add_argument("--messages", type=count, default=1000, help="how many messages in all (default 1000)")
+        parser.add_argument("--seed", type=int, help="the same number makes the same threads: words, ids and times")
+        parser.add_argument("--tenant", default="default", help="whose threads they are (default: default)")
+
+    def handle(self, *args: Any, threads: int, messages: int, seed: int | None, tenant: str, **options: Any) -> None:
+        rng = random.Random(seed)
+        now = timezone.now() if seed is None else SEEDED_NOW
+        start, stored = time.monotonic(), 0
+        progress = Progress(messages)
+        try:
+            for batch in batches(made_up(rng, now, tenant, threads, messages)):
+                stored += Thread.objects.store([thread for thread, _ in batch], [m for _, ms in batch for m in ms])
+                progress.update(stored)
+        except IntegrityError as error:
+            raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
+        finally:
+            progress.close()
+        seconds = time.monotonic() - start
+        self.stdout.write(
+            f"Made {threads:,} threads with {messages:,} messages in {seconds:.1f} s ({messages / seconds:,.0f}/s)."
+        )
+
+
+def made_up(
+    rng: random.Random, now: datetime, tenant: str, threads: int, messages: int
+) -> Iterator[tuple[Thread, list[Message]]]:
+    """Threads with their messages, not stored yet, oldest first; some threads are much longer than others."""
+    weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
+    total, given = sum(weights), 0
+    for number, weight in enumerate(accumulate(weights), start=1):
+        upto = messages if number == threads else round(weight / total * messages)
+        at = now - timedelta(days=SPREAD_DAYS) * (1 - (number - 1) / threads)
+        metadata = {"customer": f"customer-{rng.randrange(10_000)}", "channel": rng.choice(["web", "app", "e-mail"])}
+        thread = Thread.new(at=at, rng=rng, tenant=tenant, metadata=metadata if rng.random() < 0.6 else {})
+        yield thread, list(messages_of(thread, rng, upto - given))
+        given = upto
+
+
+def messages_of(thread: Thread, rng: random.Random, number: int) -> Iterator[Message]:
+    at = thread.created_at
+    for position, turn in enumerate(islice(conversation(rng), number), start=1):
+        at += timedelta(milliseconds=rng.randrange(2_000, 120_000))
+        file_ids = [f"file-{rng.getrandbits(48):012x}"] if turn.role == "user" and rng.random() < 0.05 else []
+        yield Message.new(
+            at=at,
+            rng=rng,
+            thread=thread,
+            position=position,
+            role=turn.role,
+            content=[text_part(turn.text)],
+            attachments=[{"file_id": file_id, "tools": []} for file_id in file_ids],
+            metadata={"rating": rng.choice(["👍", "👎"])} if rng.random() < 0.04 else {},
+            assistant_id="asst_support" if turn.role == "assistant" else "",
+        )
+
+
+def batches(
+    conversations: Iterator[tuple[Thread, list[Message]]],
+) -> Iterator[list[tuple[Thread, list[Message]]]]:
+    """Whole threads, together about BATCH_MESSAGES messages: one transaction each."""
+    batch, size = [], 0
+    for thread, messages in conversations:
+        batch.append((thread, messages))
+        size += len(messages) + 1
+        if size >= BATCH_MESSAGES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line at most every two seconds."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.start, self.told = total, time.monotonic(), time.monotonic()
+        self.bar = tqdm(total=total, unit=" messages", unit_scale=True) if sys.stderr.isatty() else None
+
+    def update(self, done: int) -> None:
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        elif time.monotonic() - self.told >= 2:
+            self.told = time.monotonic()
+            rate = done / (self.told - self.start)
+            left = (self.total - done) / rate
+            print(f"{done:,} of {self.total:,} messages, {rate:,.0f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

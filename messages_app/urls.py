@@ -1,0 +1,13 @@
+"""The API's paths, mounted under / and /v1. Explicit, since the contract fixes each path and method: POST modifies, and
+`/threads/runs` (create_and_run) is no thread of that name. An id is any text, so that a malformed one is a 404 of ours."""
+
+from django.urls import path
+
+from messages_app.views import MessageViewSet, ThreadViewSet, unknown_path
+
+urlpatterns = [
+    path("threads", ThreadViewSet.as_view({"post": "create"})),
+    path("threads/runs", unknown_path),
+    path("threads/<str:thread_id>", ThreadViewSet.as_view({"get": "retrieve"})),
+    path("threads/<str:thread_id>/messages", MessageViewSet.as_view({"post": "create"})),
+]

@@ -1,0 +1,54 @@
+"""What a request must be before a view looks at it."""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from threadsvc.errors import LengthRequired, RequestBodyTooLarge
+
+if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
+    from rest_framework.views import APIView
+
+
+class BodyWithinLimit(BasePermission):
+    """413 before a byte of the body is read. A view may raise the limit of an action in `body_limits`."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        if request.method in ("GET", "HEAD", "DELETE"):  # their bodies are not read
+            return True
+        if "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META:
+            raise LengthRequired
+        limits: dict[str, int] = getattr(view, "body_limits", {})
+        limit = limits.get(getattr(view, "action", None) or "", settings.MAX_BODY_BYTES)
+        if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+            raise RequestBodyTooLarge
+        return True
+
+
+class OwnOriginWrites(BasePermission):
+    """403 for an anonymous write that a page of another origin makes a browser send.
+
+    A service without keys on a loopback address would otherwise take messages from any web page that its owner visits:
+    a form post needs no consent of the server. Clients that are not browsers send no Origin.
+    """
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        origin: Any = request.META.get("HTTP_ORIGIN")
+        if origin is None or request.auth is not None:
+            return True
+        if request.method in SAFE_METHODS or request.method not in view.allowed_methods:
+            return True
+        if origin in settings.CSRF_TRUSTED_ORIGINS or _host_of(origin) == request.get_host().lower():
+            return True
+        raise PermissionDenied("Origin not allowed")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[
+        return None

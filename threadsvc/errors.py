@@ -1,0 +1,164 @@
+"""Every refusal in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
+
+A text `detail` says what happened (404, 405, 413, ...); a list says what is wrong with the request (422), one item
+`{"loc", "msg", "type"[, "ctx"]}` an error, in the vocabulary of pydantic v1 as FastAPI shows it.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import DisallowedHost, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.request import UnreadablePostError
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+logger = logging.getLogger(__name__)
+
+# What an error's code becomes on the wire: msg (filled in from the error's params) and type.
+MESSAGES = {
+    "required": ("field required", "value_error.missing"),
+    "null": ("none is not an allowed value", "type_error.none.not_allowed"),
+    "not_a_string": ("str type expected", "type_error.str"),
+    "not_a_list": ("value is not a valid list", "type_error.list"),
+    "not_a_dict": ("value is not a valid dict", "type_error.dict"),
+    "invalid_choice": ("value is not a valid enumeration member; permitted: {permitted}", "type_error.enum"),
+    "min_length": ("ensure this value has at least {limit_value} characters", "value_error.any_str.min_length"),
+    "max_length": ("ensure this value has at most {limit_value} characters", "value_error.any_str.max_length"),
+    "max_list_items": ("ensure this value has at most {limit_value} items", "value_error.list.max_items"),
+    "max_dict_items": ("ensure this value has at most {limit_value} items", "value_error.dict.max_items"),
+    "null_characters_not_allowed": ("null characters are not allowed", "value_error.str.null_character"),
+    "surrogate_characters_not_allowed": ("surrogate characters are not allowed", "value_error.str.surrogate"),
+    "extra": ("extra fields not permitted", "value_error.extra"),
+}
+
+# Seconds after which a client may try again when a database did not answer.
+RETRY_AFTER = "1"
+
+UNREADABLE_BODY = "There was an error parsing the body"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class RequestBodyTooLarge(exceptions.APIException):
+    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_detail = "Request body too large"
+
+
+class LengthRequired(exceptions.APIException):
+    status_code = HTTPStatus.LENGTH_REQUIRED
+    default_detail = "Length Required"
+
+
+class InvalidJSON(exceptions.ParseError):
+    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(reason)
+        self.position = position
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's hook: the answer to an exception raised in a view; None (Django's 500) for what is a fault of ours."""
+    match exc:
+        case InvalidJSON():
+            return Response({"detail": [_json_invalid(exc)]}, HTTPStatus.UNPROCESSABLE_ENTITY)
+        case exceptions.ValidationError():
+            return Response({"detail": list(_items(exc.detail, ("body",)))}, HTTPStatus.UNPROCESSABLE_ENTITY)
+        case exceptions.ParseError() | UnreadablePostError():
+            return Response({"detail": UNREADABLE_BODY}, HTTPStatus.BAD_REQUEST)
+        case RequestDataTooBig():
+            return Response({"detail": RequestBodyTooLarge.default_detail}, RequestBodyTooLarge.status_code)
+        case exceptions.MethodNotAllowed():
+            return Response({"detail": "Method Not Allowed"}, exc.status_code)
+        case exceptions.APIException():
+            return Response({"detail": exc.detail}, exc.status_code)
+        case Http404():
+            return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
+        case OperationalError() | InterfaceError():
+            logger.error("database unavailable: %s", exc)
+            headers = {"Retry-After": RETRY_AFTER}
+            return Response({"detail": "Service Unavailable"}, HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+    return None
+
+
+def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
+    return {
+        "type": "json_invalid",
+        "loc": ["body", error.position],
+        "msg": "JSON decode error",
+        "input": {},
+        "ctx": {"error": str(error.detail)},
+    }
+
+
+def _items(detail: Any, loc: tuple[str | int, ...]) -> Iterator[dict[str, Any]]:
+    """DRF's error tree, read in order: the keys of a dict are steps of `loc`, a list is several errors at one place.
+
+    A leaf may bring its own further steps (`loc`) and the numbers of the rule that was broken (`params`).
+    """
+    if isinstance(detail, Mapping):
+        for key, value in detail.items():
+            yield from _items(value, (*loc, key))
+    elif isinstance(detail, list):
+        for value in detail:
+            yield from _items(value, loc)
+    else:
+        params: dict[str, Any] = getattr(detail, "params", {})
+        message, error_type = MESSAGES.get(detail.code, (str(detail), "value_error"))
+        permitted = ", ".join(map(repr, params.get("enum_values", ())))
+        yield {
+            "loc": [_valid_utf8(step) for step in (*loc, *getattr(detail, "loc", ()))],
+            "msg": message.format(permitted=permitted, **params) if params else message,
+            "type": error_type,
+            **({"ctx": params} if params else {}),
+        }
+
+
+def _valid_utf8(step: str | int) -> str | int:
+    """A key as it was sent, but for lone surrogates: UTF-8 has no form for them."""
+    return _SURROGATE.sub("\ufffd", step) if isinstance(step, str) else step
+
+
+# Django's own handlers, for what is raised outside of DRF's views.
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    match exception:
+        case DisallowedHost():
+            return JsonResponse({"detail": "Invalid Host header"}, status=400)
+        case RequestDataTooBig():
+            return JsonResponse({"detail": RequestBodyTooLarge.default_detail}, status=413)
+    return JsonResponse({"detail": "Bad Request"}, status=400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return JsonResponse({"detail": "Forbidden"}, status=403)
+
+
+def page_not_found(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    return JsonResponse({"detail": "Not Found"}, status=404)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"detail": "Internal Server Error"}, status=500)
+
+
+class JSONErrorMiddleware:
+    """A body for the refusals that Django's decorators and WhiteNoise send without one (405)."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED and response.get("Content-Type") != "application/json":
+            return JsonResponse({"detail": "Method Not Allowed"}, status=405, headers={"Allow": response["Allow"]})
+        return response
+
+
+def service_unavailable() -> JsonResponse:
+    return JsonResponse({"detail": "Service Unavailable"}, status=503, headers={"Retry-After": RETRY_AFTER})

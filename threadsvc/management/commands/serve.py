@@ -1,0 +1,94 @@
+"""`manage.py serve`: migrates and serves, with the settings of the environment (README, Settings)."""
+
+import ipaddress
+import socket
+from typing import Any
+
+from django.conf import settings
+from django.core.management import BaseCommand, CommandError, call_command
+from django.db import DatabaseError, connections
+from gunicorn.app.base import BaseApplication
+
+from threadsvc import __version__
+
+
+class Server(BaseApplication):
+    """gunicorn, set up by Django's settings instead of by files and options of its own."""
+
+    def load_config(self) -> None:
+        options = {
+            "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
+            "workers": settings.WEB_CONCURRENCY,
+            "worker_class": "gthread",
+            "threads": settings.THREADS_PER_WORKER,
+            "graceful_timeout": settings.SHUTDOWN_SECONDS,
+            # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
+            "preload_app": True,
+            # A request line has no limit of its own: a long URL gets an answer of ours. Headers as a whole have one.
+            "limit_request_line": 0,
+            "loglevel": "warning",
+            # A socket in the home directory, through which gunicorn takes commands: nobody asked for one.
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        from threadsvc import urls  # noqa: F401  # once, before workers are forked
+        from threadsvc.wsgi import application
+
+        return application
+
+
+class Command(BaseCommand):
+    help = "Migrates the databases and serves the API, its documentation and the admin until SIGTERM or SIGINT."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        check_address(settings.HOST, settings.PORT)
+        for alias in settings.DATABASES:
+            try:
+                call_command("migrate", database=alias, verbosity=0, interactive=False)
+            except (DatabaseError, OSError) as error:
+                name = "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
+                raise CommandError(f"cannot use the database of {name}: {str(error).splitlines()[0]}") from error
+        connections.close_all()  # a connection must not be shared with the workers that are forked
+        self.stdout.write(banner())
+        Server().run()
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises CommandError where one cannot listen; gunicorn itself would try again for five seconds, and log each."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CommandError(f"cannot listen on {host} port {port}: {reason}; HOST and PORT choose others") from error
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def banner() -> str:
+    at = f"http://{bracketed(settings.HOST)}:{settings.PORT}"
+    lines = [
+        f"threadsvc {__version__}",
+        f"  API         {at}/v1/threads",
+        f"  API docs    {at}/docs  and  {at}/redoc",
+        f"  Admin       {at}/admin/",
+        "  Admin user  .venv/bin/python manage.py createsuperuser",
+        f"  Data        {settings.DATA_DIR}",
+    ]
+    if not is_loopback(settings.HOST):
+        lines.append("  This version has no API keys: whoever can reach this address can read and write all of it.")
+    return "\n".join(lines)

@@ -1,0 +1,28 @@
+"""Every address of the service. None ends in a slash but those of the admin."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.decorators.http import require_safe
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularYAMLAPIView
+
+from threadsvc import observability, openapi
+
+handler400 = "threadsvc.errors.bad_request"
+handler403 = "threadsvc.errors.permission_denied"
+handler404 = "threadsvc.errors.page_not_found"
+handler500 = "threadsvc.errors.server_error"
+
+urlpatterns = [
+    path("", include("messages_app.urls")),
+    path("v1/", include("messages_app.urls")),
+    path("healthz", require_safe(observability.healthz)),
+    path("readyz", require_safe(observability.readyz)),
+    path("openapi.yaml", SpectacularYAMLAPIView.as_view()),
+    path("openapi.json", SpectacularJSONAPIView.as_view()),
+    path("docs", openapi.swagger_ui),
+    path("redoc", openapi.redoc),
+    path("redoc.js", openapi.redoc_bundle),
+    path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
+    path("admin/", admin.site.urls),
+]
