@@ -4,6 +4,7 @@ clean shutdown. Prints one table. Wants `wrk` (Debian) and `pip install granian 
     .venv/bin/python bench/compare_servers.py [seconds]
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -39,15 +40,15 @@ local n = 0
 request = function()
   n = n + 1
   return wrk.format("POST", "/threads/" .. ids[n %% #ids + 1] .. "/messages",
-    {["Content-Type"] = "application/json"}, '{"role":"user","content":"How does AI work? Explain it in simple terms."}')
+    {["Content-Type"] = "application/json"}, '{"role":"user","content":"How does AI work? Explain it in simple words"}')
 end
 """
 
 
-def call(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+def call(method: str, path: str, timeout: float = 30) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
+        connection.request(method, path)
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -71,7 +72,7 @@ def throughput(threads: list[str]) -> str:
         script.flush()
         command = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "--latency", "-s", script.name, f"http://127.0.0.1:{PORT}"]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate, p50, p99 = (re.search(p, out)[1] for p in (r"Requests/sec:\s+(\S+)", r"50%\s+(\S+)", r"99%\s+(\S+)"))
+    p50, p99, rate = re.findall(r"(?:Requests/sec:|\b50%|\b99%)\s+(\d\S*)", out)
     bad = re.search(r"Non-2xx.*", out)
     return f"{rate}/s, p50 {p50}, p99 {p99}" + (f", {bad[0]}" if bad else "")
 
@@ -89,10 +90,8 @@ def slow_clients(thread: str, count: int) -> str:
     def drip() -> None:
         while not stop.wait(1):
             for connection in slow:
-                try:
+                with contextlib.suppress(OSError):
                     connection.send(b" ")
-                except OSError:
-                    pass
 
     threading.Thread(target=drip, daemon=True).start()
     time.sleep(1)
@@ -101,10 +100,7 @@ def slow_clients(thread: str, count: int) -> str:
     while time.monotonic() < end:
         start = time.monotonic()
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
-            connection.request("GET", f"/threads/{thread}")
-            connection.getresponse().read()
-            connection.close()
+            call("GET", f"/threads/{thread}", timeout=5)
             waits.append(time.monotonic() - start)
         except OSError:
             failed += 1
@@ -133,7 +129,8 @@ def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
     with socket.create_connection(("127.0.0.1", PORT), timeout=20) as connection:
         connection.sendall(
             f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:20]
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body[:20]
         )
         time.sleep(0.5)
         server.send_signal(signal.SIGTERM)

@@ -11,8 +11,10 @@ from django.utils.safestring import SafeString
 
 from messages_app.models import Message, Thread
 
-# Generic for the type checker only.
-ModelAdmin = admin.ModelAdmin[Any] if TYPE_CHECKING else admin.ModelAdmin
+if TYPE_CHECKING:  # generic for the type checker only
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
 
 PREVIEW_CHARACTERS = 100
 # A thread's page shows this many messages; the rest are one click away, page by page.
@@ -28,7 +30,8 @@ class LookOnly(ModelAdmin):
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).filter(deleted_at=None)
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.filter(deleted_at=None)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -11,7 +11,9 @@ class Turn(NamedTuple):
 
 
 SLOTS = {
-    "name": "Amara Chen|Lucía Fernández|Noah Müller|Priya Nair|Søren Dahl|Yuki Tanaka|Omar Haddad|Zoë Martin".split("|"),
+    "name": "Amara Chen|Lucía Fernández|Noah Müller|Priya Nair|Søren Dahl|Yuki Tanaka|Omar Haddad|Zoë Martin".split(
+        "|"
+    ),
     "city": "Lisbon|Osaka|Montréal|Kraków|Nairobi|Gdańsk|Valparaíso|Leipzig|Tbilisi|Hội An".split("|"),
     "month": "January|March|April|June|September|October|November".split("|"),
     "days": "three|four|five|six|ten".split("|"),
@@ -29,7 +31,7 @@ SLOTS = {
 }
 
 # One scene a paragraph: U and A are user and assistant, C and O a tool's call and its output.
-SCENES = """
+SCENES = r"""
 U: I'm going to {city} for {days} days in {month}. What should I not miss? 🙂
 A: {city} in {month} is a good choice: fewer people, and the weather is usually kind. I'd keep the first morning for the old town on foot, one day for a trip outside, and the evenings for food. Do you prefer museums or being outdoors?
 U: Outdoors, mostly. And we don't have a car.

@@ -37,17 +37,15 @@ class Fault(ErrorDetail):
 
 
 class Faults(ValidationError):
-    """DRF's ValidationError with a list of Fault, in order. (DRF's own makes its details anew and drops loc, params.)"""
+    """DRF's ValidationError with an ordered list of Fault. (DRF's own makes its details anew, without loc, params.)"""
 
-    detail: list[Fault]
+    detail: list[Fault]  # type: ignore[assignment]  # one of the forms that DRF allows
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.detail = list(faults)
 
 
-def text_fault(
-    value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None
-) -> Fault | None:
+def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
     """The first thing wrong with a text. Lengths count code points."""
     if value is None:
         return Fault("null", *loc)

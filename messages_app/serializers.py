@@ -36,7 +36,9 @@ _FIELDS: dict[type[serializers.Serializer[Any]], Any] = {}
 
 
 class BodySerializer(WireSerializer):
-    """A JSON object with these fields and no others. Finds every error: its fields' in their order, then extra keys'."""
+    """A JSON object with these fields and no others. Finds every error: of the fields in order, then extra keys."""
+
+    _errors: list[Fault]
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         if data is None or data is empty:

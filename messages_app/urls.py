@@ -1,5 +1,8 @@
-"""The API's paths, mounted under / and /v1. Explicit, since the contract fixes each path and method: POST modifies, and
-`/threads/runs` (create_and_run) is no thread of that name. An id is any text, so that a malformed one is a 404 of ours."""
+"""The API's paths, mounted under / and /v1.
+
+They are written out, since the contract fixes each path and method, and no router has these: `/threads/runs`
+(create_and_run) is an unknown path, not a thread of that name. An id is any text: a malformed one is a 404 of ours.
+"""
 
 from django.urls import path
 

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -98,5 +98,5 @@ class MessageViewSet(ContractViewSet):
         return Response(MessageSerializer(message).data)
 
 
-def unknown_path(request: HttpRequest) -> None:
+def unknown_path(request: HttpRequest) -> HttpResponse:
     raise Http404

@@ -18,7 +18,7 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestIdMiddleware:
-    """Gives every answer an `x-request-id`: the client's own, if it is 1 to 128 visible ASCII characters, or a new one."""
+    """Gives every answer an `x-request-id`: the client's, if it is 1 to 128 visible ASCII characters, or a new one."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

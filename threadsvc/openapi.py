@@ -48,7 +48,7 @@ def error_answer(description: str, schema: str) -> dict[str, Any]:
 
 
 class ContractSchema(AutoSchema):
-    """Adds the refusals that an operation can give: 404 where its path holds an id, 400, 413, 422 where it takes a body."""
+    """Adds what an operation can refuse with: 404 where its path holds an id; 400, 413, 422 where it takes a body."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -20,7 +21,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 SETTINGS_READ: set[str] = set()
 
 
-def env_text(name: str, default: str) -> str:
+def env_text(name: str, default: str = "") -> str:
     """The variable's value; from the file that NAME_FILE names where that is set (for secrets); else `default`."""
     SETTINGS_READ.update((name, f"{name}_FILE"))
     value, file_name = os.environ.get(name, ""), os.environ.get(f"{name}_FILE", "")
@@ -60,10 +61,18 @@ def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     return text
 
 
-def read_or_create(path: Path, create: Callable[[], str]) -> str:
-    """The text of `path`, made with mode 0600 where there is none. Of several processes that do so at once, one wins."""
+def data_file(name: str) -> Path:
+    """The path of a file in the data directory, which is made, for its owner alone, where it is missing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(DATA_DIR, error) from error
+    return DATA_DIR / name
+
+
+def read_or_create(path: Path, create: Callable[[], str]) -> str:
+    """The text of `path`, made with mode 0600 where it is missing. Of several processes that make it, one wins."""
+    try:
         if not path.exists():
             descriptor, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
             try:
@@ -76,9 +85,11 @@ def read_or_create(path: Path, create: Callable[[], str]) -> str:
                 os.unlink(draft)
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ImproperlyConfigured(
-            f"cannot use {error.filename or path}: {error.strerror}; THREADSVC_DATA_DIR names a writable directory"
-        ) from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: OSError) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"cannot use {path}: {error.strerror}; THREADSVC_DATA_DIR names a writable directory")
 
 
 # The process
@@ -93,8 +104,8 @@ SHUTDOWN_SECONDS = env_int("THREADSVC_SHUTDOWN_SECONDS", 30, least=1, most=600)
 # Security
 
 DEBUG = env_bool("THREADSVC_DEBUG", default=False)
-SECRET_KEY = env_text("THREADSVC_SECRET_KEY", "") or read_or_create(
-    DATA_DIR / "secret_key", lambda: secrets.token_urlsafe(50)
+SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
+    data_file("secret_key"), lambda: secrets.token_urlsafe(50)
 )
 # The name a server listens on is a name that it is called by, unless it is the address that stands for all of them.
 ALLOWED_HOSTS = env_list(
@@ -157,7 +168,7 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Storage
 
-DATABASE_URL = env_text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'threadsvc.db'}")
+DATABASE_URL = env_text("DATABASE_URL") or f"sqlite:///{quote(str(data_file('threadsvc.db')))}"
 THREADS_DATABASE_URL = env_text("THREADS_DATABASE_URL", DATABASE_URL)
 DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL)}
 if THREADS_DATABASE_URL != DATABASE_URL:

@@ -1,7 +1,6 @@
 """The WSGI entry point, and what has to be mended before Django sees a request."""
 
 import os
-from collections.abc import Iterable
 from io import BytesIO
 from typing import IO, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -9,6 +8,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http.response import HttpResponseBase
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
@@ -36,7 +36,7 @@ class Request(WSGIRequest):
 class Application(WSGIHandler):
     request_class = Request
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         if "CONTENT_LENGTH" not in environ and "HTTP_TRANSFER_ENCODING" in environ:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         return super().__call__(environ, start_response)

@@ -6,9 +6,9 @@ from typing import Any
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.deprecation import MiddlewareMixin
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -21,16 +21,11 @@ PAGE_POLICY = (
 )
 
 
-class OnlyInAdmin:
+class OnlyInAdmin(MiddlewareMixin):
     """Runs a middleware of Django's for the admin alone: the API has no sessions, no cookies and no forms."""
 
-    get_response: GetResponse
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if not request.path_info.startswith(ADMIN_PATH):
-            return self.get_response(request)
-        response: HttpResponseBase = super().__call__(request)  # type: ignore[misc]  # of the middleware mixed in
-        return response
+    def __call__(self, request: HttpRequest) -> Any:
+        return super().__call__(request) if request.path_info.startswith(ADMIN_PATH) else self.get_response(request)
 
 
 class AdminSessionMiddleware(OnlyInAdmin, SessionMiddleware): ...
@@ -45,7 +40,7 @@ class AdminMessageMiddleware(OnlyInAdmin, MessageMiddleware): ...
 class AdminCsrfMiddleware(OnlyInAdmin, CsrfViewMiddleware):
     def process_view(
         self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
-    ) -> HttpResponse | None:
+    ) -> HttpResponseForbidden | None:
         if not request.path_info.startswith(ADMIN_PATH):
             return None
         return super().process_view(request, callback, callback_args, callback_kwargs)

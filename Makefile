@@ -1,0 +1,31 @@
+# Two commands do everything: `make run` serves, `make test` proves. Each makes the environment it needs.
+# PYTHON=... chooses the interpreter (3.11 or 3.12).
+BIN := .venv/bin
+RUNS := .venv/requirements.done
+TESTS := .venv/requirements-dev.done
+
+.PHONY: run test lint schema bench
+
+run: $(RUNS)
+	@exec $(BIN)/python manage.py serve
+
+test: lint
+	@scripts/timed "tests on SQLite" $(BIN)/python -m pytest
+
+lint: $(TESTS)
+	@scripts/timed lint scripts/lint
+
+# Writes docs/openapi.yaml anew, after a change to the API.
+schema: $(RUNS)
+	@$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+bench: $(TESTS)
+	@$(BIN)/python bench/compare_servers.py
+
+$(RUNS): requirements.txt
+	@scripts/install requirements.txt
+	@touch $@
+
+$(TESTS): requirements-dev.txt $(RUNS)
+	@scripts/install requirements-dev.txt
+	@touch $@

@@ -1,0 +1,193 @@
+"""What the tests share: a real database for the whole run, an HTTP client, and a served process.
+
+Tests do not flush tables; each works in threads of its own.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import setup_databases, teardown_databases
+from pytest_django import DjangoDbBlocker
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(
+    django_test_environment: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A database in a file, as in service: journal mode, locks and several connections are part of what is tested."""
+    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
+    with django_db_blocker.unblock():
+        created = setup_databases(verbosity=0, interactive=False)
+        yield
+        teardown_databases(created, verbosity=0)
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+class Api:
+    """HTTP to the application in this process. Bodies are bytes, or values that are sent as JSON."""
+
+    def __init__(self) -> None:
+        self.client = Client(raise_request_exception=False)
+
+    def call(
+        self, method: str, path: str, body: Any = b"", content_type: str | None = "application/json", **meta: str
+    ) -> Answer:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        response = self.client.generic(method, path, raw, content_type=content_type or "", **meta)  # type: ignore[arg-type]
+        content = response.content
+        assert response["Content-Type"] == "application/json", content
+        headers = {name.lower(): value for name, value in response.items()}
+        return Answer(response.status_code, json.loads(content) if content else None, headers)
+
+    def post(self, path: str, body: Any = b"", content_type: str | None = "application/json", **meta: str) -> Answer:
+        return self.call("POST", path, body, content_type, **meta)
+
+    def get(self, path: str, **meta: str) -> Answer:
+        return self.call("GET", path, **meta)
+
+
+@pytest.fixture(scope="session")
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def thread_id(api: Api) -> str:
+    """The id of a new thread."""
+    thread_id: str = api.post("/threads").body["id"]
+    return thread_id
+
+
+def detail_of(code: str, *loc: str | int, **ctx: Any) -> dict[str, Any]:
+    """The item of a 422 that the contract gives for an error (docs/contract/create-message.md, section 6)."""
+    message, error_type = {
+        "missing": ("field required", "value_error.missing"),
+        "null": ("none is not an allowed value", "type_error.none.not_allowed"),
+        "str": ("str type expected", "type_error.str"),
+        "list": ("value is not a valid list", "type_error.list"),
+        "dict": ("value is not a valid dict", "type_error.dict"),
+        "role": ("value is not a valid enumeration member; permitted: 'user'", "type_error.enum"),
+        "short": ("ensure this value has at least 1 characters", "value_error.any_str.min_length"),
+        "long": (f"ensure this value has at most {ctx.get('limit_value')} characters", "value_error.any_str.max_length"),
+        "files": ("ensure this value has at most 10 items", "value_error.list.max_items"),
+        "pairs": ("ensure this value has at most 16 items", "value_error.dict.max_items"),
+        "nul": ("null characters are not allowed", "value_error.str.null_character"),
+        "surrogate": ("surrogate characters are not allowed", "value_error.str.surrogate"),
+        "extra": ("extra fields not permitted", "value_error.extra"),
+    }[code]
+    return {"loc": ["body", *loc], "msg": message, "type": error_type, **({"ctx": ctx} if ctx else {})}
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Served:
+    """`manage.py serve` as a process of its own, with a data directory of its own."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.directory, self.port = directory, free_port()
+        self.environment = environment(directory, PORT=str(self.port), WEB_CONCURRENCY="2", **settings)
+        self.log = directory.with_suffix(".log")
+        started = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "serve"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            )
+        self.wait_until(lambda: self.call("GET", "/readyz").status == 200)
+        self.seconds_to_first_answer = time.monotonic() - started
+
+    def wait_until(self, condition: Any, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except OSError:
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, raw, named)
+            response = connection.getresponse()
+            content = response.read()
+            found = {name.lower(): value for name, value in response.getheaders()}
+            is_json = found.get("content-type") == "application/json" and content
+            return Answer(response.status, json.loads(content) if is_json else content, found)
+
+    def new_thread(self) -> str:
+        thread_id: str = self.call("POST", "/threads").body["id"]
+        return thread_id
+
+    def rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.directory / "threadsvc.db")) as connection:
+            return connection.execute(sql, params).fetchall()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def send(self, request: bytes, end: bool = False) -> bytes:
+        """Sends bytes as they are, then closes our side where `end`; returns all that comes back."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            if end:
+                connection.shutdown(socket.SHUT_WR)
+            received = b""
+            while piece := connection.recv(65536):
+                received += piece
+            return received
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+
+def environment(directory: Path, **settings: str) -> dict[str, str]:
+    """This process's variables, without settings of ours that a developer may have set, and with these."""
+    ours = ("THREADSVC_", "DATABASE_URL", "THREADS_DATABASE_URL", "HOST", "PORT", "WEB_CONCURRENCY", "DJANGO_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "THREADSVC_DATA_DIR": str(directory), **settings}
+
+
+def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of manage.py to its end."""
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(directory, **settings), capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    service = Served(tmp_path_factory.mktemp("served") / "data")
+    yield service
+    service.stop()
