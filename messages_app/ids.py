@@ -1,7 +1,9 @@
 """Public ids, which sort by the time they were made, and object ids in MongoDB's form."""
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Base 32 in the alphabet of ULID (Crockford's, lower case): its digits are in the order of their code points, so that
 # ids sort as text as the numbers in them do.
@@ -11,7 +13,8 @@ _ULID_DIGITS = 26
 
 def new_id(prefix: str, at: datetime, random_bytes: bytes) -> str:
     """`<prefix>_` and a ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26 digits."""
-    number = int.from_bytes(int(at.timestamp() * 1000).to_bytes(6, "big") + random_bytes, "big")
+    milliseconds = (at - EPOCH) // timedelta(milliseconds=1)
+    number = int.from_bytes(milliseconds.to_bytes(6, "big") + random_bytes, "big")
     # 26 digits of 5 bits are 130: ULID puts the 2 that are too many in front, and so do 17 bytes (2 + 128 + 6 bits).
     digits = base64.b32hexencode((number << 6).to_bytes(17, "big"))[:_ULID_DIGITS]
     return f"{prefix}_{digits.translate(_TO_ULID_DIGITS).decode()}"

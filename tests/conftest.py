@@ -111,7 +111,7 @@ class Served:
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self.directory, self.port = directory, free_port()
-        self.environment = environment(directory, PORT=str(self.port), WEB_CONCURRENCY="2", **settings)
+        self.environment = environment(directory, **{"WEB_CONCURRENCY": "2", **settings, "PORT": str(self.port)})
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
         with self.log.open("wb") as log:

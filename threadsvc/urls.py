@@ -13,13 +13,15 @@ handler403 = "threadsvc.errors.permission_denied"
 handler404 = "threadsvc.errors.page_not_found"
 handler500 = "threadsvc.errors.server_error"
 
+READ = ["get", "head"]
+
 urlpatterns = [
     path("", include("messages_app.urls")),
     path("v1/", include("messages_app.urls")),
     path("healthz", require_safe(observability.healthz)),
     path("readyz", require_safe(observability.readyz)),
-    path("openapi.yaml", SpectacularYAMLAPIView.as_view()),
-    path("openapi.json", SpectacularJSONAPIView.as_view()),
+    path("openapi.yaml", SpectacularYAMLAPIView.as_view(http_method_names=READ)),
+    path("openapi.json", SpectacularJSONAPIView.as_view(http_method_names=READ)),
     path("docs", openapi.swagger_ui),
     path("redoc", openapi.redoc),
     path("redoc.js", openapi.redoc_bundle),

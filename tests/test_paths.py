@@ -1,0 +1,172 @@
+"""What holds for every request: paths, methods, headers, and errors that the framework raises."""
+
+import pytest
+from django.test import override_settings
+from django.urls import path
+
+from tests.conftest import Api
+
+UNKNOWN_PATHS = [
+    "/",
+    "/thread",
+    "/threads/",
+    "/threads%0A",
+    "//threads",
+    "/threads//messages",
+    "/threads/x/",
+    "/threads/x/messages/",
+    "/threads/x//messages",
+    "/threads/runs",
+    "/threads/x/runs",
+    "/threads/x/runs/y",
+    "/v1",
+    "/v1/",
+    "/v1/v1/threads",
+    "/v1//threads",
+    "/v1/threads/",
+    "/v1/threads/runs",
+    "/V1/threads",
+    "/Threads",
+    "/healthz/",
+    "/docs/",
+    "/static/none.js",
+    "/caf%C3%A9",
+]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"]
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN_PATHS)
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: str) -> None:
+    answer = api.call(method, unknown, b"{")
+    assert answer.status == 404
+    assert answer.body in ({"detail": "Not Found"}, None)
+    assert (answer.body is None) == (method == "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("known", "allowed"),
+    [
+        ("/threads", {"POST"}),
+        ("/threads/x", {"GET", "HEAD"}),
+        ("/threads/x/messages", {"POST"}),
+        ("/v1/threads/x/messages", {"POST"}),
+        ("/healthz", {"GET", "HEAD"}),
+        ("/readyz", {"GET", "HEAD"}),
+        ("/docs", {"GET", "HEAD"}),
+        ("/redoc", {"GET", "HEAD"}),
+        ("/openapi.json", {"GET", "HEAD"}),
+        ("/openapi.yaml", {"GET", "HEAD"}),
+        ("/static/threadsvc/redoc.css", {"GET", "HEAD"}),
+    ],
+)
+def test_wrong_method_is_405_and_names_the_right_ones(api: Api, known: str, allowed: set[str]) -> None:
+    for method in set(METHODS) - allowed:
+        answer = api.call(method, known, b"{")
+        assert answer.status == 405, method
+        assert answer.body in ({"detail": "Method Not Allowed"}, None)
+        assert set(answer.headers["allow"].split(", ")) == allowed
+
+
+def test_head_is_get_without_a_body(api: Api, thread_id: str) -> None:
+    get, head = api.get(f"/threads/{thread_id}"), api.call("HEAD", f"/threads/{thread_id}")
+    assert (head.status, head.body) == (200, None)
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "", "nonsense", "application/json; indent=4", "*/*"])
+def test_accept_is_ignored(api: Api, thread_id: str, accept: str) -> None:
+    answer = api.get(f"/threads/{thread_id}?format=api", HTTP_ACCEPT=accept)
+    assert (answer.status, answer.body["id"]) == (200, thread_id)
+
+
+def test_query_string_is_ignored_however_long(api: Api, thread_id: str) -> None:
+    many = "&".join(f"k{i}=v" for i in range(3000))
+    answer = api.post(f"/threads/{thread_id}/messages?{many}&x=%ff&;", {"role": "user", "content": "x"})
+    assert answer.status == 200
+
+
+def test_bodies_of_reads_are_not_read(api: Api, thread_id: str) -> None:
+    assert api.call("GET", f"/threads/{thread_id}", b"\xff{").status == 200
+
+
+@pytest.mark.parametrize("good", ["a", "x" * 128, "req_1.2:3/4~!"])
+def test_request_id_of_the_client_comes_back(api: Api, good: str) -> None:
+    assert api.get("/threads/x", HTTP_X_REQUEST_ID=good).headers["x-request-id"] == good
+
+
+@pytest.mark.parametrize("bad", [None, "", "x" * 129, "a b", "é", "a\tb"])
+def test_other_requests_get_an_id_of_their_own(api: Api, bad: str | None) -> None:
+    meta = {} if bad is None else {"HTTP_X_REQUEST_ID": bad}
+    ids = {api.get("/nowhere", **meta).headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+    assert all(len(request_id) == 32 for request_id in ids)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "a b", "[", "127.0.0.1:x"])
+@pytest.mark.parametrize("target", ["/threads/x", "/nowhere", "/healthz", "/docs", "/static/threadsvc/redoc.css"])
+def test_foreign_host_is_400_everywhere(api: Api, host: str, target: str) -> None:
+    answer = api.get(target, HTTP_HOST=host)
+    assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
+def test_own_host_is_accepted(api: Api, host: str) -> None:
+    assert api.get("/healthz", HTTP_HOST=host).status == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("http://localhost:8000", 200),
+        ("https://LOCALHOST:8000", 200),
+        ("https://app.example", 200),
+        ("http://localhost:8001", 403),
+        ("http://localhost", 403),
+        ("https://evil.example", 403),
+        ("https://app.example.evil.example", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://[", 403),
+    ],
+)
+@override_settings(CSRF_TRUSTED_ORIGINS=["https://app.example"])
+def test_write_from_a_page_of_another_origin_is_403(api: Api, thread_id: str, origin: str | None, status: int) -> None:
+    meta = {"HTTP_HOST": "localhost:8000", **({} if origin is None else {"HTTP_ORIGIN": origin})}
+    for target, body in (("/threads", b"{}"), (f"/threads/{thread_id}/messages", b'{"role":"user","content":"x"}')):
+        answer = api.post(target, body, **meta)
+        assert answer.status == status
+        if status == 403:
+            assert answer.body == {"detail": "Origin not allowed"}
+    assert api.get(f"/threads/{thread_id}", **meta).status == 200
+    assert api.call("PUT", "/threads", **meta).status == 405
+
+
+def test_api_sets_and_reads_no_cookies(api: Api) -> None:
+    answer = api.post("/threads", HTTP_COOKIE="sessionid=abc; csrftoken=def")
+    assert (answer.status, "set-cookie" in answer.headers, "vary" in answer.headers) == (200, False, False)
+
+
+def broken(request: object) -> None:
+    raise RuntimeError("a secret in a traceback")
+
+
+urlpatterns = [path("broken", broken)]  # type: ignore[arg-type]  # never answers
+handler500 = "threadsvc.errors.server_error"
+
+
+@override_settings(ROOT_URLCONF="tests.test_paths")
+def test_fault_of_ours_is_a_bare_500_with_its_request_id_in_the_log(
+    api: Api, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = api.get("/broken", HTTP_X_REQUEST_ID="find-me")
+    assert (answer.status, answer.body) == (500, {"detail": "Internal Server Error"})
+    assert answer.headers["x-request-id"] == "find-me"
+    assert "a secret in a traceback" in caplog.text
+
+
+def test_health_and_readiness(api: Api) -> None:
+    assert api.get("/healthz").body == {"status": "ok"}
+    assert api.get("/readyz").body == {"status": "ready"}

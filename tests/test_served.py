@@ -1,0 +1,335 @@
+"""The served process: what only a real server over a real socket can show."""
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Served, environment, free_port, manage
+
+GOOD = b'{"role":"user","content":"hello"}'
+
+
+def post_raw(target: str, headers: str, body: bytes) -> bytes:
+    head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+    return head.encode("latin-1") + body
+
+
+def status_of(received: bytes) -> int:
+    return int(received.split(b" ", 2)[1])
+
+
+def body_of(received: bytes) -> Any:
+    return json.loads(received.partition(b"\r\n\r\n")[2])
+
+
+def chunks(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+
+
+CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+
+
+def stored(served: Served, thread_id: str) -> int:
+    (count,) = served.rows("SELECT count(*) FROM messages_app_message WHERE thread_id = ?", thread_id)[0]
+    return int(count)
+
+
+def test_answers_soon_after_a_second_start(tmp_path: Path) -> None:
+    for start in ("first", "second"):
+        service = Served(tmp_path / "data")
+        assert service.stop() == 0
+        if start == "second":
+            assert service.seconds_to_first_answer < 3
+
+
+def test_prints_where_everything_is(served: Served) -> None:
+    at = f"http://127.0.0.1:{served.port}"
+    printed = served.log.read_text()
+    for line in (f"{at}/v1/threads", f"{at}/docs", f"{at}/redoc", f"{at}/admin/", "manage.py createsuperuser"):
+        assert line in printed
+
+
+def test_data_directory_and_secret_key_are_for_their_owner_alone(served: Served) -> None:
+    key = served.directory / "secret_key"
+    assert stat.S_IMODE(served.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(key.read_text()) >= 50
+
+
+def test_chunked_body_is_read_like_any_other(served: Served) -> None:
+    thread = served.new_thread()
+    received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, chunks(GOOD[:7], GOOD[7:], b"")))
+    assert (status_of(received), body_of(received)["content"][0]["text"]["value"]) == (200, "hello")
+    received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, chunks(b"{}", b"")))
+    assert (status_of(received), len(body_of(received)["detail"])) == (422, 2)
+    received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, chunks(b"")))
+    assert body_of(received)["detail"][0]["loc"] == ["body"]
+    assert stored(served, thread) == 1
+
+
+@pytest.mark.parametrize("body", [chunks(GOOD), chunks(GOOD[:5]), b"40\r\n" + GOOD, b"zz\r\n{}\r\n0\r\n\r\n", b""])
+def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes) -> None:
+    thread = served.new_thread()
+    received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, body), end=True)
+    assert not received or status_of(received) == 400
+    assert stored(served, thread) == 0
+
+
+def test_body_shorter_than_its_length_stores_nothing(served: Served) -> None:
+    thread = served.new_thread()
+    headers = f"Content-Type: application/json\r\nContent-Length: {len(GOOD) + 5}\r\n"
+    received = served.send(post_raw(f"/threads/{thread}/messages", headers, GOOD), end=True)
+    assert not received or (status_of(received), body_of(received)) == (
+        400,
+        {"detail": "There was an error parsing the body"},
+    )
+    assert stored(served, thread) == 0
+
+
+def test_chunked_body_over_the_limit_is_413(served: Served) -> None:
+    megabyte = b" " * 1024 * 1024
+    received = served.send(post_raw("/threads/x/messages", CHUNKED, chunks(*[megabyte] * 5, b"")))
+    assert (status_of(received), body_of(received)) == (413, {"detail": "Request body too large"})
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json; charset*=bogus''x", 200),
+        ("application/json; charset=\xff\xfe", 200),
+        ("application/json; charset=undefined", 200),
+        ('application/json; a="\\', 200),
+        ("multipart/form-data; boundary*=bogus''x", 422),
+        ("multipart/form-data; boundary=", 422),
+    ],
+)
+def test_odd_parameters_of_a_media_type_are_no_fault_of_the_server(
+    served: Served, content_type: str, status: int
+) -> None:
+    headers = f"Content-Type: {content_type}\r\nContent-Length: 2\r\n"
+    assert status_of(served.send(post_raw("/threads", headers, b"{}"))) == status
+
+
+def test_form_of_a_browser_is_refused_and_not_read(served: Served) -> None:
+    headers = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n"
+    received = served.send(post_raw("/threads", headers, b"role=user"))
+    assert body_of(received)["detail"][0]["type"] == "type_error.dict"
+
+
+def test_url_of_eight_kibibytes_gets_an_answer_of_ours(served: Served) -> None:
+    long_id = "x" * (8192 - len("/threads/"))
+    answer = served.call("GET", f"/threads/{long_id}")
+    assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{long_id}' not found"})
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /threads/%ff HTTP/1.1", 404),
+        (b"GET //threads HTTP/1.1", 404),
+        (b"GET /threads/a%2Fb HTTP/1.1", 404),
+        (b"GET /threads/%00 HTTP/1.1", 404),
+        (b"OPTIONS * HTTP/1.1", 404),
+        (b"FOO /threads HTTP/1.1", 405),
+        (b"PUT /threads HTTP/1.1", 405),
+    ],
+)
+def test_odd_request_lines_get_json(served: Served, line: bytes, status: int) -> None:
+    received = served.send(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert status_of(received) == status
+    assert "detail" in body_of(received)
+
+
+def test_head_has_the_length_and_no_body(served: Served) -> None:
+    thread = served.new_thread()
+    received = served.send(f"HEAD /threads/{thread} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-length: 131" in head.lower()
+    assert body == b""
+
+
+def test_foreign_host_is_refused(served: Served) -> None:
+    answer = served.call("POST", "/threads", Host="evil.example")
+    assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
+
+
+def test_requests_of_one_connection_are_answered_in_turn(served: Served) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+    received = served.send(request % b"" + request % b"" + request % b"Connection: close\r\n")
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_termination_finishes_the_request_in_flight(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data")
+    thread = service.new_thread()
+    headers = f"Content-Type: application/json\r\nContent-Length: {len(GOOD)}\r\n"
+    request = post_raw(f"/threads/{thread}/messages", headers, GOOD)
+    with service.connect() as connection:
+        connection.sendall(request[:-5])
+        time.sleep(0.5)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(request[-5:])
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert status_of(received) == 200
+    assert service.process.wait(40) == 0
+    assert stored(service, thread) == 1
+
+
+def test_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data", WEB_CONCURRENCY="1")
+    thread = service.new_thread()
+    service.call("POST", f"/threads/{thread}/messages", GOOD)
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    (worker,) = children.read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    service.wait_until(lambda: service.call("GET", "/healthz").status == 200)
+    assert service.call("GET", f"/threads/{thread}").status == 200
+    assert stored(service, thread) == 1
+    assert service.stop() == 0
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Served]:
+    """A service that waits for a locked database for a second only."""
+    database = tmp_path / "data" / "threadsvc.db"
+    service = Served(tmp_path / "data", DATABASE_URL=f"sqlite:///{database}?timeout=1")
+    yield service
+    service.stop()
+
+
+def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -> None:
+    thread = impatient.new_thread()
+    with closing(sqlite3.connect(impatient.directory / "threadsvc.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        answer = impatient.call("POST", f"/threads/{thread}/messages", GOOD)
+        assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
+        assert answer.headers["retry-after"] == "1"
+        assert impatient.call("GET", "/healthz").status == 200
+        connection.execute("ROLLBACK")
+    assert impatient.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
+    assert stored(impatient, thread) == 1
+
+
+def test_unmigrated_database_is_not_ready(impatient: Served) -> None:
+    with closing(sqlite3.connect(impatient.directory / "threadsvc.db")) as connection:
+        connection.execute("DROP TABLE django_migrations")
+        connection.commit()
+    answer = impatient.call("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
+    assert impatient.call("GET", "/healthz").status == 200
+
+
+def test_threads_can_live_in_a_database_of_their_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.db"
+    service = Served(tmp_path / "data", THREADS_DATABASE_URL=f"sqlite:///{own}")
+    thread = service.new_thread()
+    assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
+    assert service.call("GET", "/readyz").status == 200
+    assert service.stop() == 0
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    default = {name for (name,) in service.rows(tables)}
+    with closing(sqlite3.connect(own)) as connection:
+        threads = {name for (name,) in connection.execute(tables)} - {"sqlite_sequence"}
+        assert connection.execute("SELECT count(*) FROM messages_app_message").fetchone() == (1,)
+    assert default >= {"auth_user", "django_session"}
+    assert threads == {"django_migrations", "messages_app_thread", "messages_app_message"}
+    assert not default & {"messages_app_thread", "messages_app_message"}
+
+
+def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
+    program = "import sys, threadsvc.urls; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    shell = manage(tmp_path / "data", "shell", "-v0", "-c", program)
+    modules = shell.stdout.split()
+    assert "messages_app" in modules
+    assert {"djongo", "pymongo", "bson"} & set(modules) == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"PORT": "0"}, "PORT='0': must be a whole number from 1 to 65535"),
+        ({"PORT": "http"}, "PORT='http'"),
+        ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY='-1'"),
+        ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
+        ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
+        ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
+        ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
+        ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),
+        ({"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"}, "are both set"),
+        ({"THREADSVC_TRUSTED_ORIGINS": "app.example"}, "'app.example' must start with http:// or https://"),
+        ({"DATABASE_URL": "mongodb://user:hidden@host/x"}, "DATABASE_URL: MongoDB is not supported by this version"),
+        ({"THREADS_DATABASE_URL": "mysql://host/x"}, "THREADS_DATABASE_URL: 'mysql' is not a database scheme"),
+        ({"DATABASE_URL": "sqlite://"}, "an in-memory database is lost with its process"),
+        ({"DATABASE_URL": "postgresql://host:port/x"}, "not a database URL that can be read"),
+        ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
+        ({"DATABASE_URL": "sqlite:////no/such/directory/x.db"}, "unable to open database file"),
+        ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory"),
+        ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
+        ({"HOST": "192.0.2.1"}, "cannot listen on 192.0.2.1 port"),
+        ({"HOST": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value.items())),
+)
+def test_bad_setting_is_one_clear_line(tmp_path: Path, settings: dict[str, str], words: str) -> None:
+    ended = manage(tmp_path / "data", "serve", **{"PORT": str(free_port()), **settings})
+    assert ended.returncode == 1
+    assert words in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert "hidden" not in ended.stderr
+
+
+def test_taken_port_is_one_clear_line(served: Served, tmp_path: Path) -> None:
+    ended = manage(tmp_path / "data", "serve", PORT=str(served.port))
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+    assert f"cannot listen on 127.0.0.1 port {served.port}: Address already in use" in ended.stderr
+
+
+def test_secrets_can_come_from_files(tmp_path: Path) -> None:
+    secret, url = tmp_path / "secret", tmp_path / "url"
+    secret.write_text("from a file\n")
+    url.write_text(f"sqlite:///{tmp_path / 'elsewhere.db'}\n")
+    program = "from django.conf import settings as s; print(s.SECRET_KEY, s.DATABASES['default']['NAME'])"
+    files = {"THREADSVC_SECRET_KEY_FILE": str(secret), "DATABASE_URL_FILE": str(url)}
+    shell = manage(tmp_path / "data", "shell", "-v0", "-c", program, **files)
+    assert shell.stdout == f"from a file {tmp_path / 'elsewhere.db'}\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) -> None:
+    keys = []
+    program = "from django.conf import settings; print(settings.SECRET_KEY)"
+
+    def read() -> None:
+        keys.append(manage(tmp_path / "data", "shell", "-v0", "-c", program).stdout)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert len(keys) == 4
+    assert len(set(keys)) == 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret_key"]
+
+
+def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / "odd #1 ?%41 é"
+    ended = manage(directory, "migrate", "-v0")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (directory / "threadsvc.db").exists()
+
+
+def test_environment_of_the_tests_is_not_the_developers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite:////precious.db")
+    assert "DATABASE_URL" not in environment(tmp_path)

@@ -1,0 +1,169 @@
+"""The database: durability, locks, the order of messages under parallel writers, and the indexes that serve."""
+
+import http.client
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.models.signals import pre_save
+from django.test.utils import CaptureQueriesContext
+
+from messages_app.ids import new_id, new_object_id
+from messages_app.models import Message, Thread, text_part
+from tests.conftest import Api, Served
+
+GOOD = {"role": "user", "content": "hello"}
+
+
+def test_every_connection_is_durable_and_waits_for_its_turn() -> None:
+    def pragmas() -> dict[str, object]:
+        with closing(connection.copy()) as fresh, fresh.cursor() as cursor:
+            names = ["journal_mode", "synchronous", "foreign_keys", "busy_timeout"]
+            return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+    full = 2
+    expected = {"journal_mode": "wal", "synchronous": full, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert pragmas() == expected
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(pragmas).result() == expected
+
+
+def test_transactions_take_the_write_lock_when_they_begin() -> None:
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        pass
+    assert queries[0]["sql"] == "BEGIN IMMEDIATE"
+
+
+def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Served) -> None:
+    clients, each, threads = 32, 25, [served.new_thread() for _ in range(20)]
+
+    def client(number: int) -> list[tuple[int, str]]:
+        answers = []
+        with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
+            for i in range(each):
+                body = json.dumps({"role": "user", "content": f"{number:02} {i:02}"})
+                thread = threads[(number + i) % len(threads)]
+                connection.request("POST", f"/threads/{thread}/messages", body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                answers.append((response.status, json.loads(response.read()).get("id", "")))
+        return answers
+
+    with ThreadPoolExecutor(clients) as pool:
+        answers = [answer for answers in pool.map(client, range(clients)) for answer in answers]
+    assert {status for status, _ in answers} == {200}
+    stored = {}
+    for thread in threads:
+        rows = served.rows(
+            "SELECT position, id, content FROM messages_app_message WHERE thread_id = ? ORDER BY position", thread
+        )
+        assert [position for position, _, _ in rows] == list(range(1, len(rows) + 1))
+        texts = [json.loads(content)[0]["text"]["value"] for _, _, content in rows]
+        for number in range(clients):  # what one client wrote stands in the order in which it was answered
+            own = [text for text in texts if text.startswith(f"{number:02} ")]
+            assert own == sorted(own)
+        stored.update({message_id: thread for _, message_id, _ in rows})
+    assert sorted(stored) == sorted(message_id for _, message_id in answers)
+    assert len(stored) == clients * each
+
+
+@contextmanager
+def rival(thread_id: str, times: int) -> Iterator[list[int]]:
+    """Another writer that takes the position of the next `times` messages just before they are stored."""
+    taken: list[int] = []
+
+    def take(instance: Message, **kwargs: object) -> None:
+        if instance.thread_id == thread_id and len(taken) < times:
+            taken.append(instance.position)
+            other = Message.new(thread_id=thread_id, position=instance.position, role="user", content=[text_part("x")])
+            Message.objects.bulk_create([other])  # sends no signal
+
+    pre_save.connect(take, sender=Message, weak=False)
+    try:
+        yield taken
+    finally:
+        pre_save.disconnect(take, sender=Message)
+
+
+def test_position_that_another_writer_took_is_asked_for_anew(api: Api, thread_id: str) -> None:
+    # The rival's row goes with the transaction that it made fail, so that the position is free the next time.
+    with rival(thread_id, times=3) as taken:
+        answer = api.post(f"/threads/{thread_id}/messages", GOOD)
+    assert (answer.status, taken) == (200, [1, 1, 1])
+    assert list(Message.objects.filter(thread_id=thread_id).values_list("id", "position")) == [(answer.body["id"], 1)]
+
+
+def test_a_position_is_taken_once(thread_id: str) -> None:
+    thread = Thread.objects.get(id=thread_id)
+    Message.new(thread=thread, position=1, role="user", content=[]).save()
+    with pytest.raises(IntegrityError):
+        Message.new(thread=thread, position=1, role="user", content=[]).save()
+
+
+def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: str) -> None:
+    for _ in range(2):
+        last = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
+    Message.objects.filter(id=last).update(deleted_at=datetime.now(UTC))
+    message = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
+    assert Message.objects.get(id=message).position == 3
+
+
+def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> None:
+    message = Message.objects.append("default", thread_id, role="user", content=[text_part("x")])
+    orphan = Message.new(thread_id="thread_none", position=1, role="user", content=[])
+    with pytest.raises(IntegrityError), transaction.atomic():
+        orphan.save()
+    Thread.objects.get(id=thread_id).delete()
+    assert not Message.objects.filter(id=message.id).exists()
+
+
+def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: str) -> None:
+    queries = {
+        "thread_list (tenant=?)": Thread.objects.of_tenant("default").order_by("-created_at", "-id"),
+        "sqlite_autoindex_messages_app_thread_1 (id=?)": Thread.objects.of_tenant("default").filter(id="x"),
+        "sqlite_autoindex_messages_app_message_2 (thread_id=?)": Message.objects.filter(thread_id="x").order_by(
+            "-position"
+        ),
+        "sqlite_autoindex_messages_app_message_1 (id=?)": Message.objects.filter(id="x"),
+    }
+    for index, query in queries.items():
+        plan = query.explain()
+        assert index in plan
+        assert "SCAN" not in plan
+        assert "TEMP B-TREE" not in plan
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'messages_app_%'")
+        assert {name for (name,) in cursor} == {index.split()[0] for index in queries}
+
+
+def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) -> None:
+    message = api.post(f"/threads/{thread_id}/messages", {**GOOD, "content": "né 😀"}).body["id"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT content FROM messages_app_message WHERE id = %s", [message])
+        assert cursor.fetchone() == ('[{"type":"text","text":{"value":"né 😀","annotations":[]}}]',)
+
+
+def test_ids_sort_by_time_and_have_80_random_bits(api: Api) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ids = [new_id("msg", start + timedelta(milliseconds=i), os.urandom(10)) for i in range(2000)]
+    assert ids == sorted(ids)
+    assert len({message_id[14:] for message_id in ids}) == 2000
+    # The example of ULID's own description: 1469918176385 ms are 01ARYZ6S41.
+    example = datetime(2016, 7, 30, 22, 36, 16, 385_000, tzinfo=UTC)
+    assert new_id("x", example, b"\xff" * 10) == "x_01aryz6s41" + "z" * 16
+    assert new_id("x", example, b"\0" * 10) == "x_01aryz6s41" + "0" * 16
+    thread = api.post("/threads").body
+    assert thread["id"].startswith("thread_")
+    assert len(thread["id"]) == len("thread_") + 26
+
+
+def test_object_ids_hold_their_second_and_are_all_different() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    ids = {new_object_id(at, os.urandom(8)) for _ in range(2000)}
+    assert len(ids) == 2000
+    assert {object_id[:8] for object_id in ids} == {f"{int(at.timestamp()):08x}"}
+    assert {len(object_id) for object_id in ids} == {24}
