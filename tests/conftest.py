@@ -89,7 +89,10 @@ def detail_of(code: str, *loc: str | int, **ctx: Any) -> dict[str, Any]:
         "dict": ("value is not a valid dict", "type_error.dict"),
         "role": ("value is not a valid enumeration member; permitted: 'user'", "type_error.enum"),
         "short": ("ensure this value has at least 1 characters", "value_error.any_str.min_length"),
-        "long": (f"ensure this value has at most {ctx.get('limit_value')} characters", "value_error.any_str.max_length"),
+        "long": (
+            f"ensure this value has at most {ctx.get('limit_value')} characters",
+            "value_error.any_str.max_length",
+        ),
         "files": ("ensure this value has at most 10 items", "value_error.list.max_items"),
         "pairs": ("ensure this value has at most 16 items", "value_error.dict.max_items"),
         "nul": ("null characters are not allowed", "value_error.str.null_character"),

@@ -74,7 +74,9 @@ def test_head_is_get_without_a_body(api: Api, thread_id: str) -> None:
     assert head.headers["content-length"] == get.headers["content-length"]
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/xml", "", "nonsense", "application/json; indent=4", "*/*"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "application/xml", "", "nonsense", "application/json; indent=4", "*/*"]
+)
 def test_accept_is_ignored(api: Api, thread_id: str, accept: str) -> None:
     answer = api.get(f"/threads/{thread_id}?format=api", HTTP_ACCEPT=accept)
     assert (answer.status, answer.body["id"]) == (200, thread_id)

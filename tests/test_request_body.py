@@ -92,9 +92,7 @@ def json_invalid(position: int, reason: str) -> tuple[int, Any]:
         ("NaNs", 0, RANGE),
     ],
 )
-def test_malformed_json_is_told_with_its_place(
-    api: Api, thread_id: str, text: str, position: int, reason: str
-) -> None:
+def test_malformed_json_is_told_with_its_place(api: Api, thread_id: str, text: str, position: int, reason: str) -> None:
     assert post(api, thread_id, text.encode()) == json_invalid(position, reason)
     # A byte order mark is dropped, and positions count after it.
     assert post(api, thread_id, b"\xef\xbb\xbf" + text.encode()) == json_invalid(position, reason)

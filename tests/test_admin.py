@@ -1,0 +1,177 @@
+"""Browsing threads and messages in the admin."""
+
+import re
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from messages_app.models import Message, Thread, text_part
+from tests.conftest import Api
+
+MARK = "conversation-about-otters"
+
+
+@pytest.fixture(scope="module")
+def admin() -> Client:
+    User.objects.create_superuser("root", password="a long password")
+    client = Client()
+    assert client.login(username="root", password="a long password")
+    return client
+
+
+@pytest.fixture(scope="module")
+def thread() -> Thread:
+    thread = Thread.new(metadata={"topic": MARK})
+    thread.save()
+    for number, (role, text) in enumerate(
+        [
+            ("user", "Do otters <b>hold hands</b>?\n<script>alert(1)</script>"),
+            ("assistant", "They do, while they sleep: ça s'appelle un radeau 🦦."),
+            ("user", f"{MARK} " + "and so on " * 50),
+        ],
+        start=1,
+    ):
+        Message.new(thread=thread, position=number, role=role, content=[text_part(text)]).save()
+    return thread
+
+
+def page(client: Client, path: str, **query: Any) -> str:
+    answer = client.get(path, query)
+    assert answer.status_code == 200, answer.status_code
+    return answer.content.decode()
+
+
+def ids_in(html: str, prefix: str) -> set[str]:
+    table = html.partition('id="result_list"')[2]
+    return set(re.findall(rf"{prefix}_[0-9a-z]{{26}}", table))
+
+
+def test_needs_a_login() -> None:
+    answer = Client().get("/admin/messages_app/thread/")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/login/?next=/admin/messages_app/thread/")
+    assert Client().get("/admin")["Location"] == "/admin/"
+    login = Client().get("/admin/login/")
+    assert "script-src 'self';" in login["Content-Security-Policy"]
+    assert login["x-request-id"]
+
+
+def test_login_form_works_and_needs_its_token(admin: Client) -> None:
+    client = Client(enforce_csrf_checks=True)
+    form = {"username": "root", "password": "a long password", "next": "/admin/"}
+    assert client.post("/admin/login/", form).status_code == 403
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page(client, "/admin/login/"))
+    assert token
+    answer = client.post("/admin/login/", {**form, "csrfmiddlewaretoken": token[1]})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+def test_threads_are_listed_with_their_metadata(admin: Client, thread: Thread) -> None:
+    html = page(admin, "/admin/messages_app/thread/")
+    assert thread.id in ids_in(html, "thread")
+    assert MARK in html
+
+
+@pytest.mark.parametrize("query", [{"q": MARK}, {"q": "{id}"}, {"q": "{object_id}"}])
+def test_threads_are_found_by_id_and_metadata(admin: Client, thread: Thread, query: dict[str, str]) -> None:
+    words = query["q"].format(id=thread.id, object_id=thread.object_id)
+    assert ids_in(page(admin, "/admin/messages_app/thread/", q=words), "thread") == {thread.id}
+    assert ids_in(page(admin, "/admin/messages_app/thread/", q="no such words"), "thread") == set()
+
+
+def test_thread_page_shows_its_messages_in_order_and_escaped(admin: Client, thread: Thread) -> None:
+    html = page(admin, f"/admin/messages_app/thread/{thread.id}/change/")
+    assert "<script>alert(1)</script>" not in html
+    text = unescape(html)
+    order = [text.index(words) for words in ("Do otters <b>hold hands</b>?", "un radeau 🦦", "and so on")]
+    assert order == sorted(order)
+    for message in thread.messages.all():
+        assert f"/admin/messages_app/message/{message.id}/change/" in html
+
+
+def test_long_thread_shows_its_newest_messages_and_the_way_to_the_rest(admin: Client) -> None:
+    thread = Thread.new()
+    messages = [
+        Message.new(thread=thread, position=i, role="user", content=[text_part(f"number {i}.")]) for i in range(1, 251)
+    ]
+    Thread.objects.store([thread], messages)
+    html = page(admin, f"/admin/messages_app/thread/{thread.id}/change/")
+    assert "number 250." in html
+    assert "number 51." in html
+    assert "number 50." not in html
+    (link,) = re.findall(r'href="([^"]+)">all of them', html)
+    assert len(ids_in(page(admin, link), "msg")) == 50
+
+
+def test_messages_are_listed_filtered_and_searched(admin: Client, thread: Thread) -> None:
+    by_position = {message.position: message for message in thread.messages.all()}
+    everything = "/admin/messages_app/message/"
+    html = page(admin, everything, q=MARK)
+    assert ids_in(html, "msg") == {by_position[3].id}
+    assert thread.id in html
+    assert f"{MARK} and so on" in html
+    assert "…" in html
+    assert ids_in(page(admin, everything, q=thread.id), "msg") == {message.id for message in by_position.values()}
+    assert ids_in(page(admin, everything, q=thread.id, role__exact="assistant"), "msg") == {by_position[2].id}
+    assert ids_in(page(admin, everything, q="ça s'appelle"), "msg") == {by_position[2].id}
+    assert ids_in(page(admin, everything, q="radeau 🦦"), "msg") == {by_position[2].id}
+    assert ids_in(page(admin, everything, q="hold hands</b>?"), "msg") == {by_position[1].id}
+
+
+def test_message_page_shows_all_of_it(admin: Client, thread: Thread) -> None:
+    message = thread.messages.get(position=2)
+    html = unescape(page(admin, f"/admin/messages_app/message/{message.id}/change/"))
+    for shown in (message.id, message.object_id, thread.id, "assistant", message.text):
+        assert shown in html
+
+
+def test_nothing_can_be_added_changed_or_deleted(admin: Client, thread: Thread) -> None:
+    message = thread.messages.get(position=1)
+    for model, key in (("thread", thread.id), ("message", message.id)):
+        assert admin.get(f"/admin/messages_app/{model}/add/").status_code == 403
+        assert admin.post(f"/admin/messages_app/{model}/{key}/change/", {"role": "assistant"}).status_code == 403
+        assert admin.post(f"/admin/messages_app/{model}/{key}/delete/", {"post": "yes"}).status_code == 403
+    action = {"action": "delete_selected", "_selected_action": message.id, "post": "yes"}
+    admin.post("/admin/messages_app/message/", action)
+    assert Message.objects.get(id=message.id).role == "user"
+
+
+def test_deleted_rows_are_not_shown(admin: Client) -> None:
+    thread = Thread.new(metadata={"topic": "gone"}, deleted_at=datetime.now(UTC))
+    thread.save()
+    assert thread.id not in page(admin, "/admin/messages_app/thread/")
+    assert admin.get(f"/admin/messages_app/thread/{thread.id}/change/").status_code == 302
+
+
+def test_staff_sees_only_what_it_may(thread: Thread) -> None:
+    user = User.objects.create_user("reader", password="a long password", is_staff=True)
+    client = Client()
+    client.force_login(user)
+    assert client.get("/admin/messages_app/thread/").status_code == 403
+    user.user_permissions.add(Permission.objects.get(codename="view_thread"))
+    assert client.get("/admin/messages_app/thread/").status_code == 200
+    assert client.get("/admin/messages_app/message/").status_code == 403
+
+
+def test_pages_cost_the_same_number_of_queries_however_many_rows(admin: Client, api: Api, thread: Thread) -> None:
+    def queries(path: str) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            page(admin, path)
+        return len(captured)
+
+    paths = [
+        "/admin/messages_app/thread/",
+        "/admin/messages_app/message/",
+        f"/admin/messages_app/thread/{thread.id}/change/",
+    ]
+    before = [queries(path) for path in paths]
+    for number in range(4, 24):
+        api.post("/threads")
+        Message.new(thread=thread, position=number, role="user", content=[text_part("x")]).save()
+    assert [queries(path) for path in paths] == before
+    assert max(before) <= 6

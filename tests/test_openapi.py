@@ -1,0 +1,130 @@
+"""The documentation that the service serves, held against the reference page and the committed schema."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from django.test import Client
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
+
+from tests.conftest import ROOT
+
+PAGES = ["/docs", "/redoc"]
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    generated: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
+    return generated
+
+
+def test_schema_is_valid_and_made_without_warnings() -> None:
+    GENERATOR_STATS.reset()
+    validate_schema(SchemaGenerator().get_schema(request=None, public=True))
+    assert not GENERATOR_STATS
+
+
+def test_committed_schema_is_the_generated_one(schema: dict[str, Any]) -> None:
+    committed = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text(encoding="utf-8"))
+    assert committed == yaml.safe_load(yaml.safe_dump(to_plain(schema))), "run `make schema`"
+
+
+def test_served_schema_is_the_generated_one(client: Client, schema: dict[str, Any]) -> None:
+    assert client.get("/openapi.json").json() == to_plain(schema)
+    assert yaml.safe_load(client.get("/openapi.yaml").content) == to_plain(schema)
+
+
+def to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def reference_lines(schema: dict[str, Any]) -> list[str]:
+    """What the reference page says of Create Message, written from the schema in the page's own form."""
+    schemas = schema["components"]["schemas"]
+    operation = schema["paths"]["/threads/{thread_id}/messages"]["post"]
+    (thread_id,) = operation["parameters"]
+    body = operation["requestBody"]
+    assert thread_id["required"]
+    assert body["required"]
+
+    def resolved(content: dict[str, Any]) -> dict[str, Any]:
+        reference = content["content"]["application/json"]["schema"]["$ref"]
+        found: dict[str, Any] = schemas[reference.rpartition("/")[2]]
+        return found
+
+    def properties(of: dict[str, Any], mark_required: str, mark_optional: str) -> list[str]:
+        lines = []
+        for name, value in of["properties"].items():
+            items = value.get("items", {})
+            kind = {
+                "array": f"{'object' if '$ref' in items else items.get('type', 'undefined')}[]",
+                "object": "object",
+            }.get(value["type"], value.get("title"))
+            mark = mark_required if name in of.get("required", []) else mark_optional
+            lines.append(f"{name} {kind} {mark}".strip())
+            if "enum" in value:
+                lines.append(f"Possible values: [{', '.join(value['enum'])}]")
+            if "maxLength" in value:
+                lines.append(f"Possible values: {value['minLength']} ≤ length ≤ {value['maxLength']}")
+            if "description" in value:
+                lines.append(value["description"])
+            if "$ref" in items:
+                lines += properties(schemas[items["$ref"].rpartition("/")[2]], "", mark_optional)
+        return lines
+
+    lines = ["Skip to main content", operation["summary"], operation["description"], "Path Parameters"]
+    lines += [f"thread_id {thread_id['schema']['title']} REQUIRED", "Request Body REQUIRED"]
+    lines += properties(resolved(body), "REQUIRED", "")
+    lines.append("Responses")
+    for status in ("200", "422"):
+        answer = operation["responses"][status]
+        lines += [status, answer["description"], "Schema OPTIONAL", *properties(resolved(answer), "", "OPTIONAL")]
+    return lines
+
+
+def test_create_message_reads_as_the_reference_page(schema: dict[str, Any]) -> None:
+    page = (ROOT / "docs/contract/reference-page.txt").read_text(encoding="utf-8")
+    assert reference_lines(schema) == [line.strip() for line in page.splitlines() if line.strip()]
+
+
+def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str, Any]) -> None:
+    request = schema["components"]["schemas"]["CreateMessageRequest"]
+    assert request["additionalProperties"] is False
+    assert request["properties"]["file_ids"]["maxItems"] == 10
+    metadata = request["properties"]["metadata"]
+    assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64})
+    assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512}
+    answers = schema["paths"]["/threads/{thread_id}/messages"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "404", "413", "422"}
+    assert {"CreateMessageRequest", "MessageObject", "HTTPValidationError", "ValidationError"} <= set(
+        schema["components"]["schemas"]
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_loads_everything_from_here(client: Client, page: str) -> None:
+    answer = client.get(page)
+    assert answer.status_code == 200
+    assert answer["Content-Type"] == "text/html; charset=utf-8"
+    assert "script-src 'self';" in answer["Content-Security-Policy"]
+    assets = re.findall(r'(?:src|href)="([^"]+)"', answer.content.decode())
+    assert len(assets) >= 4
+    for asset in assets:
+        assert asset.startswith("/")
+        assert not asset.startswith("//")
+        loaded = client.get(asset)
+        assert loaded.status_code == 200, asset
+        loaded.close()
+    assert "<script>" not in answer.content.decode()
+
+
+def test_bundle_of_redoc_asks_nobody_for_a_logo(client: Client) -> None:
+    bundle = client.get("/redoc.js").content.decode()
+    assert len(bundle) > 500_000
+    assert "cdn.redoc.ly" not in bundle
+    assert "fonts.googleapis.com" not in bundle
