@@ -1,5 +1,6 @@
 """Browsing for operators. Everything can be looked at and nothing changed: what clients stored is what they get."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -25,13 +26,28 @@ def link_to(model: str, key: str, text: str) -> SafeString:
     return format_html('<a href="{}">{}</a>', reverse(f"admin:messages_app_{model}_change", args=[key]), text)
 
 
+def preview(text: str) -> str:
+    return text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}…"
+
+
+def utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
 class LookOnly(ModelAdmin):
+    class Media:
+        css = {"all": ["messages_app/admin.css"]}
+
     show_full_result_count = False
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.filter(deleted_at=None)
+
+    @admin.display(description="created (UTC)", ordering="id")  # ids sort by time, and have an index
+    def created(self, row: Thread | Message) -> str:
+        return utc(row.created_at)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -45,11 +61,15 @@ class LookOnly(ModelAdmin):
 
 @admin.register(Thread)
 class ThreadAdmin(LookOnly):
-    list_display = ["id", "created_at", "tenant", "metadata"]
+    list_display = ["id", "created", "tenant", "metadata_preview"]
     list_filter = ["created_at"]
     search_fields = ["id", "object_id", "metadata"]
     search_help_text = "Part of an id, or of metadata"
-    fields = ["id", "object_id", "tenant", "created_at", "metadata", "transcript"]
+    fields = ["id", "object_id", "tenant", "created", "metadata", "transcript"]
+
+    @admin.display(description="metadata")
+    def metadata_preview(self, thread: Thread) -> str:
+        return preview(", ".join(f"{key}: {value}" for key, value in thread.metadata.items())) or "-"
 
     @admin.display(description="messages")
     def transcript(self, thread: Thread) -> SafeString:
@@ -58,12 +78,11 @@ class ThreadAdmin(LookOnly):
         messages = list(newest)[:TRANSCRIPT_MESSAGES][::-1]
         rows = format_html_join(
             "",
-            '<tr><td>{}</td><td style="white-space: nowrap">{}</td><td>{}</td>'
-            '<td style="white-space: pre-wrap">{}</td><td>{}</td></tr>',
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             (
                 (
                     message.position,
-                    f"{message.created_at:%Y-%m-%d %H:%M:%S}",
+                    utc(message.created_at),
                     message.role,
                     message.text,
                     link_to("message", message.id, "open"),
@@ -72,7 +91,9 @@ class ThreadAdmin(LookOnly):
             ),
         )
         table = format_html(
-            "<table><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr></thead>{}</table>", rows
+            '<table class="transcript"><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr></thead>'
+            "{}</table>",
+            rows,
         )
         if len(newest) <= TRANSCRIPT_MESSAGES:
             return table
@@ -84,7 +105,7 @@ class ThreadAdmin(LookOnly):
 
 @admin.register(Message)
 class MessageAdmin(LookOnly):
-    list_display = ["id", "created_at", "role", "preview", "thread_link"]
+    list_display = ["id", "created", "role", "text_preview", "thread_link"]
     list_filter = ["role", "created_at"]
     search_fields = ["id", "object_id", "thread__id", "content"]
     search_help_text = "Part of an id, or of the text"
@@ -93,7 +114,7 @@ class MessageAdmin(LookOnly):
         "object_id",
         "thread_link",
         "position",
-        "created_at",
+        "created",
         "role",
         "whole_text",
         "file_ids",
@@ -104,13 +125,12 @@ class MessageAdmin(LookOnly):
     ]
 
     @admin.display(description="text")
-    def preview(self, message: Message) -> str:
-        text = message.text
-        return text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}…"
+    def text_preview(self, message: Message) -> str:
+        return preview(message.text)
 
     @admin.display(description="text")
     def whole_text(self, message: Message) -> SafeString:
-        return format_html('<div style="white-space: pre-wrap">{}</div>', message.text)
+        return format_html('<div class="message-text">{}</div>', message.text)
 
     @admin.display(description="files")
     def file_ids(self, message: Message) -> str:

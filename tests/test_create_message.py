@@ -90,7 +90,20 @@ def test_text_is_returned_and_stored_unchanged(api: Api, thread_id: str, text: s
     assert Message.objects.get(id=message["id"]).text == text
 
 
-NOT_TEXT = [5, 0, 1.5, True, False, [], ["a"], {}, {"a": 1}]
+NOT_TEXT: list[Any] = [5, 0, 1.5, True, False, [], ["a"], {}, {"a": 1}]
+
+EXTRA_KEYS: list[tuple[str, Any]] = [
+    ("id", None),
+    ("", 1),
+    ("self", {}),
+    ("__proto__", []),
+    ("Role", "user"),
+    ("role ", "user"),
+    ("thread_id", "x"),
+    ("assistant_id", "x"),
+    ("attachments", []),
+    ("a\0b", 1),
+]
 
 REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     *[
@@ -142,21 +155,7 @@ REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
             detail_of("surrogate", "metadata", "__key__"),
         ],
     ),
-    *[
-        (key, value, [detail_of("extra", key)])
-        for key, value in [
-            ("id", None),
-            ("", 1),
-            ("self", {}),
-            ("__proto__", []),
-            ("Role", "user"),
-            ("role ", "user"),
-            ("thread_id", "x"),
-            ("assistant_id", "x"),
-            ("attachments", []),
-            ("a\0b", 1),
-        ]
-    ],
+    *[(key, value, [detail_of("extra", key)]) for key, value in EXTRA_KEYS],
     ("a\udc00", 1, [detail_of("extra", "a\ufffd")]),
 ]
 

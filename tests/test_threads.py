@@ -46,10 +46,13 @@ def test_thread_keeps_its_metadata_and_is_read_back(api: Api) -> None:
         (b'""', [detail_of("dict")]),
         (b"false", [detail_of("dict")]),
         ({"metadata": []}, [detail_of("dict", "metadata")]),
-        ({"metadata": {"a": 1}, "b": 1, "a": None}, [detail_of("str", "metadata", "a"), detail_of("extra", "a"), detail_of("extra", "b")]),
+        (
+            {"metadata": {"a": 1}, "b": 1, "a": None},
+            [detail_of("str", "metadata", "a"), detail_of("extra", "a"), detail_of("extra", "b")],
+        ),
         ({"metadata": {str(i): "" for i in range(17)}}, [detail_of("pairs", "metadata", limit_value=16)]),
     ],
-)  # fmt: skip
+)
 def test_bad_thread_is_refused_with_every_error(api: Api, body: Any, detail: list[dict[str, Any]]) -> None:
     answer = api.post("/threads", body)
     assert (answer.status, answer.body) == (422, {"detail": detail})
@@ -67,8 +70,7 @@ def test_unknown_thread_is_404(api: Api, unknown: str) -> None:
 
 
 def test_threads_of_other_tenants_and_deleted_ones_are_missing(api: Api) -> None:
-    for fields in ({"tenant": "another"}, {"deleted_at": "2026-01-01T00:00:00Z"}):
-        thread = Thread.new(**fields)
+    for thread in (Thread.new(tenant="another"), Thread.new(deleted_at="2026-01-01T00:00:00Z")):
         thread.save()
         answer = api.get(f"/threads/{thread.id}")
         assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{thread.id}' not found"})

@@ -15,6 +15,12 @@ handler500 = "threadsvc.errors.server_error"
 
 READ = ["get", "head"]
 
+admin.site.site_title = "threadsvc"
+admin.site.site_header = "threadsvc"
+admin.site.index_title = "Conversations and accounts"
+admin.site.site_url = "/docs"
+admin.site.enable_nav_sidebar = False
+
 urlpatterns = [
     path("", include("messages_app.urls")),
     path("v1/", include("messages_app.urls")),
@@ -25,6 +31,7 @@ urlpatterns = [
     path("docs", openapi.swagger_ui),
     path("redoc", openapi.redoc),
     path("redoc.js", openapi.redoc_bundle),
+    path("favicon.ico", require_safe(RedirectView.as_view(url="/static/threadsvc/favicon.svg"))),
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
 ]
