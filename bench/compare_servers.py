@@ -111,16 +111,16 @@ def slow_clients(thread: str, count: int) -> str:
     return f"{len(waits)} answers, slowest {worst}, {failed} none in 5 s"
 
 
-def chunked(thread: str) -> str:
-    body = b'{"role":"user","content":"in two chunks"}'
+def chunked(*chunks: bytes, end: bool) -> str:
+    """The answer to a POST /threads with these chunks as its body, after which we close our side where `end`."""
     with socket.create_connection(("127.0.0.1", PORT), timeout=5) as connection:
         connection.sendall(
-            f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+            b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + b"".join(chunks)
         )
-        for piece in (body[:10], body[10:], b""):
-            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
-        return connection.makefile("rb").readline().decode().strip()
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").readline().decode().strip() or "closed without an answer"
 
 
 def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
@@ -161,7 +161,9 @@ def main() -> None:
                 threads = [json.loads(call("POST", "/threads")[1])["id"] for _ in range(200)]
                 throughput(threads)  # warm up
                 row[f"create, {WORKERS} workers, 16 connections"] = throughput(threads)
-                row["chunked body"] = chunked(threads[0])
+                row["chunked body, whole"] = chunked(b"1\r\n{\r\n", b"1\r\n}\r\n", b"0\r\n\r\n", end=False)
+                row["chunked body that breaks off"] = chunked(b"40\r\n{}", end=True)
+                row["chunked body, malformed"] = chunked(b"zz\r\n{}\r\n", b"0\r\n\r\n", end=False)
                 row["200 slow bodies"] = slow_clients(threads[0], 200)
                 row["8 KiB of URL"] = str(call("GET", "/threads/" + "x" * (8192 - 9))[0])
                 row["SIGTERM amid a body"] = shutdown(server, threads[0])

@@ -91,8 +91,8 @@ class ThreadAdmin(LookOnly):
             ),
         )
         table = format_html(
-            '<table class="transcript"><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr></thead>'
-            "{}</table>",
+            '<table class="transcript"><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr>'
+            "</thead>{}</table>",
             rows,
         )
         if len(newest) <= TRANSCRIPT_MESSAGES:
