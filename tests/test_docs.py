@@ -1,0 +1,62 @@
+"""What the documents say is so."""
+
+import json
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from tests.conftest import ROOT, Served
+from threadsvc import __version__, settings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_stands_in_the_readme_and_every_row_is_a_setting() -> None:
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
+    assert documented == {name for name in settings.SETTINGS_READ if not name.endswith("_FILE")}
+
+
+def test_no_setting_is_read_behind_the_readers_back() -> None:
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for app in ("threadsvc", "messages_app") for path in (ROOT / app).rglob("*.py")
+    )
+    readers = (ROOT / "threadsvc/settings.py").read_text(encoding="utf-8").count("os.environ")
+    assert source.count("os.environ") == readers + 1  # DJANGO_SETTINGS_MODULE in wsgi.py
+
+
+def masked(text: str) -> str:
+    """Ids and times differ from run to run; the rest of an answer does not."""
+    text = re.sub(r"(thread|msg)_[0-9a-z]{26}", r"\1_...", text)
+    text = re.sub(r'"_id":"[0-9a-f]{24}"', '"_id":"..."', text)
+    return re.sub(r'"created_at":\d{10}', '"created_at":0', text)
+
+
+def test_first_conversation_of_the_readme_gives_the_answers_it_shows(served: Served) -> None:
+    block = re.search(r"```console\n(.*?)```", README, re.DOTALL)
+    assert block
+    steps = re.findall(r"^\$ (curl .*)\n(.*)$", block[1], re.MULTILINE)
+    assert len(steps) == 5
+    threads: dict[str, str] = {}  # the README's id -> the one that we got instead
+    for command, shown in steps:
+        for theirs, ours in threads.items():
+            command = command.replace(theirs, ours)
+        command = command.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{served.port}")
+        got = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout
+        assert masked(got) == masked(shown)
+        answer = json.loads(got)
+        if answer.get("object") == "thread":
+            threads[json.loads(shown)["id"]] = answer["id"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_changelog_names_this_version() -> None:
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
