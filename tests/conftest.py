@@ -175,8 +175,17 @@ class Served:
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """This process's variables, without settings of ours that a developer may have set, and with these."""
-    ours = ("THREADSVC_", "DATABASE_URL", "THREADS_DATABASE_URL", "HOST", "PORT", "WEB_CONCURRENCY", "DJANGO_")
+    """This process's variables, without those that a developer may have set and that change something, and with these."""
+    ours = (
+        "PYTHON",
+        "THREADSVC_",
+        "DATABASE_URL",
+        "THREADS_DATABASE_URL",
+        "HOST",
+        "PORT",
+        "WEB_CONCURRENCY",
+        "DJANGO_",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "THREADSVC_DATA_DIR": str(directory), **settings}
 

@@ -53,6 +53,7 @@ class Command(BaseCommand):
                 raise CommandError(f"cannot use the database of {name}: {str(error).splitlines()[0]}") from error
         connections.close_all()  # a connection must not be shared with the workers that are forked
         self.stdout.write(banner())
+        self.stdout.flush()  # or each worker would inherit it unwritten
         Server().run()
 
 
