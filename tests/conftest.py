@@ -175,7 +175,7 @@ class Served:
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """This process's variables, without those that a developer may have set and that change something, and with these."""
+    """This process's variables, without any that would change what is tested, and with these."""
     ours = (
         "PYTHON",
         "THREADSVC_",
