@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 
@@ -37,6 +38,26 @@ def test_transactions_take_the_write_lock_when_they_begin() -> None:
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
         pass
     assert queries[0]["sql"] == "BEGIN IMMEDIATE"
+
+
+def test_writers_of_one_process_take_turns_and_give_up_after_the_time_out() -> None:
+    """One connection after the other ends its turn in another way; each time the next writer gets its own at once."""
+    first, second = connection.copy("first"), connection.copy("second")
+    second.settings_dict["OPTIONS"] = {**second.settings_dict["OPTIONS"], "timeout": 0.2}
+
+    def write(writer: BaseDatabaseWrapper) -> None:
+        writer.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+
+    with closing(first), closing(second):
+        for end_turn in (first.commit, first.rollback, first.close):
+            write(first)
+            with pytest.raises(OperationalError, match="database is locked"):
+                write(second)
+            end_turn()
+            first.connect()
+            write(second)
+            second.rollback()
+            second.set_autocommit(True)
 
 
 def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Served) -> None:

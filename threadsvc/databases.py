@@ -44,6 +44,7 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
     if scheme == "sqlite":
         if entry["NAME"] == ":memory:":
             raise ImproperlyConfigured(f"{name}: an in-memory database is lost with its process; name a file")
+        entry["ENGINE"] = "threadsvc.sqlite"
         entry["OPTIONS"] = {**SQLITE_OPTIONS, **entry.get("OPTIONS", {})}
     return entry
 
