@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -150,6 +151,9 @@ def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
 
 
 def main() -> None:
+    for program in ("wrk", f"{BIN}/granian", f"{BIN}/gunicorn"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"{program} is missing: apt-get install wrk; {BIN}/pip install granian")
     rows = {}
     for name, command in SERVERS.items():
         with tempfile.TemporaryDirectory() as directory:

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # generic for the type checker only
 else:
     ModelAdmin = admin.ModelAdmin
 
+SEARCH_WORDS = 20
 PREVIEW_CHARACTERS = 100
 # A thread's page shows this many messages; the rest are one click away, page by page.
 TRANSCRIPT_MESSAGES = 200
@@ -44,6 +46,18 @@ class LookOnly(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.filter(deleted_at=None)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        try:
+            return super().changelist_view(request, extra_context)
+        except (OverflowError, ValueError):  # a date in the address that no calendar has
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        words = " ".join(search_term.split()[:SEARCH_WORDS])  # each word is a condition, and SQLite takes a thousand
+        return super().get_search_results(request, queryset, words)
 
     @admin.display(description="created (UTC)", ordering="id")  # ids sort by time, and have an index
     def created(self, row: Thread | Message) -> str:

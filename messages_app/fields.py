@@ -4,11 +4,11 @@ A field takes a value of the parsed JSON and gives back what is stored, or raise
 value, in order. Text is never made from another JSON type. Source: create-message contract, sections 6 and 7.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.fields import Field, empty
 
 from messages_app.models import text_part
@@ -20,26 +20,22 @@ MAX_METADATA_KEY_CHARACTERS = 64
 MAX_METADATA_VALUE_CHARACTERS = 512
 
 
-class Fault(ErrorDetail):
+class Fault(NamedTuple):
     """One error: its code, the steps from the value at hand to the place it is in, and the numbers of the rule."""
 
-    loc: tuple[str | int, ...]
-    params: dict[str, Any]
-
-    def __new__(cls, code: str, *loc: str | int, **params: Any) -> Self:
-        self = super().__new__(cls, code, code)
-        self.loc, self.params = loc, params
-        return self
+    code: str
+    loc: tuple[str | int, ...] = ()
+    params: Mapping[str, Any] = {}
 
     def under(self, step: str | int) -> "Fault":
         """The same error, seen from one step further out."""
-        return Fault(str(self), step, *self.loc, **self.params)
+        return Fault(self.code, (step, *self.loc), self.params)
 
 
 class Faults(ValidationError):
-    """DRF's ValidationError with an ordered list of Fault. (DRF's own makes its details anew, without loc, params.)"""
+    """DRF's ValidationError with an ordered list of Fault, which says more than DRF's own details (loc, params)."""
 
-    detail: list[Fault]  # type: ignore[assignment]  # one of the forms that DRF allows
+    detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.detail = list(faults)
@@ -48,17 +44,17 @@ class Faults(ValidationError):
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
     """The first thing wrong with a text. Lengths count code points."""
     if value is None:
-        return Fault("null", *loc)
+        return Fault("null", loc)
     if not isinstance(value, str):
-        return Fault("not_a_string", *loc)
+        return Fault("not_a_string", loc)
     if at_least is not None and len(value) < at_least:
-        return Fault("min_length", *loc, limit_value=at_least)
+        return Fault("min_length", loc, {"limit_value": at_least})
     if at_most is not None and len(value) > at_most:
-        return Fault("max_length", *loc, limit_value=at_most)
+        return Fault("max_length", loc, {"limit_value": at_most})
     if "\0" in value:
-        return Fault("null_characters_not_allowed", *loc)
+        return Fault("null_characters_not_allowed", loc)
     if not value.isascii() and _has_surrogate(value):
-        return Fault("surrogate_characters_not_allowed", *loc)
+        return Fault("surrogate_characters_not_allowed", loc)
     return None
 
 
@@ -89,7 +85,7 @@ class RoleField(WireField):
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, str) and data in self.permitted:
             return data
-        raise Faults([Fault("invalid_choice", enum_values=self.permitted)])
+        raise Faults([Fault("invalid_choice", params={"enum_values": self.permitted})])
 
 
 class RoleFieldExtension(OpenApiSerializerFieldExtension):
@@ -134,7 +130,7 @@ class FileIdsField(WireField):
         if not isinstance(data, list):
             raise Faults([Fault("not_a_list")])
         if len(data) > MAX_FILES:
-            raise Faults([Fault("max_list_items", limit_value=MAX_FILES)])
+            raise Faults([Fault("max_list_items", params={"limit_value": MAX_FILES})])
         faults = [fault for i, item in enumerate(data) if (fault := text_fault(item, i))]
         if faults:
             raise Faults(faults)
@@ -163,7 +159,7 @@ class MetadataField(WireField):
         if not isinstance(data, dict):
             raise Faults([Fault("not_a_dict")])
         if len(data) > MAX_METADATA_PAIRS:
-            raise Faults([Fault("max_dict_items", limit_value=MAX_METADATA_PAIRS)])
+            raise Faults([Fault("max_dict_items", params={"limit_value": MAX_METADATA_PAIRS})])
         faults = list(self.faults_of_pairs(data))
         if faults:
             raise Faults(faults)

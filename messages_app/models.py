@@ -12,6 +12,7 @@ from django.utils import timezone
 from messages_app.ids import new_id, new_object_id
 
 DEFAULT_TENANT = "default"
+MAX_TENANT_CHARACTERS = 64
 
 # How often a position that another writer took first is asked for anew. Engines that lock rows never need it.
 POSITION_ATTEMPTS = 50
@@ -53,7 +54,7 @@ class Thread(models.Model):
     id = models.CharField(primary_key=True, max_length=64, editable=False)
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
     # Text, no foreign key: what knows tenants may live in another database.
-    tenant = models.CharField(max_length=64, default=DEFAULT_TENANT, editable=False)
+    tenant = models.CharField(max_length=MAX_TENANT_CHARACTERS, default=DEFAULT_TENANT, editable=False)
     metadata = models.JSONField(default=dict, blank=True, encoder=UnicodeJSONEncoder)
     # To the second, as the API tells it: lists are in the order of (created_at, id), and the id has the milliseconds.
     created_at = models.DateTimeField("created", editable=False)

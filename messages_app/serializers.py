@@ -51,7 +51,7 @@ class BodySerializer(WireSerializer):
                 validated[name] = field.run_validation(data.get(name, empty))
             except Faults as error:
                 faults += [fault.under(name) for fault in error.detail]
-        faults += [Fault("extra", key) for key in sorted(data.keys() - self.fields.keys())]
+        faults += [Fault("extra", (key,)) for key in sorted(data.keys() - self.fields.keys())]
         if faults:
             raise Faults(faults)
         return validated

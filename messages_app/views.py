@@ -37,8 +37,8 @@ class ContractViewSet(ViewSet):
 
     @property
     def body(self) -> Any:
-        """The body's JSON value; None where there are no bytes (for which DRF says {})."""
-        return self.request.data if self.request.body else None
+        """The body's JSON value; None where the request has no bytes (for which DRF says {})."""
+        return self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
 
 
 THREAD_ID = OpenApiParameter("thread_id", {"title": "Thread Id", "type": "string"}, OpenApiParameter.PATH)

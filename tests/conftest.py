@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from django.db import connection
-from django.test import Client
+from django.test import RequestFactory
 from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
+
+from threadsvc.wsgi import application
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,21 +46,34 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
+class EnvironFactory(RequestFactory):
+    def request(self, **request: Any) -> Any:
+        """The WSGI environment of a request, as a server makes it; not a request object yet."""
+        return self._base_environ(**request)  # type: ignore[attr-defined]  # not in the stubs
+
+
 class Api:
-    """HTTP to the application in this process. Bodies are bytes, or values that are sent as JSON."""
+    """The WSGI application in this process, as a server calls it. Bodies are bytes, or values that are sent as JSON."""
 
     def __init__(self) -> None:
-        self.client = Client(raise_request_exception=False)
+        self.factory = EnvironFactory()
 
     def call(
         self, method: str, path: str, body: Any = b"", content_type: str | None = "application/json", **meta: str
     ) -> Answer:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        response = self.client.generic(method, path, raw, content_type=content_type or "", **meta)  # type: ignore[arg-type]
-        content = response.content
-        assert response["Content-Type"] == "application/json", content
-        headers = {name.lower(): value for name, value in response.items()}
-        return Answer(response.status_code, json.loads(content) if content else None, headers)
+        environ: Any = self.factory.generic(method, path, raw, content_type=content_type or "", **meta)  # type: ignore[arg-type]
+        started: list[Any] = []
+        response: Any = application(environ, lambda *answered: started.append(answered))  # type: ignore[arg-type]
+        content = b"".join(response)
+        response.close()
+        ((status, pairs),) = started
+        headers = {name.lower(): value for name, value in pairs}
+        assert headers["content-type"] == "application/json", content
+        assert headers["x-request-id"]
+        assert int(headers["content-length"]) == len(content)
+        # What a server does: it sends no body in answer to HEAD.
+        return Answer(int(status.split()[0]), None if method == "HEAD" else json.loads(content), headers)
 
     def post(self, path: str, body: Any = b"", content_type: str | None = "application/json", **meta: str) -> Answer:
         return self.call("POST", path, body, content_type, **meta)

@@ -148,6 +148,23 @@ def test_deleted_rows_are_not_shown(admin: Client) -> None:
     assert admin.get(f"/admin/messages_app/thread/{thread.id}/change/").status_code == 302
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"created_at__year": "10000"},
+        {"created_at__year": "99999999999999999999"},
+        {"created_at__gte": "0001-01-01 00:00:00+14:00"},
+        {"q": "word " * 1500},
+        {"q": "\0"},
+        {"role__exact": "\0"},
+        {"o": "99"},
+        {"p": "99999999999999999999"},
+    ],
+)
+def test_odd_address_is_no_fault_of_the_server(admin: Client, query: dict[str, str]) -> None:
+    assert admin.get("/admin/messages_app/message/", query).status_code in (200, 302)
+
+
 def test_staff_sees_only_what_it_may(thread: Thread) -> None:
     user = User.objects.create_user("reader", password="a long password", is_staff=True)
     client = Client()

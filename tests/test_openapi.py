@@ -37,6 +37,12 @@ def test_served_schema_is_the_generated_one(client: Client, schema: dict[str, An
     assert yaml.safe_load(client.get("/openapi.yaml").content) == to_plain(schema)
 
 
+@pytest.mark.parametrize("query", ["version=%00", "version=%0d%0aX:y", "version=2", "lang=de", "format=html"])
+def test_served_schema_does_not_depend_on_the_query(client: Client, query: str) -> None:
+    answer = client.get(f"/openapi.json?{query}")
+    assert (answer.status_code, answer.content) == (200, client.get("/openapi.json").content)
+
+
 def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}

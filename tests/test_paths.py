@@ -68,6 +68,13 @@ def test_wrong_method_is_405_and_names_the_right_ones(api: Api, known: str, allo
         assert set(answer.headers["allow"].split(", ")) == allowed
 
 
+def test_range_that_a_file_does_not_have_is_told_in_json(api: Api) -> None:
+    answer = api.get("/static/threadsvc/redoc.css", HTTP_RANGE="bytes=99999-")
+    assert answer.status == 416
+    assert "Range" in answer.body["detail"]
+    assert answer.headers["content-range"].startswith("bytes */")
+
+
 def test_head_is_get_without_a_body(api: Api, thread_id: str) -> None:
     get, head = api.get(f"/threads/{thread_id}"), api.call("HEAD", f"/threads/{thread_id}")
     assert (head.status, head.body) == (200, None)
@@ -110,7 +117,6 @@ def test_other_requests_get_an_id_of_their_own(api: Api, bad: str | None) -> Non
 def test_foreign_host_is_400_everywhere(api: Api, host: str, target: str) -> None:
     answer = api.get(target, HTTP_HOST=host)
     assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
-    assert answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
@@ -129,6 +135,8 @@ def test_own_host_is_accepted(api: Api, host: str) -> None:
         ("http://localhost", 403),
         ("https://evil.example", 403),
         ("https://app.example.evil.example", 403),
+        ("foo://localhost:8000", 403),
+        ("//localhost:8000", 403),
         ("null", 403),
         ("", 403),
         ("http://[", 403),

@@ -220,6 +220,11 @@ def test_json_by_media_type_is_read(api: Api, thread_id: str, content_type: str 
         "application/json charset=utf-8",
         "application/" + "x" * 300 + "/json",
         ";",
+        " ; ",
+        "; charset=utf-8",
+        ";application/json",
+        "\xa0",
+        "application/json\x85",
     ],
 )
 @pytest.mark.parametrize("body", [GOOD, b"{", b"\xff", b"null"])

@@ -37,6 +37,7 @@ def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
     assert rows(data, gaps) == []
     roles = {role for (role,) in rows(data, "SELECT DISTINCT role FROM messages_app_message")}
     assert roles == {"user", "assistant", "tool_call", "tool_output"}
+    assert rows(data, "SELECT count(DISTINCT thread_id) FROM messages_app_message") == [(30,)]
     late = "SELECT count(*) FROM messages_app_message m JOIN messages_app_thread t ON t.id = m.thread_id"
     assert rows(data, f"{late} WHERE m.created_at < t.created_at") == [(0,)]
 
@@ -73,6 +74,26 @@ def test_bad_option_is_refused_before_anything_is_made(data: Path, option: tuple
     assert refused.returncode == 2
     assert f"argument {option[0]}" in refused.stderr
     assert rows(data, "SELECT count(*) FROM messages_app_thread") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--threads", "10", "--messages", "3"), "3 messages are too few for 10 threads"),
+        (("--tenant", "x" * 65), "--tenant takes 1 to 64 characters"),
+        (("--tenant", ""), "--tenant takes 1 to 64 characters"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(data: Path, options: tuple[str, ...], words: str) -> None:
+    refused = manage(data, "seed", *options)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert words in refused.stderr
+
+
+def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
+    refused = manage(tmp_path / "empty", "seed")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert "`manage.py migrate` makes the tables" in refused.stderr
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> None:

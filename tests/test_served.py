@@ -85,15 +85,48 @@ def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes
     assert stored(served, thread) == 0
 
 
-def test_body_shorter_than_its_length_stores_nothing(served: Served) -> None:
+@pytest.mark.parametrize("body", [GOOD, GOOD[:5], b""])
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_body_shorter_than_its_length_stores_nothing(served: Served, content_type: str, body: bytes) -> None:
     thread = served.new_thread()
-    headers = f"Content-Type: application/json\r\nContent-Length: {len(GOOD) + 5}\r\n"
-    received = served.send(post_raw(f"/threads/{thread}/messages", headers, GOOD), end=True)
-    assert not received or (status_of(received), body_of(received)) == (
-        400,
-        {"detail": "There was an error parsing the body"},
-    )
+    headers = f"Content-Type: {content_type}\r\nContent-Length: {len(GOOD) + 5}\r\n"
+    unreadable = (400, {"detail": "There was an error parsing the body"})
+    (before,) = served.rows("SELECT count(*) FROM messages_app_thread")
+    for target in (f"/threads/{thread}/messages", "/threads"):
+        received = served.send(post_raw(target, headers, body), end=True)
+        assert (status_of(received), body_of(received)) == unreadable
     assert stored(served, thread) == 0
+    assert served.rows("SELECT count(*) FROM messages_app_thread") == [before]
+
+
+def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
+    thread = served.new_thread()
+    for length in ("Content-Length: 10", "Transfer-Encoding: chunked"):
+        with served.connect() as connection:
+            connection.sendall(f"GET /threads/{thread} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
+            assert status_of(connection.recv(65536)) == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "SCRIPT_NAME: /x",
+        "Script-Name: /x",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Ssl: on\r\nX-Forwarded-Proto: http",
+    ],
+)
+def test_headers_that_only_a_proxy_may_send_change_nothing(served: Served, header: str) -> None:
+    thread = served.new_thread()
+    received = served.send(
+        f"GET /threads/{thread} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert (status_of(received), body_of(received)["id"]) == (200, thread)
+
+
+def test_refused_host_leaves_no_traceback_in_the_log(served: Served) -> None:
+    served.call("GET", "/threads/x", Host="evil.example")
+    assert "evil.example" not in served.log.read_text()
 
 
 def test_chunked_body_over_the_limit_is_413(served: Served) -> None:
@@ -130,6 +163,12 @@ def test_url_of_eight_kibibytes_gets_an_answer_of_ours(served: Served) -> None:
     long_id = "x" * (8192 - len("/threads/"))
     answer = served.call("GET", f"/threads/{long_id}")
     assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{long_id}' not found"})
+
+
+def test_endless_request_line_is_cut_off(served: Served) -> None:
+    with served.connect() as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        connection.sendall(b"x" * 64 * 1024 * 1024)
+    assert served.call("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize(
@@ -221,9 +260,9 @@ def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -
     assert stored(impatient, thread) == 1
 
 
-def test_unmigrated_database_is_not_ready(impatient: Served) -> None:
+def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
     with closing(sqlite3.connect(impatient.directory / "threadsvc.db")) as connection:
-        connection.execute("DROP TABLE django_migrations")
+        connection.execute("DROP TABLE messages_app_message")
         connection.commit()
     answer = impatient.call("GET", "/readyz")
     assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
@@ -246,6 +285,35 @@ def test_threads_can_live_in_a_database_of_their_own(tmp_path: Path) -> None:
     assert threads == {"django_migrations", "messages_app_thread", "messages_app_message"}
     assert not default & {"messages_app_thread", "messages_app_message"}
 
+    # Without the setting the tables are not where they are looked for now.
+    ended = manage(tmp_path / "data", "serve", PORT=str(free_port()))
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+    assert "DATABASE_URL has no table messages_app_thread" in ended.stderr
+
+
+def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    other_name = f"sqlite:///{tmp_path}/data/../data/threadsvc.db"
+    program = "from django.conf import settings; print(*settings.DATABASES)"
+    shell = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADS_DATABASE_URL=other_name)
+    assert shell.stdout == "default\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret_key").write_bytes(content)
+    ended = manage(tmp_path, "check")
+    assert ended.returncode == 1
+    assert ended.stderr == f"threadsvc: {tmp_path}/secret_key is empty or not text: delete it, and a new one is made\n"
+
+
+def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data", HOST="0.0.0.0")
+    printed = service.log.read_text()
+    assert service.stop() == 0
+    assert f"http://127.0.0.1:{service.port}/v1/threads" in printed
+    assert "no API keys" in printed
+
 
 def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
     program = "import sys, threadsvc.urls; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
@@ -267,7 +335,14 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
         ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),
         ({"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"}, "are both set"),
-        ({"THREADSVC_TRUSTED_ORIGINS": "app.example"}, "'app.example' must start with http:// or https://"),
+        ({"THREADSVC_TRUSTED_ORIGINS": "app.example"}, "'app.example' is not http(s)://host"),
+        ({"THREADSVC_TRUSTED_ORIGINS": "https://app.example/"}, "'https://app.example/' is not http(s)://host"),
+        ({"THREADSVC_ALLOWED_HOSTS": ","}, "THREADSVC_ALLOWED_HOSTS names no host"),
+        ({"PORT": "1" * 5000}, "must be a whole number from 1 to 65535"),
+        ({"DATABASE_URL": "sqlite:////x.db?timeout=abc"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
+        ({"DATABASE_URL": "sqlite:////x.db?timeout=-1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
+        ({"DATABASE_URL": "sqlite:////x.db?foo=1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
+        ({"DATABASE_URL": "sqlite:////x%00.db"}, "no file can have that name"),
         ({"DATABASE_URL": "mongodb://user:hidden@host/x"}, "DATABASE_URL: MongoDB is not supported by this version"),
         ({"THREADS_DATABASE_URL": "mysql://host/x"}, "THREADS_DATABASE_URL: 'mysql' is not a database scheme"),
         ({"DATABASE_URL": "sqlite://"}, "an in-memory database is lost with its process"),

@@ -1,12 +1,18 @@
 """The database: durability, locks, the order of messages under parallel writers, and the indexes that serve."""
 
+import gc
 import http.client
 import json
 import os
+import sqlite3
+import threading
+import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
@@ -41,23 +47,62 @@ def test_transactions_take_the_write_lock_when_they_begin() -> None:
 
 
 def test_writers_of_one_process_take_turns_and_give_up_after_the_time_out() -> None:
-    """One connection after the other ends its turn in another way; each time the next writer gets its own at once."""
+    """One connection ends its turn in each way that there is; each time the next writer gets its own at once."""
     first, second = connection.copy("first"), connection.copy("second")
     second.settings_dict["OPTIONS"] = {**second.settings_dict["OPTIONS"], "timeout": 0.2}
+    second.force_debug_cursor = True
 
     def write(writer: BaseDatabaseWrapper) -> None:
         writer.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
 
     with closing(first), closing(second):
         for end_turn in (first.commit, first.rollback, first.close):
+            first.connect()
+            second.connect()
+            second.queries_log.clear()
             write(first)
             with pytest.raises(OperationalError, match="database is locked"):
                 write(second)
+            assert not second.queries_log  # SQLite was not even asked: the wait was in line
             end_turn()
-            first.connect()
             write(second)
             second.rollback()
             second.set_autocommit(True)
+
+
+def test_turn_of_a_thread_that_ended_amid_a_transaction_is_given_on() -> None:
+    def leave() -> None:
+        connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+
+    with warnings.catch_warnings(action="ignore"):  # sqlite3 says that a connection was not closed: so it was
+        thread = threading.Thread(target=leave)
+        thread.start()
+        thread.join()
+        gc.collect()
+    with transaction.atomic():
+        assert Thread.objects.count() >= 0
+
+
+def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(tmp_path: Path) -> None:
+    service = Served(
+        tmp_path / "data", DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=2", WEB_CONCURRENCY="1"
+    )
+    thread = service.new_thread()
+
+    def timed_post(delay: float) -> tuple[int, float]:
+        time.sleep(delay)
+        start = time.monotonic()
+        status = service.call("POST", f"/threads/{thread}/messages", GOOD).status
+        return status, time.monotonic() - start
+
+    with closing(sqlite3.connect(tmp_path / "data/threadsvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(timed_post, [0, 0.3, 0.6]))
+        other.execute("ROLLBACK")
+    assert [status for status, _ in answers] == [503] * 3
+    assert max(seconds for _, seconds in answers) < 3.5
+    assert service.stop() == 0
 
 
 def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Served) -> None:

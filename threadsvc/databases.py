@@ -1,5 +1,6 @@
 """Database URLs -> Django DATABASES entries, and the router that keeps threads and messages on their own database."""
 
+import os
 from typing import Any
 
 import dj_database_url
@@ -10,6 +11,7 @@ from django.db.models import Model
 # Busy time-out in seconds: how long a SQLite writer waits for the one before it. A write takes about a millisecond, so
 # only a stuck process can make anybody wait this long.
 SQLITE_BUSY_SECONDS = 30
+MAX_BUSY_SECONDS = 3600
 
 SQLITE_OPTIONS = {
     "timeout": SQLITE_BUSY_SECONDS,
@@ -44,9 +46,24 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
     if scheme == "sqlite":
         if entry["NAME"] == ":memory:":
             raise ImproperlyConfigured(f"{name}: an in-memory database is lost with its process; name a file")
+        if "\0" in entry["NAME"]:
+            raise ImproperlyConfigured(f"{name}: no file can have that name")
+        options = entry.get("OPTIONS", {})
+        if not options.keys() <= {"timeout"} or not 0 <= _number(options.get("timeout", 0)) <= MAX_BUSY_SECONDS:
+            raise ImproperlyConfigured(
+                f"{name}: the one option of sqlite:/// is ?timeout=SECONDS, from 0 to {MAX_BUSY_SECONDS}"
+            )
+        entry["NAME"] = os.path.realpath(entry["NAME"])  # one file, one name
         entry["ENGINE"] = "threadsvc.sqlite"
         entry["OPTIONS"] = {**SQLITE_OPTIONS, **entry.get("OPTIONS", {})}
     return entry
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return -1
 
 
 class ThreadsRouter:

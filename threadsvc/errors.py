@@ -98,7 +98,7 @@ def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
 def _items(detail: Any, loc: tuple[str | int, ...]) -> Iterator[dict[str, Any]]:
     """DRF's error tree, read in order: the keys of a dict are steps of `loc`, a list is several errors at one place.
 
-    A leaf may bring its own further steps (`loc`) and the numbers of the rule that was broken (`params`).
+    A leaf has a `code`, and may have further steps (`loc`) and the numbers of the rule that was broken (`params`).
     """
     if isinstance(detail, Mapping):
         for key, value in detail.items():
@@ -107,7 +107,7 @@ def _items(detail: Any, loc: tuple[str | int, ...]) -> Iterator[dict[str, Any]]:
         for value in detail:
             yield from _items(value, loc)
     else:
-        params: dict[str, Any] = getattr(detail, "params", {})
+        params: Mapping[str, Any] = getattr(detail, "params", {})
         message, error_type = MESSAGES.get(detail.code, (str(detail), "value_error"))
         permitted = ", ".join(map(repr, params.get("enum_values", ())))
         yield {
@@ -148,15 +148,21 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 class JSONErrorMiddleware:
-    """A body for the refusals that Django's decorators and WhiteNoise send without one (405)."""
+    """A body for the refusals that Django's decorators and WhiteNoise send without one (405, 416), a length for all."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED and response.get("Content-Type") != "application/json":
-            return JsonResponse({"detail": "Method Not Allowed"}, status=405, headers={"Allow": response["Allow"]})
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        if response.streaming or not response.content:
+            told = {name: response[name] for name in ("Allow", "Content-Range") if name in response}
+            response.close()
+            detail = HTTPStatus(response.status_code).phrase
+            response = JsonResponse({"detail": detail}, status=response.status_code, headers=told)
+        response["Content-Length"] = str(len(response.content))
         return response
 
 

@@ -9,7 +9,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 
 ERROR_SCHEMAS = {
     "HTTPError": {
@@ -74,6 +76,23 @@ def error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     schemas = result["components"].setdefault("schemas", {})
     result["components"]["schemas"] = dict(sorted({**schemas, **ERROR_SCHEMAS}.items()))
     return result
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The schema of this version; it depends on nothing else, and is made once a process."""
+    generated: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
+    return generated
+
+
+@require_safe
+def schema_yaml(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(OpenApiYamlRenderer().render(schema()), content_type="application/yaml")
+
+
+@require_safe
+def schema_json(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(OpenApiJsonRenderer().render(schema()), content_type="application/json")
 
 
 @require_safe

@@ -32,8 +32,9 @@ class JSONBodyParser(BaseParser):
 
 def is_json(content_type: str) -> bool:
     """Whether a Content-Type header means JSON: none, application/json or application/*+json, any parameters."""
-    essence = content_type.partition(";")[0].strip().lower()
-    return not content_type.strip() or _JSON_MEDIA_TYPE.fullmatch(essence) is not None
+    content_type = content_type.strip(" \t")
+    essence = content_type.partition(";")[0].rstrip(" \t").lower()
+    return not content_type or _JSON_MEDIA_TYPE.fullmatch(essence) is not None
 
 
 def parse_json(body: bytes) -> Any:

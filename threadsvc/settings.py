@@ -2,6 +2,7 @@
 one of the readers below, and stands in the README's table (a test compares them)."""
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def env_text(name: str, default: str = "") -> str:
 
 def env_int(name: str, default: int, least: int, most: int) -> int:
     text = env_text(name, str(default))
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
         raise ImproperlyConfigured(f"{name}={text!r}: must be a whole number from {least} to {most}")
     return int(text)
 
@@ -78,14 +79,21 @@ def read_or_create(path: Path, create: Callable[[], str]) -> str:
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(create())
+                    file.flush()
+                    os.fsync(descriptor)  # before it has its name: a power cut leaves all of it or nothing
                 os.link(draft, path)  # fails where the name is taken: never a half-written or a second key
             except FileExistsError:
                 pass
             finally:
                 os.unlink(draft)
-        return path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise unusable(path, error) from error
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise ImproperlyConfigured(f"{path} is empty or not text: delete it, and a new one is made")
+    return text
 
 
 def unusable(path: Path, error: OSError) -> ImproperlyConfigured:
@@ -110,15 +118,25 @@ SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
 # The name a server listens on is a name that it is called by, unless it is the address that stands for all of them.
 ALLOWED_HOSTS = env_list(
     "THREADSVC_ALLOWED_HOSTS",
-    ",".join(dict.fromkeys(["localhost", "127.0.0.1", "[::1]", *([HOST] if HOST not in ("0.0.0.0", "::") else [])])),
+    ",".join(
+        dict.fromkeys(
+            [
+                "localhost",
+                "127.0.0.1",
+                "[::1]",
+                *([f"[{HOST}]" if ":" in HOST else HOST] if HOST not in ("0.0.0.0", "::") else []),
+            ]
+        )
+    ),
 )
+if not ALLOWED_HOSTS:
+    raise ImproperlyConfigured("THREADSVC_ALLOWED_HOSTS names no host: every request would be refused")
 CSRF_TRUSTED_ORIGINS = env_list("THREADSVC_TRUSTED_ORIGINS")
 for origin in CSRF_TRUSTED_ORIGINS:
-    if not origin.startswith(("http://", "https://")):
-        raise ImproperlyConfigured(f"THREADSVC_TRUSTED_ORIGINS: {origin!r} must start with http:// or https://")
-SECURE_CONTENT_TYPE_NOSNIFF = True
-SECURE_REFERRER_POLICY = "same-origin"
-X_FRAME_OPTIONS = "DENY"
+    if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+        raise ImproperlyConfigured(
+            f"THREADSVC_TRUSTED_ORIGINS: {origin!r} is not http(s)://host or http(s)://host:port"
+        )
 SESSION_COOKIE_HTTPONLY = True
 CSRF_COOKIE_HTTPONLY = True
 
@@ -171,8 +189,9 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASE_URL = env_text("DATABASE_URL") or f"sqlite:///{quote(str(data_file('threadsvc.db')))}"
 THREADS_DATABASE_URL = env_text("THREADS_DATABASE_URL", DATABASE_URL)
 DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL)}
-if THREADS_DATABASE_URL != DATABASE_URL:
-    DATABASES["threads"] = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL)
+threads_database = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL)
+if threads_database != DATABASES["default"]:
+    DATABASES["threads"] = threads_database
 DATABASE_ROUTERS = ["threadsvc.databases.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -207,7 +226,6 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [{"name": "Messages"}, {"name": "Threads"}],
     "PREPROCESSING_HOOKS": ["threadsvc.openapi.one_prefix"],
     "POSTPROCESSING_HOOKS": ["threadsvc.openapi.error_schemas"],
-    "SERVE_INCLUDE_SCHEMA": False,
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
@@ -235,7 +253,7 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         # Refused requests are answers, not events; what is worth a line there is a 500.
         "django.request": {"level": "ERROR"},
-        "django.security": {"level": "ERROR"},
+        "django.security": {"level": "CRITICAL"},
     },
 }
 

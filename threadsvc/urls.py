@@ -4,7 +4,6 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularYAMLAPIView
 
 from threadsvc import observability, openapi
 
@@ -12,8 +11,6 @@ handler400 = "threadsvc.errors.bad_request"
 handler403 = "threadsvc.errors.permission_denied"
 handler404 = "threadsvc.errors.page_not_found"
 handler500 = "threadsvc.errors.server_error"
-
-READ = ["get", "head"]
 
 admin.site.site_title = "threadsvc"
 admin.site.site_header = "threadsvc"
@@ -26,8 +23,8 @@ urlpatterns = [
     path("v1/", include("messages_app.urls")),
     path("healthz", require_safe(observability.healthz)),
     path("readyz", require_safe(observability.readyz)),
-    path("openapi.yaml", SpectacularYAMLAPIView.as_view(http_method_names=READ)),
-    path("openapi.json", SpectacularJSONAPIView.as_view(http_method_names=READ)),
+    path("openapi.yaml", openapi.schema_yaml),
+    path("openapi.json", openapi.schema_json),
     path("docs", openapi.swagger_ui),
     path("redoc", openapi.redoc),
     path("redoc.js", openapi.redoc_bundle),

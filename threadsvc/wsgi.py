@@ -22,7 +22,8 @@ class Request(WSGIRequest):
     """
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
-        media_type = meta.get("CONTENT_TYPE", "").partition(";")[0].strip()
+        media_type, parameters, _ = meta.get("CONTENT_TYPE", "").partition(";")
+        media_type = media_type.strip(" \t") or parameters  # parameters alone are not an empty header
         if media_type.lower() == "multipart/form-data":
             try:
                 super()._set_content_type_params(meta)  # type: ignore[misc]  # not in the stubs
@@ -37,7 +38,8 @@ class Application(WSGIHandler):
     request_class = Request
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
-        if "CONTENT_LENGTH" not in environ and "HTTP_TRANSFER_ENCODING" in environ:
+        chunked = "CONTENT_LENGTH" not in environ and "HTTP_TRANSFER_ENCODING" in environ
+        if chunked and environ["REQUEST_METHOD"] not in ("GET", "HEAD", "DELETE"):  # whose bodies are not read
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         return super().__call__(environ, start_response)
 

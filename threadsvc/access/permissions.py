@@ -49,6 +49,7 @@ class OwnOriginWrites(BasePermission):
 
 def _host_of(origin: str) -> str | None:
     try:
-        return urlsplit(origin).netloc.lower()
+        parts = urlsplit(origin)
     except ValueError:  # such as http://[
         return None
+    return parts.netloc.lower() if parts.scheme in ("http", "https") else None

@@ -1,6 +1,9 @@
 """The engine's DatabaseWrapper; everything else is Django's."""
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 
 from django.db.backends.sqlite3 import base
@@ -21,15 +24,30 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _turn: "Lock | None" = None
 
     def _start_transaction_under_autocommit(self) -> None:
+        seconds = self.settings_dict["OPTIONS"]["timeout"]
         turn = _turns.setdefault(str(self.settings_dict["NAME"]), Lock())
-        if not turn.acquire(timeout=self.settings_dict["OPTIONS"]["timeout"]):
+        start = time.monotonic()
+        if not turn.acquire(timeout=seconds):
             raise OperationalError("database is locked")
         self._turn = turn
         try:
-            super()._start_transaction_under_autocommit()
+            left = seconds - (time.monotonic() - start)
+            with self._busy_seconds(left) if left < seconds / 2 else nullcontext():
+                super()._start_transaction_under_autocommit()
         except BaseException:
             self._end_turn()
             raise
+
+    @contextmanager
+    def _busy_seconds(self, seconds: float) -> Iterator[None]:
+        """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
+        with self.cursor() as cursor:
+            (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
+            try:
+                yield
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {usual}")
 
     def _end_turn(self) -> None:
         turn, self._turn = self._turn, None
@@ -53,3 +71,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super()._close()
         finally:
             self._end_turn()
+
+    def __del__(self) -> None:
+        self._end_turn()  # of a thread that ended amid a transaction

@@ -10,12 +10,12 @@ from itertools import accumulate, islice
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 from tqdm import tqdm
 
 from messages_app.conversations import conversation
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import MAX_TENANT_CHARACTERS, Message, Thread, text_part
 
 BATCH_MESSAGES = 2000
 SPREAD_DAYS = 90
@@ -39,6 +39,10 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", default="default", help="whose threads they are (default: default)")
 
     def handle(self, *args: Any, threads: int, messages: int, seed: int | None, tenant: str, **options: Any) -> None:
+        if messages < threads:
+            raise CommandError(f"{messages} messages are too few for {threads} threads: each gets one at least")
+        if not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
+            raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
         rng = random.Random(seed)
         now = timezone.now() if seed is None else SEEDED_NOW
         start, stored = time.monotonic(), 0
@@ -49,6 +53,8 @@ class Command(BaseCommand):
                 progress.update(stored)
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
+        except DatabaseError as error:
+            raise CommandError(f"cannot store them: {error}; `manage.py migrate` makes the tables") from error
         finally:
             progress.close()
         seconds = time.monotonic() - start
@@ -64,7 +70,8 @@ def made_up(
     weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
     total, given = sum(weights), 0
     for number, weight in enumerate(accumulate(weights), start=1):
-        upto = messages if number == threads else round(weight / total * messages)
+        # One message each, and the rest by weight.
+        upto = number + round(weight / total * (messages - threads))
         at = now - timedelta(days=SPREAD_DAYS) * (1 - (number - 1) / threads)
         metadata = {"customer": f"customer-{rng.randrange(10_000)}", "channel": rng.choice(["web", "app", "e-mail"])}
         thread = Thread.new(at=at, rng=rng, tenant=tenant, metadata=metadata if rng.random() < 0.6 else {})

@@ -4,12 +4,19 @@ import ipaddress
 import socket
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, router
 from gunicorn.app.base import BaseApplication
+from gunicorn.http import message
 
 from threadsvc import __version__
+
+# Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
+# could fill the memory with one line.
+MAX_REQUEST_LINE = 65536
+message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
 class Server(BaseApplication):
@@ -24,9 +31,12 @@ class Server(BaseApplication):
             "graceful_timeout": settings.SHUTDOWN_SECONDS,
             # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
             "preload_app": True,
-            # A request line has no limit of its own: a long URL gets an answer of ours. Headers as a whole have one.
-            "limit_request_line": 0,
+            "limit_request_line": MAX_REQUEST_LINE,
             "loglevel": "warning",
+            # What a proxy says of scheme and path is believed from nobody: any client on this machine could say it.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
             # A socket in the home directory, through which gunicorn takes commands: nobody asked for one.
             "control_socket_disable": True,
         }
@@ -40,17 +50,33 @@ class Server(BaseApplication):
         return application
 
 
+def missing_tables(alias: str) -> list[str]:
+    """Tables that this database should hold and does not: a migration is recorded even where a router sends it away."""
+    there = set(connections[alias].introspection.table_names())
+    return [
+        model._meta.db_table
+        for model in apps.get_models()
+        if router.allow_migrate_model(alias, model) and model._meta.db_table not in there
+    ]
+
+
 class Command(BaseCommand):
     help = "Migrates the databases and serves the API, its documentation and the admin until SIGTERM or SIGINT."
 
     def handle(self, *args: Any, **options: Any) -> None:
         check_address(settings.HOST, settings.PORT)
         for alias in settings.DATABASES:
+            name = "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
             try:
                 call_command("migrate", database=alias, verbosity=0, interactive=False)
+                missing = missing_tables(alias)
             except (DatabaseError, OSError) as error:
-                name = "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
                 raise CommandError(f"cannot use the database of {name}: {str(error).splitlines()[0]}") from error
+            if missing:
+                raise CommandError(
+                    f"the database of {name} has no table {missing[0]}, though its migrations are recorded there: "
+                    "was THREADS_DATABASE_URL another one before?"
+                )
         connections.close_all()  # a connection must not be shared with the workers that are forked
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
@@ -81,7 +107,9 @@ def is_loopback(host: str) -> bool:
 
 
 def banner() -> str:
-    at = f"http://{bracketed(settings.HOST)}:{settings.PORT}"
+    # The address that stands for all of this machine's is none that one can go to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
+    at = f"http://{bracketed(host)}:{settings.PORT}"
     lines = [
         f"threadsvc {__version__}",
         f"  API         {at}/v1/threads",
