@@ -5,6 +5,8 @@ import http.client
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -22,7 +24,7 @@ from django.test.utils import CaptureQueriesContext
 
 from messages_app.ids import new_id, new_object_id
 from messages_app.models import Message, Thread, text_part
-from tests.conftest import Api, Served
+from tests.conftest import ROOT, Api, Served
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -81,6 +83,23 @@ def test_turn_of_a_thread_that_ended_amid_a_transaction_is_given_on() -> None:
         gc.collect()
     with transaction.atomic():
         assert Thread.objects.count() >= 0
+
+
+def test_turn_of_a_process_that_is_killed_is_given_on(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data")
+    thread = service.new_thread()
+    program = "from django.db import transaction as t; import time\nwith t.atomic(): print('in'); time.sleep(60)"
+    command = [sys.executable, "-u", "manage.py", "shell", "-v0", "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, env=service.environment, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"in\n"
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(service.call, "POST", f"/threads/{thread}/messages", GOOD)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1)
+            holder.kill()
+            assert waiting.result(timeout=5).status == 200
+    assert service.stop() == 0
 
 
 def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(tmp_path: Path) -> None:

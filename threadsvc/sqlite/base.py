@@ -4,30 +4,62 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from fcntl import LOCK_EX, LOCK_UN, flock
+from pathlib import Path
 from threading import Lock
 
 from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
-# A database file -> the turn to write to it.
-_turns: dict[str, Lock] = {}
-os.register_at_fork(after_in_child=_turns.clear)  # a lock that another thread held would stay locked in the child
+
+class Turn:
+    """The turn to write to one database file, among the threads of this process and among processes.
+
+    Threads wait for each other here, with a time-out; then one thread a process waits in a `flock`. That has no
+    time-out, but ends with the transaction of the process that has it, however that process ends.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._threads = Lock()
+        self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # as long as the process lives
+
+    def take(self, seconds: float) -> bool:
+        if not self._threads.acquire(timeout=seconds):
+            return False
+        flock(self._file, LOCK_EX)
+        return True
+
+    def give_on(self) -> None:
+        flock(self._file, LOCK_UN)
+        self._threads.release()
+
+
+_turns: dict[str, Turn] = {}
+# In a child the thread that holds a lock does not exist, and an inherited file is the parent's place in the line.
+os.register_at_fork(after_in_child=_turns.clear)
+
+
+def turn_of(database: str) -> Turn:
+    try:
+        return _turns.get(database) or _turns.setdefault(database, Turn(database))
+    except OSError as error:
+        raise OperationalError(f"cannot write beside the database: {error.strerror}") from error
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Waits for this process's turn before it asks SQLite for the write lock.
+    """Waits for its turn before it asks SQLite for the write lock.
 
     SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
-    threads some wait for seconds. Threads that queue here wake as soon as it is their turn; only one a process polls.
+    writers some wait for seconds. Writers that queue wake as soon as it is their turn.
     """
 
-    _turn: "Lock | None" = None
+    _turn: Turn | None = None
 
     def _start_transaction_under_autocommit(self) -> None:
         seconds = self.settings_dict["OPTIONS"]["timeout"]
-        turn = _turns.setdefault(str(self.settings_dict["NAME"]), Lock())
         start = time.monotonic()
-        if not turn.acquire(timeout=seconds):
+        turn = turn_of(str(self.settings_dict["NAME"]))
+        if not turn.take(seconds):
             raise OperationalError("database is locked")
         self._turn = turn
         try:
@@ -52,7 +84,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _end_turn(self) -> None:
         turn, self._turn = self._turn, None
         if turn is not None:
-            turn.release()
+            turn.give_on()
 
     def _commit(self) -> None:
         try:
