@@ -116,19 +116,8 @@ SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
     data_file("secret_key"), lambda: secrets.token_urlsafe(50)
 )
 # The name a server listens on is a name that it is called by, unless it is the address that stands for all of them.
-ALLOWED_HOSTS = env_list(
-    "THREADSVC_ALLOWED_HOSTS",
-    ",".join(
-        dict.fromkeys(
-            [
-                "localhost",
-                "127.0.0.1",
-                "[::1]",
-                *([f"[{HOST}]" if ":" in HOST else HOST] if HOST not in ("0.0.0.0", "::") else []),
-            ]
-        )
-    ),
-)
+OWN_NAME = "" if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST
+ALLOWED_HOSTS = env_list("THREADSVC_ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{OWN_NAME}")
 if not ALLOWED_HOSTS:
     raise ImproperlyConfigured("THREADSVC_ALLOWED_HOSTS names no host: every request would be refused")
 CSRF_TRUSTED_ORIGINS = env_list("THREADSVC_TRUSTED_ORIGINS")
