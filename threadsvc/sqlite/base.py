@@ -26,7 +26,11 @@ class Turn:
     def take(self, seconds: float) -> bool:
         if not self._threads.acquire(timeout=seconds):
             return False
-        flock(self._file, LOCK_EX)
+        try:
+            flock(self._file, LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
         return True
 
     def give_on(self) -> None:
@@ -40,10 +44,7 @@ os.register_at_fork(after_in_child=_turns.clear)
 
 
 def turn_of(database: str) -> Turn:
-    try:
-        return _turns.get(database) or _turns.setdefault(database, Turn(database))
-    except OSError as error:
-        raise OperationalError(f"cannot write beside the database: {error.strerror}") from error
+    return _turns.get(database) or _turns.setdefault(database, Turn(database))
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -58,8 +59,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         seconds = self.settings_dict["OPTIONS"]["timeout"]
         start = time.monotonic()
-        turn = turn_of(str(self.settings_dict["NAME"]))
-        if not turn.take(seconds):
+        try:
+            turn = turn_of(str(self.settings_dict["NAME"]))
+            taken = turn.take(seconds)
+        except OSError as error:  # a directory that cannot be written, a file system without locks
+            raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
+        if not taken:
             raise OperationalError("database is locked")
         self._turn = turn
         try:
