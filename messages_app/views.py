@@ -25,7 +25,7 @@ class ThreadNotFound(NotFound):
 
 
 class ContractViewSet(ViewSet):
-    """What the views share: no OPTIONS, the tenant of a request, its body."""
+    """What the views share: no OPTIONS, the tenant of a request, its body, what a missing thread is."""
 
     http_method_names = ["get", "head", "post", "delete"]
     request: Request
@@ -39,6 +39,11 @@ class ContractViewSet(ViewSet):
     def body(self) -> Any:
         """The body's JSON value; None where the request has no bytes (for which DRF says {})."""
         return self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, Thread.DoesNotExist):
+            exc = ThreadNotFound(self.kwargs["thread_id"])
+        return super().handle_exception(exc)
 
 
 THREAD_ID = OpenApiParameter("thread_id", {"title": "Thread Id", "type": "string"}, OpenApiParameter.PATH)
@@ -71,10 +76,7 @@ class ThreadViewSet(ContractViewSet):
     )
     def retrieve(self, request: Request, thread_id: str) -> Response:
         """Retrieve a thread."""
-        try:
-            thread = Thread.objects.of_tenant(self.tenant).by_id(thread_id)
-        except Thread.DoesNotExist:
-            raise ThreadNotFound(thread_id) from None
+        thread = Thread.objects.of_tenant(self.tenant).by_id(thread_id)
         return Response(ThreadSerializer(thread).data)
 
 
@@ -91,10 +93,7 @@ class MessageViewSet(ContractViewSet):
         """Create a message in a thread."""
         serializer = CreateMessageSerializer(data=self.body)
         serializer.is_valid(raise_exception=True)
-        try:
-            message = serializer.save(tenant=self.tenant, thread_id=thread_id)
-        except Thread.DoesNotExist:
-            raise ThreadNotFound(thread_id) from None
+        message = serializer.save(tenant=self.tenant, thread_id=thread_id)
         return Response(MessageSerializer(message).data)
 
 

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,6 +211,21 @@ def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.Comp
     return subprocess.run(
         command, cwd=ROOT, env=environment(directory, **settings), capture_output=True, text=True, timeout=60
     )
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts services with these settings and `tmp_path / "data"`; none outlives its test, however that ends."""
+    services: list[Served] = []
+
+    def start(**settings: str) -> Served:
+        services.append(Served(tmp_path / "data", **settings))
+        return services[-1]
+
+    yield start
+    for service in services:
+        if service.process.poll() is None:
+            service.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ def stored(served: Served, thread_id: str) -> int:
     return int(count)
 
 
-def test_answers_soon_after_a_second_start(tmp_path: Path) -> None:
+def test_answers_soon_after_a_second_start(serve: Callable[..., Served]) -> None:
     for start in ("first", "second"):
-        service = Served(tmp_path / "data")
+        service = serve()
         assert service.stop() == 0
         if start == "second":
             assert service.seconds_to_first_answer < 3
@@ -208,8 +208,8 @@ def test_requests_of_one_connection_are_answered_in_turn(served: Served) -> None
     assert received.count(b"HTTP/1.1 200 OK") == 3
 
 
-def test_termination_finishes_the_request_in_flight(tmp_path: Path) -> None:
-    service = Served(tmp_path / "data")
+def test_termination_finishes_the_request_in_flight(serve: Callable[..., Served]) -> None:
+    service = serve()
     thread = service.new_thread()
     headers = f"Content-Type: application/json\r\nContent-Length: {len(GOOD)}\r\n"
     request = post_raw(f"/threads/{thread}/messages", headers, GOOD)
@@ -225,8 +225,8 @@ def test_termination_finishes_the_request_in_flight(tmp_path: Path) -> None:
     assert stored(service, thread) == 1
 
 
-def test_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
-    service = Served(tmp_path / "data", WEB_CONCURRENCY="1")
+def test_killed_worker_is_replaced_and_nothing_is_lost(serve: Callable[..., Served]) -> None:
+    service = serve(WEB_CONCURRENCY="1")
     thread = service.new_thread()
     service.call("POST", f"/threads/{thread}/messages", GOOD)
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
@@ -239,12 +239,10 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Served]:
+def impatient(serve: Callable[..., Served], tmp_path: Path) -> Served:
     """A service that waits for a locked database for a second only."""
     database = tmp_path / "data" / "threadsvc.db"
-    service = Served(tmp_path / "data", DATABASE_URL=f"sqlite:///{database}?timeout=1")
-    yield service
-    service.stop()
+    return serve(DATABASE_URL=f"sqlite:///{database}?timeout=1")
 
 
 def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -> None:
@@ -269,9 +267,9 @@ def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
     assert impatient.call("GET", "/healthz").status == 200
 
 
-def test_threads_can_live_in_a_database_of_their_own(tmp_path: Path) -> None:
+def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served], tmp_path: Path) -> None:
     own = tmp_path / "own.db"
-    service = Served(tmp_path / "data", THREADS_DATABASE_URL=f"sqlite:///{own}")
+    service = serve(THREADS_DATABASE_URL=f"sqlite:///{own}")
     thread = service.new_thread()
     assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
     assert service.call("GET", "/readyz").status == 200
@@ -307,8 +305,8 @@ def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path, content: byte
     assert ended.stderr == f"threadsvc: {tmp_path}/secret_key is empty or not text: delete it, and a new one is made\n"
 
 
-def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(tmp_path: Path) -> None:
-    service = Served(tmp_path / "data", HOST="0.0.0.0")
+def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[..., Served]) -> None:
+    service = serve(HOST="0.0.0.0")
     printed = service.log.read_text()
     assert service.stop() == 0
     assert f"http://127.0.0.1:{service.port}/v1/threads" in printed

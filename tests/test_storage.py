@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -85,8 +85,8 @@ def test_turn_of_a_thread_that_ended_amid_a_transaction_is_given_on() -> None:
         assert Thread.objects.count() >= 0
 
 
-def test_turn_of_a_process_that_is_killed_is_given_on(tmp_path: Path) -> None:
-    service = Served(tmp_path / "data")
+def test_turn_of_a_process_that_is_killed_is_given_on(serve: Callable[..., Served]) -> None:
+    service = serve()
     thread = service.new_thread()
     program = "from django.db import transaction as t; import time\nwith t.atomic(): print('in'); time.sleep(60)"
     command = [sys.executable, "-u", "manage.py", "shell", "-v0", "-c", program]
@@ -102,10 +102,10 @@ def test_turn_of_a_process_that_is_killed_is_given_on(tmp_path: Path) -> None:
     assert service.stop() == 0
 
 
-def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(tmp_path: Path) -> None:
-    service = Served(
-        tmp_path / "data", DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=2", WEB_CONCURRENCY="1"
-    )
+def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=2", WEB_CONCURRENCY="1")
     thread = service.new_thread()
 
     def timed_post(delay: float) -> tuple[int, float]:

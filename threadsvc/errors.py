@@ -61,7 +61,7 @@ class InvalidJSON(exceptions.ParseError):
         self.position = position
 
 
-def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     """DRF's hook: the answer to an exception raised in a view; None (Django's 500) for what is a fault of ours."""
     match exc:
         case InvalidJSON():
@@ -80,8 +80,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError():
             logger.error("database unavailable: %s", exc)
-            headers = {"Retry-After": RETRY_AFTER}
-            return Response({"detail": "Service Unavailable"}, HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+            return service_unavailable()
     return None
 
 

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from rest_framework.renderers import BaseRenderer
 
 ERROR_SCHEMAS = {
     "HTTPError": {
@@ -79,20 +80,19 @@ def error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def schema() -> dict[str, Any]:
-    """The schema of this version; it depends on nothing else, and is made once a process."""
-    generated: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
-    return generated
+def rendered_schema(renderer: type[BaseRenderer]) -> str | bytes:
+    """The schema of this version in one format; it depends on nothing else, and is made once a process."""
+    return renderer().render(SchemaGenerator().get_schema(request=None, public=True))
 
 
 @require_safe
 def schema_yaml(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(OpenApiYamlRenderer().render(schema()), content_type="application/yaml")
+    return HttpResponse(rendered_schema(OpenApiYamlRenderer), content_type="application/yaml")
 
 
 @require_safe
 def schema_json(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(OpenApiJsonRenderer().render(schema()), content_type="application/json")
+    return HttpResponse(rendered_schema(OpenApiJsonRenderer), content_type="application/json")
 
 
 @require_safe

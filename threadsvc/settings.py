@@ -126,7 +126,6 @@ for origin in CSRF_TRUSTED_ORIGINS:
         raise ImproperlyConfigured(
             f"THREADSVC_TRUSTED_ORIGINS: {origin!r} is not http(s)://host or http(s)://host:port"
         )
-SESSION_COOKIE_HTTPONLY = True
 CSRF_COOKIE_HTTPONLY = True
 
 # What is installed

@@ -10,6 +10,8 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponseBase
 
+from threadsvc.access import BODILESS_METHODS, is_unmeasured
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
 
@@ -38,8 +40,7 @@ class Application(WSGIHandler):
     request_class = Request
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
-        chunked = "CONTENT_LENGTH" not in environ and "HTTP_TRANSFER_ENCODING" in environ
-        if chunked and environ["REQUEST_METHOD"] not in ("GET", "HEAD", "DELETE"):  # whose bodies are not read
+        if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         return super().__call__(environ, start_response)
 

@@ -8,6 +8,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from threadsvc.access import BODILESS_METHODS, is_unmeasured
 from threadsvc.errors import LengthRequired, RequestBodyTooLarge
 
 if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
@@ -18,9 +19,9 @@ class BodyWithinLimit(BasePermission):
     """413 before a byte of the body is read. A view may raise the limit of an action in `body_limits`."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        if request.method in ("GET", "HEAD", "DELETE"):  # their bodies are not read
+        if request.method in BODILESS_METHODS:
             return True
-        if "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META:
+        if is_unmeasured(request.META):
             raise LengthRequired
         limits: dict[str, int] = getattr(view, "body_limits", {})
         limit = limits.get(getattr(view, "action", None) or "", settings.MAX_BODY_BYTES)
