@@ -138,6 +138,9 @@ class MessageAdmin(LookOnly):
         "content",
     ]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).filter(thread__deleted_at=None)
+
     @admin.display(description="text")
     def text_preview(self, message: Message) -> str:
         return preview(message.text)

@@ -1,12 +1,16 @@
 """Threads and their messages: the rows, and every write of more than one of them."""
 
+import hashlib
 import json
 import os
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from random import Random
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from django.db import IntegrityError, connections, models, transaction
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from django.utils import timezone
 
 from messages_app.ids import new_id, new_object_id
@@ -17,6 +21,11 @@ MAX_TENANT_CHARACTERS = 64
 # How often a position that another writer took first is asked for anew. Engines that lock rows never need it.
 POSITION_ATTEMPTS = 50
 
+# How many messages are removed in one transaction, for which other writers may have to wait.
+REMOVED_AT_ONCE = 100
+
+Row = TypeVar("Row", bound=models.Model)
+
 
 class UnicodeJSONEncoder(json.JSONEncoder):
     """JSON text as people wrote it: an e with an accent is stored as two bytes, not as six, and can be searched for."""
@@ -25,25 +34,91 @@ class UnicodeJSONEncoder(json.JSONEncoder):
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
 
 
-class ThreadQuerySet(models.QuerySet["Thread"]):
+class TooManyPairs(ValueError):
+    """Metadata would hold more pairs than it may."""
+
+
+class RowQuerySet(models.QuerySet[Row]):
+    """What threads and messages share: look-ups by public id, pages in a total order, changes of metadata.
+
+    `place` names the columns of the order, which an index has; the place of a row is the tuple of their values.
+    """
+
+    place: ClassVar[tuple[str, ...]]
+
+    def by_id(self, public_id: str) -> Row:
+        """The row of that id. Raises DoesNotExist, for any text."""
+        if "\0" in public_id:  # no id has it, and PostgreSQL refuses a query with it
+            raise self.model.DoesNotExist  # type: ignore[attr-defined]  # django-stubs has it on models, not on a Row
+        return self.get(id=public_id)
+
+    def places(self, public_ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+        """The places of those rows that are there. One query."""
+        known = self.filter(id__in=[public_id for public_id in public_ids if "\0" not in public_id])
+        return {public_id: place for public_id, *place in known.values_list("id", *self.place)}
+
+    def window(self, low: Any, high: Any, *, descending: bool) -> Self:
+        """The rows after place `low` and before place `high` (None: no bound), in order."""
+        rows, columns = self, Tuple(*map(F, self.place))
+        if low is not None:
+            rows = rows.filter(TupleGreaterThan(columns, low))
+        if high is not None:
+            rows = rows.filter(TupleLessThan(columns, high))
+        return rows.order_by(*(f"-{column}" if descending else column for column in self.place))
+
+    def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
+        """The first `limit` of them. One query."""
+        return list(self.window(low, high, descending=descending)[:limit])
+
+    def locked(self) -> Self:
+        """Locks the rows that are read until the transaction ends, where the engine has locks on rows."""
+        can_lock = connections[self.db].features.has_select_for_no_key_update
+        return self.select_for_update(no_key=True) if can_lock else self
+
+    def merge_metadata(self, public_id: str, changes: Mapping[str, str | None], at_most: int) -> Any:
+        """Sets the pairs given and removes those given as None; returns the row. Two at once lose nothing.
+
+        Raises DoesNotExist, and TooManyPairs, which changes nothing.
+        """
+        with transaction.atomic(using=self.db):
+            row: Any = self.locked().by_id(public_id)
+            merged = {key: value for key, value in {**row.metadata, **changes}.items() if value is not None}
+            if len(merged) > at_most:
+                raise TooManyPairs
+            if merged != row.metadata:
+                row.replace_metadata(merged)
+            return row
+
+
+class ThreadQuerySet(RowQuerySet["Thread"]):
+    place = ("created_at", "id")
+
     def of_tenant(self, tenant: str) -> Self:
         """What this tenant may know of: its own threads that are not deleted. Every look-up starts here."""
         return self.filter(tenant=tenant, deleted_at=None)
 
-    def by_id(self, thread_id: str) -> "Thread":
-        """The thread of that id. Raises Thread.DoesNotExist, for any text."""
-        if "\0" in thread_id:  # no id has it, and PostgreSQL refuses a query with it
-            raise Thread.DoesNotExist
-        return self.get(id=thread_id)
+    def require(self, thread_id: str) -> None:
+        """Raises Thread.DoesNotExist where there is no such thread."""
+        self.only("id").by_id(thread_id)
 
-    def store(self, threads: list["Thread"], messages: list["Message"]) -> int:
+    def store(self, threads: Collection["Thread"], messages: Collection["Message"] = ()) -> int:
         """Stores new threads with their messages, all or none; returns the number of messages.
 
         Raises IntegrityError where one of them is there already.
         """
         with transaction.atomic(using=self.db):
             self.bulk_create(threads)
+            ThreadPair.objects.bulk_create(pair for thread in threads for pair in thread.new_pairs())
             return len(Message.objects.bulk_create(messages))
+
+    def mark_deleted(self, thread_id: str) -> None:
+        """Makes a thread and all in it invisible to everybody, by one write; `purge` removes them.
+
+        Raises Thread.DoesNotExist.
+        """
+        with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
+            if not self.filter(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
+                raise Thread.DoesNotExist
 
 
 class Thread(models.Model):
@@ -64,7 +139,10 @@ class Thread(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["tenant", "created_at", "id"], name="thread_list")]
+        indexes = [
+            models.Index(fields=["tenant", "created_at", "id"], condition=Q(deleted_at=None), name="thread_list"),
+            models.Index(fields=["deleted_at"], condition=Q(deleted_at__isnull=False), name="thread_deleted"),
+        ]
 
     def __str__(self) -> str:
         return self.id
@@ -74,8 +152,70 @@ class Thread(models.Model):
         """An unsaved thread with ids of its own, of this moment or of `at`; `rng` makes them repeatable."""
         return cls(**identity("thread", at, rng), **fields)
 
+    def new_pairs(self) -> Iterable["ThreadPair"]:
+        """Unsaved rows by which a thread of this metadata is found."""
+        for key, value in self.metadata.items():
+            digest = digest_of_pair(self.tenant, key, value)
+            yield ThreadPair(thread_id=self.id, digest=digest, created_at=self.created_at)
 
-class MessageQuerySet(models.QuerySet["Message"]):
+    def replace_metadata(self, metadata: dict[str, str]) -> None:
+        """Stores other metadata, in the transaction that is open."""
+        self.metadata = metadata
+        self.save(update_fields=["metadata"])
+        self.pairs.all().delete()
+        ThreadPair.objects.bulk_create(self.new_pairs())
+
+
+def digest_of_pair(tenant: str, key: str, value: str) -> str:
+    """128 bits that stand for a pair of a tenant's: short, and of one length, which indexes like."""
+    return hashlib.blake2b(json.dumps([tenant, key, value]).encode(), digest_size=16).hexdigest()
+
+
+class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
+    place = ("created_at", "thread_id")
+
+    def matching(self, tenant: str, pairs: Mapping[str, str]) -> Self:
+        """Those of the tenant's threads whose metadata has all of these pairs (one at least)."""
+        first, *others = (digest_of_pair(tenant, key, value) for key, value in pairs.items())
+        rows = self.filter(digest=first, thread__deleted_at=None).select_related("thread")
+        for digest in others:
+            rows = rows.filter(Exists(ThreadPair.objects.filter(thread=OuterRef("thread"), digest=digest)))
+        return rows
+
+    def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
+        return [pair.thread for pair in super().between(low, high, descending=descending, limit=limit)]
+
+
+class ThreadPair(models.Model):
+    """One pair of a thread's metadata, by which the thread is found: what an index of the engine's own would be.
+
+    No engine can index any key of a JSON value in the order of a list. Goes with its thread.
+    """
+
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="pairs")
+    digest = models.CharField(max_length=32)
+    created_at = models.DateTimeField()  # the thread's
+
+    objects = ThreadPairQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["thread", "digest"], name="thread_pair")]
+        indexes = [models.Index(fields=["digest", "created_at", "thread"], name="thread_by_pair")]
+
+    def __str__(self) -> str:
+        return f"{self.thread_id} {self.digest}"
+
+
+class MessageQuerySet(RowQuerySet["Message"]):
+    place = ("position",)
+
+    def visible_in(self, thread_id: str) -> Self:
+        """The messages of a thread that are not deleted; whether the thread is there is for the caller to ask."""
+        return self.filter(thread_id=thread_id, deleted_at=None)
+
+    def of_run(self, run_id: str) -> Self:
+        return self.none() if "\0" in run_id else self.filter(run_id=run_id)
+
     def append(self, tenant: str, thread_id: str, **fields: Any) -> "Message":
         """Stores a message at the end of a thread and returns it. Raises Thread.DoesNotExist, also for other tenants.
 
@@ -94,15 +234,40 @@ class MessageQuerySet(models.QuerySet["Message"]):
 
     def _append(self, tenant: str, thread_id: str, fields: dict[str, Any]) -> "Message":
         database = Message.objects.db
-        threads = Thread.objects.of_tenant(tenant)
-        if connections[database].features.has_select_for_no_key_update:
-            threads = threads.select_for_update(no_key=True)
         with transaction.atomic(using=database):
-            thread = threads.only("id").by_id(thread_id)
-            last = self.filter(thread=thread).order_by("-position").values_list("position", flat=True).first()
-            message = Message.new(thread=thread, position=(last or 0) + 1, **fields)
+            thread = Thread.objects.of_tenant(tenant).locked().only("id").by_id(thread_id)
+            message = Message.new(thread=thread, position=(self.last_position(thread_id) or 0) + 1, **fields)
             message.save(force_insert=True, using=database)
             return message
+
+    def last_position(self, thread_id: str) -> int | None:
+        """The highest position that was given in a thread, also to a message that is deleted by now."""
+        of_thread = Message.objects.filter(thread_id=thread_id)
+        return of_thread.order_by("-position").values_list("position", flat=True).first()
+
+    def erase(self, message_id: str) -> None:
+        """Deletes a message: by one write it is invisible, and all of it gone but its ids, its times and its position.
+
+        What is left is a place in the thread, which cursors may name. Raises Message.DoesNotExist.
+        """
+        with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
+            left: dict[str, Any] = {
+                "role": "",
+                "content": [],
+                "attachments": [],
+                "assistant_id": "",
+                "run_id": None,
+                "metadata": {},
+            }
+            if not self.filter(id=message_id).update(deleted_at=timezone.now(), **left):
+                raise Message.DoesNotExist
+
+    def remove_some(self) -> int:
+        """Removes the first rows of this query in one short transaction; returns how many it found."""
+        with transaction.atomic(using=self.db):
+            ids = list(self.values_list("id", flat=True)[:REMOVED_AT_ONCE])
+            Message.objects.filter(id__in=ids).delete()
+            return len(ids)
 
 
 class Message(models.Model):
@@ -127,7 +292,8 @@ class Message(models.Model):
     # [{"file_id": "...", "tools": [...]}, ...] in order; what the API calls file_ids is read from here.
     attachments = models.JSONField(default=list, blank=True, encoder=UnicodeJSONEncoder)
     assistant_id = models.CharField(max_length=256, default="", blank=True)
-    run_id = models.CharField(max_length=256, default="", blank=True)
+    # null where there is none, so that its index holds only what a run wrote.
+    run_id = models.CharField(max_length=256, null=True, blank=True)  # noqa: DJ001
     metadata = models.JSONField(default=dict, blank=True, encoder=UnicodeJSONEncoder)
     created_at = models.DateTimeField("created", editable=False)
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
@@ -137,6 +303,13 @@ class Message(models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [models.UniqueConstraint(fields=["thread", "position"], name="message_position")]
+        indexes = [
+            models.Index(fields=["thread", "position"], condition=Q(deleted_at=None), name="message_list"),
+            models.Index(
+                fields=["thread", "run_id", "position"], condition=Q(run_id__isnull=False), name="message_run"
+            ),
+            models.Index(fields=["deleted_at", "id"], condition=Q(deleted_at__isnull=False), name="message_deleted"),
+        ]
 
     def __str__(self) -> str:
         return self.id
@@ -146,14 +319,32 @@ class Message(models.Model):
         """An unsaved message with ids of its own, of this moment or of `at`; `rng` makes them repeatable."""
         return cls(**identity("msg", at, rng), **fields)
 
+    def replace_metadata(self, metadata: dict[str, str]) -> None:
+        """Stores other metadata, in the transaction that is open."""
+        self.metadata = metadata
+        self.save(update_fields=["metadata"])
+
     @property
     def file_ids(self) -> list[str]:
         return [attachment["file_id"] for attachment in self.attachments]
 
     @property
+    def files(self) -> list["MessageFile"]:
+        """The files in order, each id once."""
+        return [MessageFile(file_id, self.id, self.created_at) for file_id in dict.fromkeys(self.file_ids)]
+
+    @property
     def text(self) -> str:
         """The text parts, one after the other; what is not text is left out."""
         return "\n".join(part["text"]["value"] for part in self.content if part["type"] == "text")
+
+
+class MessageFile(NamedTuple):
+    """A file of a message: no more is known of it than that."""
+
+    id: str
+    message_id: str
+    created_at: datetime
 
 
 def identity(prefix: str, at: datetime | None, rng: Random | None) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""The shapes of requests and answers."""
+"""The shapes of requests and answers: the default one, and that of `OpenAI-Beta: assistants=v2`."""
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.utils import extend_schema_serializer
@@ -8,17 +10,35 @@ from rest_framework import serializers
 from rest_framework.fields import empty
 
 from messages_app.fields import (
+    DEFAULT_LIMIT,
+    MAX_FILES,
+    MAX_METADATA_PAIRS,
     METADATA_SCHEMA,
+    AttachmentsField,
+    AuthorField,
+    AuthorShownField,
+    ConstantField,
     ContentField,
+    ContentOrPartsField,
+    EnumField,
     Fault,
     Faults,
     FileIdsField,
+    IgnoredField,
+    LimitField,
+    ListField,
+    MetadataChangesField,
     MetadataField,
-    RoleField,
+    NameInQueryField,
     ShownField,
     UnixSecondsField,
+    WireField,
+    read_keys,
+    read_object,
 )
-from messages_app.models import Message, Thread
+from messages_app.models import Message, RowQuerySet, Thread, TooManyPairs
+
+MAX_MESSAGES = 100
 
 
 class WireSerializer(serializers.Serializer[Any]):
@@ -35,87 +55,249 @@ class WireSerializer(serializers.Serializer[Any]):
 _FIELDS: dict[type[serializers.Serializer[Any]], Any] = {}
 
 
-class BodySerializer(WireSerializer):
-    """A JSON object with these fields and no others. Finds every error: of the fields in order, then extra keys."""
+class WireSerializerExtension(OpenApiSerializerExtension):
+    target_class = WireSerializer
+    match_subclasses = True
 
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        schema.pop("description", None)  # the class's docstring, which speaks to programmers
+        return {**schema, "additionalProperties": False} if isinstance(self.target, BodySerializer) else schema
+
+
+class SentSerializer(WireSerializer):
+    """What a client sends in one part of its request, `body` or `query`; raises Faults."""
+
+    sent_in: str
     _errors: list[Fault]
-
-    def run_validation(self, data: Any = empty) -> dict[str, Any]:
-        if data is None or data is empty:
-            raise Faults([Fault("required")])
-        if not isinstance(data, dict):
-            raise Faults([Fault("not_a_dict")])
-        validated, faults = {}, []
-        for name, field in self.fields.items():
-            try:
-                validated[name] = field.run_validation(data.get(name, empty))
-            except Faults as error:
-                faults += [fault.under(name) for fault in error.detail]
-        faults += [Fault("extra", (key,)) for key in sorted(data.keys() - self.fields.keys())]
-        if faults:
-            raise Faults(faults)
-        return validated
 
     def is_valid(self, *, raise_exception: bool = False) -> bool:
         valid = super().is_valid()
         if raise_exception and not valid:
-            raise Faults(self._errors)  # DRF's own would drop where and why
+            raise Faults(self._errors, self.sent_in)  # DRF's own would drop where and why
         return valid
 
 
-class BodySerializerExtension(OpenApiSerializerExtension):
-    target_class = BodySerializer
-    match_subclasses = True
+class BodySerializer(SentSerializer):
+    """A JSON object with these fields and no others. Finds every error: of the fields in order, then extra keys."""
 
-    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
-        schema.pop("description", None)  # the class's docstring, which speaks to programmers
-        return {**schema, "additionalProperties": False}
+    sent_in = "body"
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        if data is None or data is empty:
+            raise Faults([Fault("required")])
+        return read_object(self.fields, data)
+
+
+class QuerySerializer(SentSerializer):
+    """Keys of the query. Of a repeated one the last counts; those that are not known are ignored."""
+
+    sent_in = "query"
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        values, faults = read_keys(self.fields, data)
+        if faults:
+            raise Faults(faults)
+        return values
+
+
+# Requests
 
 
 @extend_schema_serializer(component_name="CreateMessageRequest")
 class CreateMessageSerializer(BodySerializer):
-    role = RoleField(permitted=["user"])
-    content = ContentField()
-    file_ids = FileIdsField(required=False, default=list)
+    role = EnumField(
+        ["user"],
+        schema={
+            "title": "Role8",
+            "description": "The role of the entity that is creating the message. Currently only user is supported.",
+        },
+    )
+    content = ContentField(schema={"title": "Content", "description": "The content of the message."})
+    file_ids = FileIdsField(
+        required=False,
+        default=list,
+        schema={
+            "title": "File Ids",
+            "description": "A list of File IDs that the message should use. There can be a maximum of 10 files "
+            "attached to a message. Useful for tools like retrieval and code_interpreter that can access and use "
+            "files.",
+        },
+    )
     metadata = MetadataField(required=False, default=dict)
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        values = super().run_validation(data)
+        values["attachments"] = attached(values.get("attachments", []), values.pop("file_ids"))
+        return values
 
     def create(self, validated_data: dict[str, Any]) -> Message:
         """Takes tenant and thread_id from `save`. Raises Thread.DoesNotExist."""
-        file_ids = validated_data.pop("file_ids")
-        attachments = [{"file_id": file_id, "tools": []} for file_id in file_ids]
-        return Message.objects.append(**validated_data, attachments=attachments)
+        return Message.objects.append(**validated_data)
+
+
+@extend_schema_serializer(component_name="CreateMessageRequestV2")
+class CreateMessageV2Serializer(CreateMessageSerializer):
+    # Every field again: errors are told in this order, and DRF would put the inherited ones first.
+    role = EnumField(
+        ["user", "assistant"],
+        schema={"title": "Role", "description": "The role of the entity that is creating the message."},
+    )
+    content = ContentOrPartsField(
+        schema={"title": "Content", "description": "The content of the message: a text, or parts."}
+    )
+    file_ids = FileIdsField(
+        required=False, default=list, schema={"title": "File Ids", "description": "Files without tools."}
+    )
+    metadata = MetadataField(required=False, default=dict)
+    attachments = AttachmentsField(
+        required=False,
+        default=list,
+        schema={
+            "title": "Attachments",
+            "description": "The files of the message, and the tools that each is for. At most 10 with file_ids.",
+        },
+    )
+    assistant_id = AuthorField(
+        required=False, default="", schema={"title": "Assistant Id", "description": "The assistant that wrote it."}
+    )
+    run_id = AuthorField(
+        required=False, default=None, schema={"title": "Run Id", "description": "The run that it was written in."}
+    )
+
+
+def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
+    """The files of a message: the attachments, then those files that none of them names."""
+    named = {attachment["file_id"] for attachment in attachments}
+    files = attachments + [{"file_id": file_id, "tools": []} for file_id in file_ids if file_id not in named]
+    if len(files) > MAX_FILES:
+        raise Faults([Fault("max_list_items", ("attachments",), {"limit_value": MAX_FILES})])
+    return files
+
+
+class MessageField(WireField):
+    """A message of a thread that is being made."""
+
+    def __init__(self, message: type[CreateMessageSerializer], **kwargs: Any) -> None:
+        self.message = message
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return self.message().run_validation(data)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        name = self.message._spectacular_annotation["component_name"]  # type: ignore[attr-defined]
+        return {"$ref": f"#/components/schemas/{name}"}  # a component of Create Message
 
 
 @extend_schema_serializer(component_name="CreateThreadRequest")
 class CreateThreadSerializer(BodySerializer):
+    messages = ListField(
+        MessageField(CreateMessageSerializer),
+        at_most=MAX_MESSAGES,
+        required=False,
+        default=list,
+        schema={"title": "Messages", "description": "Messages to start the thread with: all are stored, or none."},
+    )
     metadata = MetadataField(required=False, default=dict)
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         return super().run_validation({} if data is None else data)
 
     def create(self, validated_data: dict[str, Any]) -> Thread:
-        thread = Thread.new(**validated_data)
-        thread.save(force_insert=True)
+        """Takes tenant from `save`."""
+        thread = Thread.new(tenant=validated_data["tenant"], metadata=validated_data["metadata"])
+        messages = [
+            Message.new(thread=thread, position=position, **values)
+            for position, values in enumerate(validated_data["messages"], start=1)
+        ]
+        Thread.objects.store([thread], messages)
         return thread
 
+
+_TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Taken, and not stored."}
+
+
+@extend_schema_serializer(component_name="CreateThreadRequestV2")
+class CreateThreadV2Serializer(CreateThreadSerializer):
+    messages = ListField(
+        MessageField(CreateMessageV2Serializer),
+        at_most=MAX_MESSAGES,
+        required=False,
+        default=list,
+        schema={"title": "Messages", "description": "Messages to start the thread with: all are stored, or none."},
+    )
+    metadata = MetadataField(required=False, default=dict)
+    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+
+
+@extend_schema_serializer(component_name="ModifyRequest")
+class ModifySerializer(BodySerializer):
+    metadata = MetadataChangesField(required=False, default=dict)
+
+    def change(self, rows: RowQuerySet[Any], public_id: str) -> Any:
+        """Changes that one of the rows and returns it. Raises DoesNotExist, and Faults for what depends on the row."""
+        changes = self.validated_data["metadata"]
+        if not changes:
+            return rows.by_id(public_id)
+        try:
+            return rows.merge_metadata(public_id, changes, at_most=MAX_METADATA_PAIRS)
+        except TooManyPairs as error:
+            params = {"limit_value": MAX_METADATA_PAIRS}
+            raise Faults([Fault("max_dict_items", ("metadata",), params)]) from error
+
+
+@extend_schema_serializer(component_name="ModifyThreadRequestV2")
+class ModifyThreadV2Serializer(ModifySerializer):
+    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+
+
+class ListQuerySerializer(QuerySerializer):
+    limit = LimitField(required=False, default=DEFAULT_LIMIT, help_text="How many are shown at most.")
+    order = EnumField(
+        ["asc", "desc"], required=False, default="desc", schema={"default": "desc"}, help_text="asc: oldest first."
+    )
+    after = NameInQueryField(
+        required=False, default=None, help_text="An id of this list: only what comes after it, in the list's order."
+    )
+    before = NameInQueryField(
+        required=False,
+        default=None,
+        help_text="An id of this list: only what comes before it, and of that what is nearest to it.",
+    )
+
+
+class ListMessagesQuerySerializer(ListQuerySerializer):
+    run_id = NameInQueryField(required=False, default=None, help_text="Only what was written in this run.")
+
+
+_METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+def metadata_filter(query: Mapping[str, str]) -> dict[str, str]:
+    """The pairs that `metadata[KEY]=VALUE` asks for."""
+    return {match[1]: query[name] for name in query if (match := _METADATA_KEY.fullmatch(name))}
+
+
+# Answers
 
 _OBJECT_ID = {"title": "Id", "type": "string", "description": "MongoDB document ObjectID"}
 _ID = {"title": "Id", "type": "string", "description": "The identifier, which can be referenced in API endpoints."}
 
 
+def object_field(name: str, title: str = "Object") -> ConstantField:
+    description = f"The object type, which is always {name}."
+    return ConstantField(name, {"title": title, "type": "string", "enum": [name], "description": description})
+
+
 @extend_schema_serializer(component_name="MessageObject")
 class MessageSerializer(WireSerializer):
+    no_author: str | None = ""
+
     _id = ShownField(_OBJECT_ID, source="object_id", label="Id", required=False)
     id = ShownField(_ID)
-    object = ShownField(
-        {
-            "title": "Object25",
-            "type": "string",
-            "enum": ["thread.message"],
-            "description": "The object type, which is always thread.message.",
-        }
-    )
+    object = object_field("thread.message", title="Object25")
     created_at = UnixSecondsField(
         {
             "title": "Created At",
@@ -142,14 +324,14 @@ class MessageSerializer(WireSerializer):
             "description": "The content of the message in array of text and/or images.",
         }
     )
-    assistant_id = ShownField(
+    assistant_id = AuthorShownField(
         {
             "title": "Assistant Id",
             "type": "string",
             "description": "If applicable, the ID of the assistant that authored this message.",
         }
     )
-    run_id = ShownField(
+    run_id = AuthorShownField(
         {
             "title": "Run Id",
             "type": "string",
@@ -168,18 +350,22 @@ class MessageSerializer(WireSerializer):
     metadata = ShownField(METADATA_SCHEMA)
 
 
+@extend_schema_serializer(component_name="MessageObjectV2")
+class MessageV2Serializer(MessageSerializer):
+    no_author = None
+
+    status = ConstantField("completed", {"title": "Status", "type": "string", "enum": ["completed"]})
+    completed_at = UnixSecondsField({"title": "Completed At", "type": "integer"}, source="created_at")
+    incomplete_at = ConstantField(None, {"title": "Incomplete At", "type": "null"})
+    incomplete_details = ConstantField(None, {"title": "Incomplete Details", "type": "null"})
+    attachments = ShownField({**AttachmentsField().schema, "title": "Attachments"})
+
+
 @extend_schema_serializer(component_name="ThreadObject")
 class ThreadSerializer(WireSerializer):
     _id = ShownField(_OBJECT_ID, source="object_id", label="Id", required=False)
     id = ShownField(_ID)
-    object = ShownField(
-        {
-            "title": "Object",
-            "type": "string",
-            "enum": ["thread"],
-            "description": "The object type, which is always thread.",
-        }
-    )
+    object = object_field("thread")
     created_at = UnixSecondsField(
         {
             "title": "Created At",
@@ -188,3 +374,85 @@ class ThreadSerializer(WireSerializer):
         }
     )
     metadata = ShownField(METADATA_SCHEMA)
+
+
+@extend_schema_serializer(component_name="ThreadObjectV2")
+class ThreadV2Serializer(ThreadSerializer):
+    tool_resources = ConstantField(None, {"title": "Tool Resources", "type": "null"})
+
+
+@extend_schema_serializer(component_name="MessageFileObject")
+class MessageFileSerializer(WireSerializer):
+    id = ShownField(_ID)
+    object = object_field("thread.message.file")
+    created_at = UnixSecondsField(
+        {
+            "title": "Created At",
+            "type": "integer",
+            "description": "The Unix timestamp (in seconds) for when the message was created.",
+        }
+    )
+    message_id = ShownField(
+        {"title": "Message Id", "type": "string", "description": "The message that the file belongs to."}
+    )
+
+
+def deleted(component_name: str, name: str) -> type[WireSerializer]:
+    """What says that something is deleted; made from its id."""
+
+    class DeletedSerializer(WireSerializer):
+        id = ShownField(_ID)
+        object = object_field(name)
+        deleted = ConstantField(True, {"title": "Deleted", "type": "boolean"})
+
+    return extend_schema_serializer(component_name=component_name)(DeletedSerializer)
+
+
+def list_of(component_name: str, item: type[WireSerializer]) -> type[WireSerializer]:
+    """A page of a list; made from a Page."""
+
+    class PageSerializer(WireSerializer):
+        object = object_field("list")
+        data = item(many=True, source="rows")  # type: ignore[assignment]  # DRF takes fields out of the class
+        first_id = ShownField({"title": "First Id", "type": ["string", "null"]})
+        last_id = ShownField({"title": "Last Id", "type": ["string", "null"]})
+        has_more = ShownField({"title": "Has More", "type": "boolean"})
+
+    return extend_schema_serializer(component_name=component_name)(PageSerializer)
+
+
+ThreadDeletedSerializer = deleted("ThreadDeleted", "thread.deleted")
+MessageDeletedSerializer = deleted("MessageDeleted", "thread.message.deleted")
+MessageFileListSerializer = list_of("MessageFileList", MessageFileSerializer)
+
+
+class Shape(NamedTuple):
+    """The serializers of one shape of the API; those that are not here are the same in both."""
+
+    create_thread: type[CreateThreadSerializer]
+    modify_thread: type[ModifySerializer]
+    thread: type[ThreadSerializer]
+    threads: type[WireSerializer]
+    create_message: type[CreateMessageSerializer]
+    message: type[MessageSerializer]
+    messages: type[WireSerializer]
+
+
+DEFAULT = Shape(
+    create_thread=CreateThreadSerializer,
+    modify_thread=ModifySerializer,
+    thread=ThreadSerializer,
+    threads=list_of("ThreadList", ThreadSerializer),
+    create_message=CreateMessageSerializer,
+    message=MessageSerializer,
+    messages=list_of("MessageList", MessageSerializer),
+)
+V2 = Shape(
+    create_thread=CreateThreadV2Serializer,
+    modify_thread=ModifyThreadV2Serializer,
+    thread=ThreadV2Serializer,
+    threads=list_of("ThreadListV2", ThreadV2Serializer),
+    create_message=CreateMessageV2Serializer,
+    message=MessageV2Serializer,
+    messages=list_of("MessageListV2", MessageV2Serializer),
+)

@@ -8,9 +8,15 @@ from django.urls import path
 
 from messages_app.views import MessageViewSet, ThreadViewSet, unknown_path
 
+MESSAGES = "threads/<str:thread_id>/messages"
+MESSAGE = f"{MESSAGES}/<str:message_id>"
+
 urlpatterns = [
-    path("threads", ThreadViewSet.as_view({"post": "create"})),
+    path("threads", ThreadViewSet.as_view({"get": "list", "post": "create"})),
     path("threads/runs", unknown_path),
-    path("threads/<str:thread_id>", ThreadViewSet.as_view({"get": "retrieve"})),
-    path("threads/<str:thread_id>/messages", MessageViewSet.as_view({"post": "create"})),
+    path("threads/<str:thread_id>", ThreadViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
+    path(MESSAGES, MessageViewSet.as_view({"get": "list", "post": "create"})),
+    path(MESSAGE, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
+    path(f"{MESSAGE}/files", MessageViewSet.as_view({"get": "list_files"})),
+    path(f"{MESSAGE}/files/<str:file_id>", MessageViewSet.as_view({"get": "retrieve_file"})),
 ]

@@ -1,31 +1,40 @@
-"""Threads and messages over HTTP. A view introduces serializer and model to each other; both do their own work."""
+"""Threads and messages over HTTP. A view introduces serializer and model to each other; both do their own work.
 
+The order of work is the contract's: the form of body or query, then what the path names, then what needs stored data.
+"""
+
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, PolymorphicProxySerializer, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from messages_app.models import DEFAULT_TENANT, Thread
+from messages_app.models import DEFAULT_TENANT, Message, Thread, ThreadPair, ThreadQuerySet
+from messages_app.pagination import Listed, page_of
+from messages_app.purging import wake_purger
 from messages_app.serializers import (
-    CreateMessageSerializer,
-    CreateThreadSerializer,
-    MessageSerializer,
-    ThreadSerializer,
+    DEFAULT,
+    V2,
+    ListMessagesQuerySerializer,
+    ListQuerySerializer,
+    MessageDeletedSerializer,
+    MessageFileListSerializer,
+    MessageFileSerializer,
+    ModifySerializer,
+    SentSerializer,
+    Shape,
+    ThreadDeletedSerializer,
+    metadata_filter,
 )
 
 
-class ThreadNotFound(NotFound):
-    def __init__(self, thread_id: str) -> None:
-        super().__init__(f"Thread with ID '{thread_id}' not found")
-
-
 class ContractViewSet(ViewSet):
-    """What the views share: no OPTIONS, the tenant of a request, its body, what a missing thread is."""
+    """What the views share: no OPTIONS, the tenant of a request, its shape, its body, what a missing row is."""
 
     http_method_names = ["get", "head", "post", "delete"]
     request: Request
@@ -36,48 +45,132 @@ class ContractViewSet(ViewSet):
         return getattr(self.request.auth, "tenant", DEFAULT_TENANT)
 
     @property
-    def body(self) -> Any:
-        """The body's JSON value; None where the request has no bytes (for which DRF says {})."""
-        return self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
+    def shape(self) -> Shape:
+        """The serializers of the shape that the request asks for; the project's middleware reads the header."""
+        return V2 if getattr(self.request, "wants_v2", False) else DEFAULT
+
+    @property
+    def threads(self) -> ThreadQuerySet:
+        """The threads that this request may know of."""
+        return Thread.objects.of_tenant(self.tenant)
+
+    def sent(self, serializer_class: type[SentSerializer]) -> Any:
+        """A serializer that has found the request's body (or query) sound. Raises Faults."""
+        data: Any
+        if serializer_class.sent_in == "query":
+            data = self.request.query_params
+        else:  # None where the request has no bytes, for which DRF says {}
+            data = self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
+        serializer = serializer_class(data=data)
+        serializer.is_valid(raise_exception=True)
+        return serializer
 
     def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, Thread.DoesNotExist):
-            exc = ThreadNotFound(self.kwargs["thread_id"])
+        thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))
+        match exc:
+            case Thread.DoesNotExist():
+                exc = NotFound(f"Thread with ID '{thread_id}' not found")
+            case Message.DoesNotExist():
+                exc = NotFound(f"Message with ID '{message_id}' in thread '{thread_id}' not found")
         return super().handle_exception(exc)
 
 
-THREAD_ID = OpenApiParameter("thread_id", {"title": "Thread Id", "type": "string"}, OpenApiParameter.PATH)
+def in_path(name: str) -> OpenApiParameter:
+    title = name.replace("_", " ").title()
+    return OpenApiParameter(name, {"title": title, "type": "string"}, OpenApiParameter.PATH)
+
+
+def either(component_name: str, of_shape: Callable[[Shape], Any]) -> Any:
+    """In OpenAPI: what has one form in the default shape, and another in that of v2."""
+    forms = [of_shape(DEFAULT), of_shape(V2)]
+    return PolymorphicProxySerializer(component_name, forms, resource_type_field_name=None)
+
+
+def successful(serializer: Any) -> dict[int, OpenApiResponse]:
+    return {200: OpenApiResponse(serializer, "Successful Response")}
+
+
+THREAD_ID, MESSAGE_ID, FILE_ID = in_path("thread_id"), in_path("message_id"), in_path("file_id")
+METADATA_FILTER = OpenApiParameter(
+    "metadata",
+    {"type": "object", "additionalProperties": {"type": "string"}},
+    OpenApiParameter.QUERY,
+    style="deepObject",
+    explode=True,
+    description="metadata[KEY]=VALUE: only threads that have this pair; may be given for several keys.",
+)
+THREAD = either("Thread", lambda shape: shape.thread)
+MESSAGE = either("Message", lambda shape: shape.message)
 
 
 class ThreadViewSet(ContractViewSet):
     # A thread may be made with a hundred messages.
     body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
+    optional_bodies: ClassVar = {"create"}
 
     @extend_schema(
         operation_id="create_thread",
         summary="Create Thread",
         tags=["Threads"],
-        request=CreateThreadSerializer,
-        responses={200: OpenApiResponse(ThreadSerializer, "Successful Response")},
+        request=either("CreateThread", lambda shape: shape.create_thread),
+        responses=successful(THREAD),
     )
     def create(self, request: Request) -> Response:
-        """Create a thread. The body may be left out."""
-        serializer = CreateThreadSerializer(data=self.body)
-        serializer.is_valid(raise_exception=True)
-        thread = serializer.save(tenant=self.tenant)
-        return Response(ThreadSerializer(thread).data)
+        """Create a thread, with messages or without. The body may be left out."""
+        thread = self.sent(self.shape.create_thread).save(tenant=self.tenant)
+        return Response(self.shape.thread(thread).data)
+
+    @extend_schema(
+        operation_id="list_threads",
+        summary="List Threads",
+        tags=["Threads"],
+        parameters=[ListQuerySerializer, METADATA_FILTER],
+        responses=successful(either("Threads", lambda shape: shape.threads)),
+    )
+    def list(self, request: Request) -> Response:
+        """List threads, newest first unless `order` says otherwise."""
+        query = self.sent(ListQuerySerializer).validated_data
+        pairs = metadata_filter(request.query_params)
+        rows = ThreadPair.objects.matching(self.tenant, pairs) if pairs else self.threads
+        page = page_of(rows, cursors=self.threads, unknown="no_such_thread", query=query)
+        return Response(self.shape.threads(page).data)
 
     @extend_schema(
         operation_id="retrieve_thread",
         summary="Retrieve Thread",
         tags=["Threads"],
         parameters=[THREAD_ID],
-        responses={200: OpenApiResponse(ThreadSerializer, "Successful Response")},
+        responses=successful(THREAD),
     )
     def retrieve(self, request: Request, thread_id: str) -> Response:
         """Retrieve a thread."""
-        thread = Thread.objects.of_tenant(self.tenant).by_id(thread_id)
-        return Response(ThreadSerializer(thread).data)
+        return Response(self.shape.thread(self.threads.by_id(thread_id)).data)
+
+    @extend_schema(
+        operation_id="modify_thread",
+        summary="Modify Thread",
+        tags=["Threads"],
+        parameters=[THREAD_ID],
+        request=either("ModifyThread", lambda shape: shape.modify_thread),
+        responses=successful(THREAD),
+    )
+    def modify(self, request: Request, thread_id: str) -> Response:
+        """Change a thread's metadata, key by key."""
+        thread = self.sent(self.shape.modify_thread).change(self.threads, thread_id)
+        return Response(self.shape.thread(thread).data)
+
+    @extend_schema(
+        operation_id="delete_thread",
+        summary="Delete Thread",
+        tags=["Threads"],
+        parameters=[THREAD_ID],
+        responses=successful(ThreadDeletedSerializer),
+    )
+    def destroy(self, request: Request, thread_id: str) -> Response:
+        """Delete a thread and all that is in it."""
+        self.threads.mark_deleted(thread_id)
+        wake_purger()
+        return Response(ThreadDeletedSerializer({"id": thread_id}).data)
 
 
 class MessageViewSet(ContractViewSet):
@@ -86,15 +179,104 @@ class MessageViewSet(ContractViewSet):
         summary="Create Message",
         tags=["Messages"],
         parameters=[THREAD_ID],
-        request=CreateMessageSerializer,
-        responses={200: OpenApiResponse(MessageSerializer, "Successful Response")},
+        request=either("CreateMessage", lambda shape: shape.create_message),
+        responses=successful(MESSAGE),
     )
     def create(self, request: Request, thread_id: str) -> Response:
         """Create a message in a thread."""
-        serializer = CreateMessageSerializer(data=self.body)
-        serializer.is_valid(raise_exception=True)
-        message = serializer.save(tenant=self.tenant, thread_id=thread_id)
-        return Response(MessageSerializer(message).data)
+        message = self.sent(self.shape.create_message).save(tenant=self.tenant, thread_id=thread_id)
+        return Response(self.shape.message(message).data)
+
+    @extend_schema(
+        operation_id="list_messages",
+        summary="List Messages",
+        tags=["Messages"],
+        parameters=[THREAD_ID, ListMessagesQuerySerializer],
+        responses=successful(either("Messages", lambda shape: shape.messages)),
+    )
+    def list(self, request: Request, thread_id: str) -> Response:
+        """List a thread's messages, newest first unless `order` says otherwise."""
+        query = self.sent(ListMessagesQuerySerializer).validated_data
+        rows = Message.objects.visible_in(thread_id)
+        if query["run_id"] is not None:
+            rows = rows.of_run(query["run_id"])
+        try:
+            page = page_of(rows, Message.objects.filter(thread_id=thread_id), "no_such_message", query)
+        finally:
+            # Last: a page of a thread that went in the meantime may lack what was removed already.
+            self.threads.require(thread_id)
+        return Response(self.shape.messages(page).data)
+
+    def message(self, thread_id: str, message_id: str) -> Message:
+        self.threads.require(thread_id)
+        return Message.objects.visible_in(thread_id).by_id(message_id)
+
+    @extend_schema(
+        operation_id="retrieve_message",
+        summary="Retrieve Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        responses=successful(MESSAGE),
+    )
+    def retrieve(self, request: Request, thread_id: str, message_id: str) -> Response:
+        """Retrieve a message."""
+        return Response(self.shape.message(self.message(thread_id, message_id)).data)
+
+    @extend_schema(
+        operation_id="modify_message",
+        summary="Modify Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        request=ModifySerializer,
+        responses=successful(MESSAGE),
+    )
+    def modify(self, request: Request, thread_id: str, message_id: str) -> Response:
+        """Change a message's metadata, key by key."""
+        serializer = self.sent(ModifySerializer)
+        self.threads.require(thread_id)
+        message = serializer.change(Message.objects.visible_in(thread_id), message_id)
+        return Response(self.shape.message(message).data)
+
+    @extend_schema(
+        operation_id="delete_message",
+        summary="Delete Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        responses=successful(MessageDeletedSerializer),
+    )
+    def destroy(self, request: Request, thread_id: str, message_id: str) -> Response:
+        """Delete a message. For a day its id still serves as a cursor."""
+        self.threads.require(thread_id)
+        Message.objects.visible_in(thread_id).erase(message_id)
+        return Response(MessageDeletedSerializer({"id": message_id}).data)
+
+    @extend_schema(
+        operation_id="list_message_files",
+        summary="List Message Files",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID, ListQuerySerializer],
+        responses=successful(MessageFileListSerializer),
+    )
+    def list_files(self, request: Request, thread_id: str, message_id: str) -> Response:
+        """List a message's files, the last first unless `order` says otherwise."""
+        query = self.sent(ListQuerySerializer).validated_data
+        files = Listed(self.message(thread_id, message_id).files)
+        page = page_of(files, cursors=files, unknown="no_such_file", query=query)
+        return Response(MessageFileListSerializer(page).data)
+
+    @extend_schema(
+        operation_id="retrieve_message_file",
+        summary="Retrieve Message File",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID, FILE_ID],
+        responses=successful(MessageFileSerializer),
+    )
+    def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> Response:
+        """Retrieve a file of a message."""
+        for file in self.message(thread_id, message_id).files:
+            if file.id == file_id:
+                return Response(MessageFileSerializer(file).data)
+        raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
 
 
 def unknown_path(request: HttpRequest) -> HttpResponse:

@@ -1,7 +1,6 @@
 """Browsing threads and messages in the admin."""
 
 import re
-from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -141,11 +140,20 @@ def test_nothing_can_be_added_changed_or_deleted(admin: Client, thread: Thread) 
     assert Message.objects.get(id=message.id).role == "user"
 
 
-def test_deleted_rows_are_not_shown(admin: Client) -> None:
-    thread = Thread.new(metadata={"topic": "gone"}, deleted_at=datetime.now(UTC))
-    thread.save()
-    assert thread.id not in page(admin, "/admin/messages_app/thread/")
-    assert admin.get(f"/admin/messages_app/thread/{thread.id}/change/").status_code == 302
+def test_what_is_deleted_is_not_shown_from_that_moment_on(admin: Client, api: Api) -> None:
+    kept, gone = (api.post("/threads", {"metadata": {"topic": "gone"}}).body["id"] for _ in range(2))
+    good = {"role": "user", "content": "soon gone"}
+    last, erased, within = (api.post(f"/threads/{thread}/messages", good).body["id"] for thread in (kept, kept, gone))
+    everything = "/admin/messages_app/message/"
+    assert ids_in(page(admin, everything, q="soon gone"), "msg") == {last, erased, within}
+    assert api.call("DELETE", f"/threads/{kept}/messages/{erased}").status == 200
+    Thread.objects.of_tenant("default").mark_deleted(gone)
+    assert gone not in page(admin, "/admin/messages_app/thread/")
+    assert admin.get(f"/admin/messages_app/thread/{gone}/change/").status_code == 302
+    assert ids_in(page(admin, everything, q="soon gone"), "msg") == {last}
+    assert erased not in page(admin, f"/admin/messages_app/thread/{kept}/change/")
+    for message in (erased, within):
+        assert admin.get(f"{everything}{message}/change/").status_code == 302
 
 
 @pytest.mark.parametrize(

@@ -53,14 +53,16 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
     """What the reference page says of Create Message, written from the schema in the page's own form."""
     schemas = schema["components"]["schemas"]
     operation = schema["paths"]["/threads/{thread_id}/messages"]["post"]
-    (thread_id,) = operation["parameters"]
+    (thread_id,) = (parameter for parameter in operation["parameters"] if parameter["in"] == "path")
     body = operation["requestBody"]
     assert thread_id["required"]
     assert body["required"]
 
     def resolved(content: dict[str, Any]) -> dict[str, Any]:
-        reference = content["content"]["application/json"]["schema"]["$ref"]
-        found: dict[str, Any] = schemas[reference.rpartition("/")[2]]
+        """The default shape, which stands first."""
+        found: dict[str, Any] = content["content"]["application/json"]["schema"]
+        while "properties" not in found:
+            found = found["anyOf"][0] if "anyOf" in found else schemas[found["$ref"].rpartition("/")[2]]
         return found
 
     def properties(of: dict[str, Any], mark_required: str, mark_optional: str) -> list[str]:

@@ -15,15 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from messages_app.ids import new_id, new_object_id
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread, ThreadPair, text_part
 from tests.conftest import ROOT, Api, Served
 
 GOOD = {"role": "user", "content": "hello"}
@@ -207,22 +209,38 @@ def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> 
 
 
 def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: str) -> None:
-    queries = {
-        "thread_list (tenant=?)": Thread.objects.of_tenant("default").order_by("-created_at", "-id"),
-        "sqlite_autoindex_messages_app_thread_1 (id=?)": Thread.objects.of_tenant("default").filter(id="x"),
-        "sqlite_autoindex_messages_app_message_2 (thread_id=?)": Message.objects.filter(thread_id="x").order_by(
-            "-position"
+    now = timezone.now()
+    threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in("x")
+    pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
+    queries: list[tuple[str, Any]] = [
+        ("thread_list (tenant=?)", threads.order_by("-created_at", "-id")),
+        ("thread_list (tenant=? AND (created_at,id)>(?,?))", threads.window((now, "x"), None, descending=True)),
+        ("thread_list (tenant=? AND (created_at,id)<(?,?))", threads.window(None, (now, "x"), descending=True)),
+        ("thread_by_pair (digest=?)", pairs.window(None, None, descending=True)),
+        ("thread_by_pair (digest=? AND (created_at,thread_id)<(?,?))", pairs.window(None, (now, "x"), descending=True)),
+        ("threadpair_1 (thread_id=? AND digest=?)", pairs),
+        ("thread_1 (id=?)", threads.filter(id="x")),
+        ("thread_deleted (deleted_at>?)", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
+        ("message_list (thread_id=?)", messages.window(None, None, descending=True)),
+        ("message_list (thread_id=? AND position>?)", messages.window((1,), None, descending=True)),
+        ("message_run (thread_id=? AND run_id=?)", messages.of_run("r").window(None, None, descending=True)),
+        (
+            "message_run (thread_id=? AND run_id=? AND position<?)",
+            messages.of_run("r").window(None, (9,), descending=True),
         ),
-        "sqlite_autoindex_messages_app_message_1 (id=?)": Message.objects.filter(id="x"),
-    }
-    for index, query in queries.items():
+        ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
+        ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
+        ("message_1 (id=?)", messages.filter(id="x")),
+    ]
+    for index, query in queries:
         plan = query.explain()
         assert index in plan
         assert "SCAN" not in plan
         assert "TEMP B-TREE" not in plan
+    named = {index.split()[0] for index, _ in queries}
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'messages_app_%'")
-        assert {name for (name,) in cursor} == {index.split()[0] for index in queries}
+        assert {name.removeprefix("sqlite_autoindex_messages_app_") for (name,) in cursor} == named
 
 
 def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) -> None:

@@ -82,4 +82,4 @@ def test_reading_a_thread_is_one_query_and_making_one_an_insert(api: Api, thread
     with CaptureQueriesContext(connection) as making:
         api.post("/threads")
     assert [query["sql"].split()[0] for query in reading] == ["SELECT"]
-    assert [query["sql"].split()[0] for query in making] == ["INSERT"]
+    assert [query["sql"].split()[0] for query in making] == ["BEGIN", "INSERT", "COMMIT"]

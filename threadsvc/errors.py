@@ -26,14 +26,21 @@ MESSAGES = {
     "not_a_string": ("str type expected", "type_error.str"),
     "not_a_list": ("value is not a valid list", "type_error.list"),
     "not_a_dict": ("value is not a valid dict", "type_error.dict"),
+    "not_an_integer": ("value is not a valid integer", "type_error.integer"),
+    "not_ge": ("ensure this value is greater than or equal to {limit_value}", "value_error.number.not_ge"),
+    "not_le": ("ensure this value is less than or equal to {limit_value}", "value_error.number.not_le"),
     "invalid_choice": ("value is not a valid enumeration member; permitted: {permitted}", "type_error.enum"),
     "min_length": ("ensure this value has at least {limit_value} characters", "value_error.any_str.min_length"),
     "max_length": ("ensure this value has at most {limit_value} characters", "value_error.any_str.max_length"),
+    "min_list_items": ("ensure this value has at least {limit_value} items", "value_error.list.min_items"),
     "max_list_items": ("ensure this value has at most {limit_value} items", "value_error.list.max_items"),
     "max_dict_items": ("ensure this value has at most {limit_value} items", "value_error.dict.max_items"),
     "null_characters_not_allowed": ("null characters are not allowed", "value_error.str.null_character"),
     "surrogate_characters_not_allowed": ("surrogate characters are not allowed", "value_error.str.surrogate"),
     "extra": ("extra fields not permitted", "value_error.extra"),
+    "no_such_thread": ("no such thread", "value_error.cursor"),
+    "no_such_message": ("no such message in this thread", "value_error.cursor"),
+    "no_such_file": ("no such file in this message", "value_error.cursor"),
 }
 
 # Seconds after which a client may try again when a database did not answer.
@@ -67,7 +74,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case InvalidJSON():
             return Response({"detail": [_json_invalid(exc)]}, HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ValidationError():
-            return Response({"detail": list(_items(exc.detail, ("body",)))}, HTTPStatus.UNPROCESSABLE_ENTITY)
+            root = getattr(exc, "root", "body")
+            return Response({"detail": list(_items(exc.detail, (root,)))}, HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ParseError() | UnreadablePostError():
             return Response({"detail": UNREADABLE_BODY}, HTTPStatus.BAD_REQUEST)
         case RequestDataTooBig():

@@ -12,22 +12,37 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.serializers import PolymorphicProxySerializerExtension
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.renderers import BaseRenderer
 
+_ERROR = {
+    "title": "Error",
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": {"title": "Message", "type": "string"},
+        "type": {"title": "Type", "type": "string", "enum": ["invalid_request_error"]},
+        "param": {"title": "Param", "type": ["string", "null"]},
+        "code": {"title": "Code", "type": ["string", "null"]},
+    },
+}
+
+
+def error_schemas(name: str, detail: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """An error's body in both shapes."""
+    schema = {"title": name, "type": "object", **keys, "properties": {"detail": {"title": "Detail", **detail}}}
+    v2 = {**schema, "title": f"{name}V2", "required": ["detail", "error"]}
+    v2["properties"] = {**schema["properties"], "error": {"$ref": "#/components/schemas/Error"}}
+    return {name: schema, f"{name}V2": v2}
+
+
 ERROR_SCHEMAS = {
-    "HTTPError": {
-        "title": "HTTPError",
-        "type": "object",
-        "required": ["detail"],
-        "properties": {"detail": {"title": "Detail", "type": "string"}},
-    },
-    "HTTPValidationError": {
-        "title": "HTTPValidationError",
-        "type": "object",
-        "properties": {
-            "detail": {"title": "Detail", "type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
-        },
-    },
+    "Error": _ERROR,
+    **error_schemas("HTTPError", {"type": "string"}, required=["detail"]),
+    **error_schemas(
+        "HTTPValidationError", {"type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
+    ),
     "ValidationError": {
         "title": "ValidationError",
         "type": "object",
@@ -44,14 +59,31 @@ ERROR_SCHEMAS = {
     },
 }
 
+OPENAI_BETA = OpenApiParameter(
+    "OpenAI-Beta",
+    str,
+    OpenApiParameter.HEADER,
+    description="`assistants=v2` for the shape of OpenAI's Assistants v2 (the schemas whose names end in V2).",
+)
+
 
 def error_answer(description: str, schema: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": description, "content": content}
+    shapes = [{"$ref": f"#/components/schemas/{name}"} for name in (schema, f"{schema}V2")]
+    return {"description": description, "content": {"application/json": {"schema": {"anyOf": shapes}}}}
 
 
 class ContractSchema(AutoSchema):
-    """Adds what an operation can refuse with: 404 where its path holds an id; 400, 413, 422 where it takes a body."""
+    """Adds the header that chooses the shape, and what an operation can refuse with.
+
+    404 where its path holds an id; 400 and 413 where it takes a body; 422 where it takes a body or a query. A body may
+    only be left out in the actions that the view names in `optional_bodies`.
+    """
+
+    def get_override_parameters(self) -> list[Any]:
+        return [OPENAI_BETA]
+
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        return False  # a page is an object, which its serializer describes
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
@@ -59,13 +91,25 @@ class ContractSchema(AutoSchema):
             return None
         answers = operation["responses"]
         if "requestBody" in operation:
+            view: Any = self.view
+            operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())
             answers["400"] = error_answer("The body is not UTF-8", "HTTPError")
         if "{" in self.path:
             answers["404"] = error_answer("Not Found", "HTTPError")
         if "requestBody" in operation:
             answers["413"] = error_answer("Request body too large", "HTTPError")
+        if "requestBody" in operation or any(parameter["in"] == "query" for parameter in operation["parameters"]):
             answers["422"] = error_answer("Validation Error", "HTTPValidationError")
         return operation
+
+
+class EitherShape(PolymorphicProxySerializerExtension):
+    """anyOf instead of oneOf: a body may be sound in both shapes."""
+
+    priority = 1
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        return {"anyOf": super().map_serializer(auto_schema, direction)["oneOf"]}
 
 
 def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -73,7 +117,7 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [endpoint for endpoint in endpoints if not endpoint[0].startswith("/v1/")]
 
 
-def error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+def with_error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     schemas = result["components"].setdefault("schemas", {})
     result["components"]["schemas"] = dict(sorted({**schemas, **ERROR_SCHEMAS}.items()))
     return result

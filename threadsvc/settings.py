@@ -145,6 +145,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "threadsvc.observability.RequestIdMiddleware",
+    "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
     # What follows serves people (admin) and steps aside for the API, which knows no cookies.
@@ -213,10 +214,14 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
     "TAGS": [{"name": "Messages"}, {"name": "Threads"}],
     "PREPROCESSING_HOOKS": ["threadsvc.openapi.one_prefix"],
-    "POSTPROCESSING_HOOKS": ["threadsvc.openapi.error_schemas"],
+    "POSTPROCESSING_HOOKS": ["threadsvc.openapi.with_error_schemas"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
+
+# What each worker process runs when it starts.
+
+ON_WORKER_START = "messages_app.purging.wake_purger"
 
 # Pages: static files come from the packages that hold them; there is no collectstatic step.
 

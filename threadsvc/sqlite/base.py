@@ -8,7 +8,7 @@ from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 from threading import Lock
 
-from django.db.backends.sqlite3 import base
+from django.db.backends.sqlite3 import base, features
 from django.db.utils import OperationalError
 
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
@@ -50,6 +50,11 @@ def turn_of(database: str) -> Turn:
     return _turns.get(database) or _turns.setdefault(database, Turn(database))
 
 
+class DatabaseFeatures(features.DatabaseFeatures):
+    # Django 5.2 leaves them out for SQLite, which has had them since 3.15: pages start by (created_at, id) < (?, ?).
+    supports_tuple_lookups = True
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Waits for its turn before it asks SQLite for the write lock.
 
@@ -57,6 +62,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     writers some wait for seconds. Writers that queue wake as soon as it is their turn.
     """
 
+    features_class = DatabaseFeatures
     _turn: Turn | None = None
 
     def _start_transaction_under_autocommit(self) -> None:

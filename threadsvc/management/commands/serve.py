@@ -8,6 +8,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
+from django.utils.module_loading import import_string
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import message
 
@@ -28,6 +29,7 @@ class Server(BaseApplication):
             "workers": settings.WEB_CONCURRENCY,
             "worker_class": "gthread",
             "threads": settings.THREADS_PER_WORKER,
+            "post_worker_init": lambda worker: import_string(settings.ON_WORKER_START)(),
             "graceful_timeout": settings.SHUTDOWN_SECONDS,
             # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
             "preload_app": True,

@@ -1,0 +1,25 @@
+"""`manage.py purge`: removes for good what was deleted. The service does the same by itself; this waits for the end."""
+
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from messages_app.purging import purge
+
+
+class Command(BaseCommand):
+    help = (
+        "Removes deleted threads with all that was in them, and what is left of messages that were deleted more than "
+        "24 hours ago. Other writers go on meanwhile."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            purged = purge()
+        except DatabaseError as error:
+            raise CommandError(f"cannot purge: {error}; what is left, the next purge removes") from error
+        self.stdout.write(
+            f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
+            f"and the places of {purged.places:,} messages deleted before."
+        )
