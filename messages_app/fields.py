@@ -127,6 +127,9 @@ class DescribedFieldExtension(OpenApiSerializerFieldExtension):
 class WireField(DescribedField):
     """A field that judges for itself. Where it is not required, null counts as absent, and absent is the default."""
 
+    def __init__(self, *, required: bool = True, default: Any = None, **kwargs: Any) -> None:
+        super().__init__(**({} if required else {"default": default}), required=required, **kwargs)
+
     def run_validation(self, data: Any = empty) -> Any:
         if data is None or data is empty:
             if self.required:

@@ -161,9 +161,7 @@ class CreateMessageV2Serializer(CreateMessageSerializer):
     assistant_id = AuthorField(
         required=False, default="", schema={"title": "Assistant Id", "description": "The assistant that wrote it."}
     )
-    run_id = AuthorField(
-        required=False, default=None, schema={"title": "Run Id", "description": "The run that it was written in."}
-    )
+    run_id = AuthorField(required=False, schema={"title": "Run Id", "description": "The run that it was written in."})
 
 
 def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
@@ -259,7 +257,7 @@ class ListQuerySerializer(QuerySerializer):
         ["asc", "desc"], required=False, default="desc", schema={"default": "desc"}, help_text="asc: oldest first."
     )
     after = NameInQueryField(
-        required=False, default=None, help_text="An id of this list: only what comes after it, in the list's order."
+        required=False, help_text="An id of this list: only what comes after it, in the list's order."
     )
     before = NameInQueryField(
         required=False,
@@ -269,7 +267,7 @@ class ListQuerySerializer(QuerySerializer):
 
 
 class ListMessagesQuerySerializer(ListQuerySerializer):
-    run_id = NameInQueryField(required=False, default=None, help_text="Only what was written in this run.")
+    run_id = NameInQueryField(required=False, help_text="Only what was written in this run.")
 
 
 _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
