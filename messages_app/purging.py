@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CURSORS_LAST = timedelta(hours=24)
 
 SECONDS_BETWEEN_PURGES = 3600
-SECONDS_AFTER_FAILURE = 30
+SECONDS_AFTER_FAILURE = 3
 
 
 class Purged(NamedTuple):

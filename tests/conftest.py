@@ -81,6 +81,9 @@ class Api:
     def get(self, path: str, **meta: str) -> Answer:
         return self.call("GET", path, **meta)
 
+    def delete(self, path: str, **meta: str) -> Answer:
+        return self.call("DELETE", path, **meta)
+
 
 @pytest.fixture(scope="session")
 def api() -> Api:
@@ -94,27 +97,33 @@ def thread_id(api: Api) -> str:
     return thread_id
 
 
-def detail_of(code: str, *loc: str | int, **ctx: Any) -> dict[str, Any]:
+def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dict[str, Any]:
     """The item of a 422 that the contract gives for an error (docs/contract/create-message.md, section 6)."""
+    permitted = ", ".join(map(repr, ctx.get("enum_values", ())))
+    limit = ctx.get("limit_value")
     message, error_type = {
         "missing": ("field required", "value_error.missing"),
         "null": ("none is not an allowed value", "type_error.none.not_allowed"),
         "str": ("str type expected", "type_error.str"),
         "list": ("value is not a valid list", "type_error.list"),
         "dict": ("value is not a valid dict", "type_error.dict"),
-        "role": ("value is not a valid enumeration member; permitted: 'user'", "type_error.enum"),
+        "enum": (f"value is not a valid enumeration member; permitted: {permitted}", "type_error.enum"),
         "short": ("ensure this value has at least 1 characters", "value_error.any_str.min_length"),
-        "long": (
-            f"ensure this value has at most {ctx.get('limit_value')} characters",
-            "value_error.any_str.max_length",
-        ),
-        "files": ("ensure this value has at most 10 items", "value_error.list.max_items"),
+        "long": (f"ensure this value has at most {limit} characters", "value_error.any_str.max_length"),
+        "few": (f"ensure this value has at least {limit} items", "value_error.list.min_items"),
+        "many": (f"ensure this value has at most {limit} items", "value_error.list.max_items"),
         "pairs": ("ensure this value has at most 16 items", "value_error.dict.max_items"),
+        "integer": ("value is not a valid integer", "type_error.integer"),
+        "least": (f"ensure this value is greater than or equal to {limit}", "value_error.number.not_ge"),
+        "most": (f"ensure this value is less than or equal to {limit}", "value_error.number.not_le"),
+        "message": ("no such message in this thread", "value_error.cursor"),
+        "thread": ("no such thread", "value_error.cursor"),
+        "file": ("no such file in this message", "value_error.cursor"),
         "nul": ("null characters are not allowed", "value_error.str.null_character"),
         "surrogate": ("surrogate characters are not allowed", "value_error.str.surrogate"),
         "extra": ("extra fields not permitted", "value_error.extra"),
     }[code]
-    return {"loc": ["body", *loc], "msg": message, "type": error_type, **({"ctx": ctx} if ctx else {})}
+    return {"loc": [root, *loc], "msg": message, "type": error_type, **({"ctx": ctx} if ctx else {})}
 
 
 def free_port() -> int:

@@ -107,7 +107,7 @@ EXTRA_KEYS: list[tuple[str, Any]] = [
 
 REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     *[
-        ("role", value, [detail_of("role", "role", enum_values=["user"])])
+        ("role", value, [detail_of("enum", "role", enum_values=["user"])])
         for value in ["assistant", "User", " user", "user ", "", "us\0er", "\ud800", *NOT_TEXT]
     ],
     ("role", None, [detail_of("null", "role")]),
@@ -122,8 +122,8 @@ REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("content", "\udfff", [detail_of("surrogate", "content")]),
     ("content", "a\ude00\ud83d", [detail_of("surrogate", "content")]),
     *[("file_ids", value, [detail_of("list", "file_ids")]) for value in ["", "a", 0, 1, True, False, {}, {"0": "a"}]],
-    ("file_ids", ["f"] * 11, [detail_of("files", "file_ids", limit_value=10)]),
-    ("file_ids", [None] * 11, [detail_of("files", "file_ids", limit_value=10)]),
+    ("file_ids", ["f"] * 11, [detail_of("many", "file_ids", limit_value=10)]),
+    ("file_ids", [None] * 11, [detail_of("many", "file_ids", limit_value=10)]),
     (
         "file_ids",
         ["a", None, 1, "\0", "\udc00", [], {}, True],

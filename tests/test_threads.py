@@ -7,8 +7,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from messages_app.models import Thread
+from messages_app.models import Message, Thread
 from tests.conftest import Api, detail_of
+
+GOOD = {"role": "user", "content": "hello"}
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
@@ -51,11 +53,108 @@ def test_thread_keeps_its_metadata_and_is_read_back(api: Api) -> None:
             [detail_of("str", "metadata", "a"), detail_of("extra", "a"), detail_of("extra", "b")],
         ),
         ({"metadata": {str(i): "" for i in range(17)}}, [detail_of("pairs", "metadata", limit_value=16)]),
+        *[({"messages": value}, [detail_of("list", "messages")]) for value in ("", 5, True, {}, GOOD)],
+        ({"messages": [None] * 101}, [detail_of("many", "messages", limit_value=100)]),
+        (
+            {
+                "b": 1,
+                "metadata": {"k": 5},
+                "messages": [
+                    GOOD,
+                    None,
+                    [],
+                    {},
+                    {**GOOD, "role": "assistant", "x": 1},
+                    {**GOOD, "content": [], "file_ids": ["f"] * 11, "metadata": {"k": None}},
+                    GOOD,
+                    "text",
+                ],
+                "a": 1,
+            },
+            [
+                detail_of("null", "messages", 1),
+                detail_of("dict", "messages", 2),
+                detail_of("missing", "messages", 3, "role"),
+                detail_of("missing", "messages", 3, "content"),
+                detail_of("enum", "messages", 4, "role", enum_values=["user"]),
+                detail_of("extra", "messages", 4, "x"),
+                detail_of("str", "messages", 5, "content"),
+                detail_of("many", "messages", 5, "file_ids", limit_value=10),
+                detail_of("null", "messages", 5, "metadata", "k"),
+                detail_of("dict", "messages", 7),
+                detail_of("str", "metadata", "k"),
+                detail_of("extra", "a"),
+                detail_of("extra", "b"),
+            ],
+        ),
     ],
 )
-def test_bad_thread_is_refused_with_every_error(api: Api, body: Any, detail: list[dict[str, Any]]) -> None:
+def test_bad_thread_is_refused_with_every_error_and_nothing_is_stored(
+    api: Api, body: Any, detail: list[dict[str, Any]]
+) -> None:
+    before = Thread.objects.count(), Message.objects.count()
     answer = api.post("/threads", body)
     assert (answer.status, answer.body) == (422, {"detail": detail})
+    assert (Thread.objects.count(), Message.objects.count()) == before
+
+
+def test_thread_is_made_with_messages_in_their_order(api: Api) -> None:
+    sent = [{**GOOD, "content": f"number {i}", "file_ids": ["f"], "metadata": {"i": str(i)}} for i in range(100)]
+    made = api.post("/threads", {"messages": sent, "metadata": {"k": "v"}})
+    assert (made.status, set(made.body)) == (200, {"_id", "id", "object", "created_at", "metadata"})
+    messages = api.get(f"/threads/{made.body['id']}/messages?order=asc&limit=100").body["data"]
+    assert [
+        {
+            "role": message["role"],
+            "content": message["content"][0]["text"]["value"],
+            "file_ids": message["file_ids"],
+            "metadata": message["metadata"],
+        }
+        for message in messages
+    ] == sent
+    later = api.post(f"/threads/{made.body['id']}/messages", GOOD).body["id"]
+    assert api.get(f"/threads/{made.body['id']}/messages").body["first_id"] == later
+    assert len({message["id"] for message in messages} | {later}) == 101
+
+
+def test_thread_is_made_with_messages_of_the_v2_shape(api: Api) -> None:
+    beta = {"HTTP_OPENAI_BETA": "assistants=v2"}
+    part = {"type": "image_url", "image_url": {"url": "https://x.example"}}
+    sent = {"role": "assistant", "content": [part], "attachments": [{"file_id": "f"}], "run_id": "r"}
+    made = api.post("/threads", {"messages": [sent, GOOD], "tool_resources": {}}, **beta)
+    assert (made.status, made.body["tool_resources"]) == (200, None)
+    page = api.get(f"/threads/{made.body['id']}/messages?run_id=r", **beta).body
+    (message,) = page["data"]
+    assert (message["content"], message["attachments"]) == ([part], [{"file_id": "f", "tools": []}])
+    too_many = {**GOOD, "attachments": [{"file_id": "f"}], "file_ids": [str(i) for i in range(10)]}
+    answer = api.post("/threads", {"messages": [sent, too_many]}, **beta)
+    assert answer.body["detail"] == [detail_of("many", "messages", 1, "attachments", limit_value=10)]
+    assert answer.body["error"]["param"] == "messages.1.attachments"
+
+
+@pytest.mark.parametrize("body", [{"messages": None}, {"messages": []}, {"messages": None, "metadata": None}])
+def test_thread_without_messages_is_empty(api: Api, body: Any) -> None:
+    made = api.post("/threads", body)
+    assert made.status == 200
+    assert api.get(f"/threads/{made.body['id']}/messages").body["data"] == []
+
+
+def test_thread_with_messages_takes_as_many_queries_as_with_one(api: Api) -> None:
+    def queries(number: int) -> list[str]:
+        with CaptureQueriesContext(connection) as making:
+            assert api.post("/threads", {"messages": [GOOD] * number, "metadata": {"k": "v"}}).status == 200
+        return [query["sql"].split()[0] for query in making]
+
+    assert queries(1) == queries(70) == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
+
+
+def test_body_of_sixteen_megabytes_is_judged(api: Api) -> None:
+    content = "\\ud83d\\ude00" * 32768
+    message = b'{"role":"user","content":"' + content.encode() + b'"}'
+    body = b'{"messages":[' + b",".join([message] * 40) + b"]}"
+    assert 15 * 2**20 < len(body) < 16 * 2**20
+    assert api.post("/threads", body).status == 200
+    assert api.post("/threads", body + b" " * 2**20).status == 413
 
 
 def test_thread_with_another_media_type_is_refused(api: Api) -> None:

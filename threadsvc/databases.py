@@ -48,14 +48,14 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
             raise ImproperlyConfigured(f"{name}: an in-memory database is lost with its process; name a file")
         if "\0" in entry["NAME"]:
             raise ImproperlyConfigured(f"{name}: no file can have that name")
-        options = entry.get("OPTIONS", {})
-        if not options.keys() <= {"timeout"} or not 0 <= _number(options.get("timeout", 0)) <= MAX_BUSY_SECONDS:
+        options = {name: _number(value) for name, value in entry.get("OPTIONS", {}).items()}
+        if not options.keys() <= {"timeout"} or not 0 <= options.get("timeout", 0) <= MAX_BUSY_SECONDS:
             raise ImproperlyConfigured(
                 f"{name}: the one option of sqlite:/// is ?timeout=SECONDS, from 0 to {MAX_BUSY_SECONDS}"
             )
         entry["NAME"] = os.path.realpath(entry["NAME"])  # one file, one name
         entry["ENGINE"] = "threadsvc.sqlite"
-        entry["OPTIONS"] = {**SQLITE_OPTIONS, **entry.get("OPTIONS", {})}
+        entry["OPTIONS"] = {**SQLITE_OPTIONS, **options}
     return entry
 
 

@@ -15,7 +15,7 @@ from threadsvc.renderers import JSONRenderer
 def wants_v2(meta: Mapping[str, Any]) -> bool:
     """Whether one entry of `OpenAI-Beta` is `assistants=v2`."""
     entries: str = meta.get("HTTP_OPENAI_BETA", "")
-    return any(entry.strip().lower() == "assistants=v2" for entry in entries.split(","))
+    return any(entry.strip(" \t").lower() == "assistants=v2" for entry in entries.split(","))
 
 
 class ShapeMiddleware:

@@ -1,0 +1,360 @@
+"""Deleting threads and messages: out of sight at once, then removed; and what a crash or a race leaves behind."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.db.models import Model
+from django.db.models.signals import pre_save
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from messages_app.models import REMOVED_AT_ONCE, Message, Thread, ThreadPair
+from messages_app.purging import purge
+from tests.conftest import Answer, Api, Served, detail_of, manage
+
+GOOD = {"role": "user", "content": "hello", "file_ids": ["f"], "metadata": {"k": "v"}}
+JSON = {"Content_Type": "application/json"}
+
+
+def filled(api: Api, messages: int = 3) -> tuple[str, list[str]]:
+    """A thread with messages, oldest first."""
+    thread: str = api.post("/threads", {"messages": [GOOD] * messages, "metadata": {"mark": "x"}}).body["id"]
+    ids = Message.objects.filter(thread_id=thread).order_by("position").values_list("id", flat=True)
+    return thread, list(ids)
+
+
+def thread_missing(thread: str) -> tuple[int, dict[str, Any]]:
+    return 404, {"detail": f"Thread with ID '{thread}' not found"}
+
+
+def told(answer: Answer) -> tuple[int, Any]:
+    return answer.status, answer.body
+
+
+@pytest.mark.parametrize("meta", [{}, {"HTTP_OPENAI_BETA": "assistants=v1"}])
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_deleted_thread_is_gone_from_everywhere(api: Api, prefix: str, meta: dict[str, str]) -> None:
+    thread, (message, *_) = filled(api)
+    path = f"{prefix}/threads/{thread}"
+    answer = api.delete(path, **meta)
+    assert told(answer) == (200, {"id": thread, "object": "thread.deleted", "deleted": True})
+    for missing in (
+        api.get(path),
+        api.post(path, {}),
+        api.post(path, {"metadata": {"a": "b"}}),
+        api.delete(path),
+        api.get(f"{path}/messages"),
+        api.post(f"{path}/messages", GOOD),
+        api.get(f"{path}/messages/{message}"),
+        api.post(f"{path}/messages/{message}", {"metadata": {"a": "b"}}),
+        api.delete(f"{path}/messages/{message}"),
+        api.get(f"{path}/messages/{message}/files"),
+        api.get(f"{path}/messages/{message}/files/f"),
+    ):
+        assert told(missing) == thread_missing(thread)
+    assert thread not in {shown["id"] for shown in api.get("/threads?limit=100").body["data"]}
+    assert thread not in {shown["id"] for shown in api.get("/threads?limit=100&metadata[mark]=x").body["data"]}
+    refused = api.get(f"/threads?after={thread}")
+    assert told(refused) == (422, {"detail": [detail_of("thread", "after", root="query")]})
+
+
+def test_thread_is_out_of_sight_by_one_write_before_anything_is_removed(api: Api) -> None:
+    thread, ids = filled(api)
+    with CaptureQueriesContext(connection) as queries:
+        Thread.objects.of_tenant("default").mark_deleted(thread)
+    assert [query["sql"].split()[0] for query in queries] == ["BEGIN", "UPDATE", "COMMIT"]
+    assert told(api.get(f"/threads/{thread}/messages/{ids[0]}")) == thread_missing(thread)
+    assert Message.objects.filter(thread_id=thread).count() == 3
+    assert Thread.objects.get(id=thread).metadata == {}
+    purge()
+    for model in (Thread.objects.filter(id=thread), Message.objects.filter(thread_id=thread)):
+        assert not model.exists()
+    assert not ThreadPair.objects.filter(thread_id=thread).exists()
+
+
+def test_deleted_message_is_gone_and_keeps_its_ids_and_its_place_and_nothing_else(api: Api) -> None:
+    thread, ids = filled(api)
+    path = f"/threads/{thread}/messages"
+    made = api.post(
+        path, {**GOOD, "role": "assistant", "run_id": "r", "assistant_id": "a"}, HTTP_OPENAI_BETA="assistants=v2"
+    )
+    message = made.body["id"]
+    before = Message.objects.get(id=message)
+    with CaptureQueriesContext(connection) as queries:
+        answer = api.delete(f"{path}/{message}")
+    assert told(answer) == (200, {"id": message, "object": "thread.message.deleted", "deleted": True})
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "BEGIN", "UPDATE", "COMMIT"]
+    missing = 404, {"detail": f"Message with ID '{message}' in thread '{thread}' not found"}
+    for again in (
+        api.get(f"{path}/{message}"),
+        api.post(f"{path}/{message}", {}),
+        api.post(f"{path}/{message}", {"metadata": {"a": "b"}}),
+        api.delete(f"{path}/{message}"),
+        api.get(f"{path}/{message}/files"),
+        api.get(f"{path}/{message}/files/f"),
+    ):
+        assert told(again) == missing
+    assert [shown["id"] for shown in api.get(path).body["data"]] == ids[::-1]
+    assert api.get(f"{path}?run_id=r").body["data"] == []
+    left = Message.objects.values().get(id=message)
+    assert left["deleted_at"]
+    assert left == {
+        "deleted_at": left["deleted_at"],
+        "id": message,
+        "object_id": before.object_id,
+        "thread_id": thread,
+        "position": 4,
+        "created_at": before.created_at,  # the ids have it too
+        "role": "",
+        "content": [],
+        "attachments": [],
+        "assistant_id": "",
+        "run_id": None,
+        "metadata": {},
+    }
+
+
+def test_deleted_message_serves_as_a_cursor_for_a_day_and_its_position_is_not_given_again(api: Api) -> None:
+    thread, ids = filled(api, messages=5)
+    path = f"/threads/{thread}/messages"
+    for message in (ids[1], ids[4]):
+        api.delete(f"{path}/{message}")
+
+    def after(cursor: str) -> list[int]:
+        page = api.get(f"{path}?order=asc&after={cursor}")
+        return [ids.index(message["id"]) for message in page.body["data"]]
+
+    def age(hours: float) -> None:
+        Message.objects.filter(id__in=ids, deleted_at__isnull=False).update(
+            deleted_at=timezone.now() - timedelta(hours=hours)
+        )
+
+    age(hours=23.9)
+    purge()
+    assert after(ids[1]) == [2, 3]
+    assert after(ids[4]) == []
+    age(hours=24.1)
+    purge()
+    unknown = 422, {"detail": [detail_of("message", "after", root="query")]}
+    assert told(api.get(f"{path}?after={ids[1]}")) == unknown
+    # The last one's row stays: from it the next position is counted.
+    ids.append(api.post(path, GOOD).body["id"])
+    assert Message.objects.get(id=ids[5]).position == 6
+    assert after(ids[4]) == [5]
+    purge()
+    assert told(api.get(f"{path}?after={ids[4]}")) == unknown
+    assert after(ids[0]) == [2, 3, 5]
+
+
+def test_places_of_many_deleted_messages_are_removed(api: Api) -> None:
+    threads = [filled(api, messages=90)[0] for _ in range(3)]
+    old = timezone.now() - timedelta(days=2)
+    Message.objects.filter(thread_id__in=threads).update(deleted_at=old)
+    assert purge().places >= 3 * 89
+    assert sorted(Message.objects.filter(thread_id__in=threads).values_list("position", flat=True)) == [90] * 3
+
+
+def test_removal_takes_short_transactions_of_a_hundred_messages(api: Api) -> None:
+    thread = Thread.new()
+    messages = [Message.new(thread=thread, position=i, role="user", content=[]) for i in range(1, 251)]
+    Thread.objects.store([thread], messages)
+    Thread.objects.of_tenant("default").mark_deleted(thread.id)
+    with CaptureQueriesContext(connection) as queries:
+        purged = purge()
+    assert purged.messages >= 250
+    at_once = [query["sql"].count("'msg_") for query in queries if query["sql"].startswith("DELETE")]
+    assert max(at_once) == REMOVED_AT_ONCE
+    assert [query["sql"] for query in queries].count("COMMIT") >= 3 + 1
+
+
+def test_others_write_while_a_large_thread_is_removed(served: Served) -> None:
+    sent = {"messages": [{"role": "user", "content": "x" * 20_000}] * 100}
+    large = served.call("POST", "/threads", sent, **JSON).body["id"]
+    for _ in range(30):
+        assert served.call("POST", f"/threads/{large}/messages", GOOD, **JSON).status == 200
+    other = served.new_thread()
+    assert served.call("DELETE", f"/threads/{large}").status == 200
+    waits = []
+    for _ in range(40):
+        start = time.monotonic()
+        assert served.call("POST", f"/threads/{other}/messages", GOOD, **JSON).status == 200
+        waits.append(time.monotonic() - start)
+    assert max(waits) < 5
+    served.wait_until(
+        lambda: served.rows("SELECT count(*) FROM messages_app_message WHERE thread_id = ?", large) == [(0,)]
+    )
+    served.wait_until(lambda: served.rows("SELECT count(*) FROM messages_app_thread WHERE id = ?", large) == [(0,)])
+
+
+def rows_of(service: Served, thread: str) -> tuple[int, int]:
+    ((threads,),) = service.rows("SELECT count(*) FROM messages_app_thread WHERE id = ?", thread)
+    ((messages,),) = service.rows("SELECT count(*) FROM messages_app_message WHERE thread_id = ?", thread)
+    return threads, messages
+
+
+@pytest.mark.parametrize("finish", ["purge", "start"])
+def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start(
+    serve: Callable[..., Served], tmp_path: Path, finish: str
+) -> None:
+    service = serve()
+    made = [service.call("POST", "/threads", {"messages": [GOOD] * 3}, **JSON).body["id"] for _ in range(2)]
+    service.process.kill()
+    service.process.wait()
+    # As if the service had been killed after it marked one as deleted, and amid the removal of the other.
+    program = (
+        "from messages_app.models import Message, Thread\n"
+        f"for thread in {made!r}: Thread.objects.of_tenant('default').mark_deleted(thread)\n"
+        f"Message.objects.filter(thread_id={made[1]!r}, position__lt=3).delete()"
+    )
+    directory = tmp_path / "data"
+    assert manage(directory, "shell", "-v0", "-c", program).returncode == 0
+    assert [rows_of(service, thread) for thread in made] == [(1, 3), (1, 1)]
+    if finish == "purge":
+        purged = manage(directory, "purge")
+        assert (purged.returncode, purged.stderr) == (0, "")
+        assert purged.stdout == (
+            "Removed 2 deleted threads with 4 messages, and the places of 0 messages deleted before.\n"
+        )
+        assert manage(directory, "purge").stdout.startswith("Removed 0 deleted threads with 0 messages")
+    else:
+        service = serve()
+        service.wait_until(lambda: [rows_of(service, thread) for thread in made] == [(0, 0), (0, 0)])
+    assert [rows_of(service, thread) for thread in made] == [(0, 0), (0, 0)]
+
+
+def test_purge_that_cannot_reach_its_database_says_so(tmp_path: Path) -> None:
+    failed = manage(tmp_path / "data", "purge")  # no table is there
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("CommandError: cannot purge: no such table")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_path: Path) -> None:
+    service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=0.2", WEB_CONCURRENCY="1")
+    sent = {"messages": [GOOD] * 100}
+    large = [service.call("POST", "/threads", sent, **JSON).body["id"] for _ in range(10)]
+    with closing(sqlite3.connect(tmp_path / "data/threadsvc.db", isolation_level=None)) as other:
+        for thread in large:
+            assert service.call("DELETE", f"/threads/{thread}").status == 200
+        other.execute("BEGIN EXCLUSIVE")
+        # Twice: the first failure may be followed by a wake that was still due.
+        service.wait_until(lambda: service.log.read_text().count("purge failed") >= 2)
+        other.execute("ROLLBACK")
+    service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
+
+
+# Races. The hook stands between a create's look at its thread and its insert.
+
+
+@contextmanager
+def before_insert(thread_id: str, hook: Callable[[], None]) -> Iterator[None]:
+    def call(sender: type[Model], instance: Message, **kwargs: object) -> None:
+        if instance.thread_id == thread_id:
+            hook()
+
+    pre_save.connect(call, sender=Message, weak=False)
+    try:
+        yield
+    finally:
+        pre_save.disconnect(call, sender=Message)
+
+
+def in_a_thread(pool: ThreadPoolExecutor, work: Callable[[], Any]) -> "Future[Any]":
+    def done() -> Any:
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    return pool.submit(done)
+
+
+def test_delete_that_comes_amid_a_create_waits_for_it_and_takes_its_message_along(api: Api, thread_id: str) -> None:
+    deletes: list[Future[Any]] = []
+    with ThreadPoolExecutor() as pool:
+
+        def delete() -> None:
+            deletes.append(in_a_thread(pool, lambda: api.delete(f"/threads/{thread_id}")))
+            with pytest.raises(TimeoutError):
+                deletes[0].result(timeout=0.5)  # it waits for the create
+
+        with before_insert(thread_id, delete):
+            created = api.post(f"/threads/{thread_id}/messages", GOOD)
+        assert deletes[0].result(timeout=10).status == 200
+    assert created.status == 200
+    assert told(api.get(f"/threads/{thread_id}/messages")) == thread_missing(thread_id)
+    purge()
+    assert not Message.objects.filter(thread_id=thread_id).exists()
+    assert not Thread.objects.filter(id=thread_id).exists()
+
+
+def test_create_that_comes_amid_a_delete_is_refused(api: Api, thread_id: str) -> None:
+    creates: list[Future[Any]] = []
+    with ThreadPoolExecutor() as pool:
+        with transaction.atomic():
+            Thread.objects.of_tenant("default").mark_deleted(thread_id)
+            creates.append(in_a_thread(pool, lambda: api.post(f"/threads/{thread_id}/messages", GOOD)))
+            with pytest.raises(TimeoutError):
+                creates[0].result(timeout=0.5)
+        assert told(creates[0].result(timeout=10)) == thread_missing(thread_id)
+    purge()
+    assert not Message.objects.filter(thread_id=thread_id).exists()
+
+
+def test_creates_that_race_a_delete_leave_nothing_behind(served: Served) -> None:
+    clients = 6
+    for _ in range(5):
+        thread = served.new_thread()
+        path = f"/threads/{thread}"
+
+        def create(number: int, path: str = path) -> set[int]:
+            statuses = set()
+            for _ in range(200):
+                statuses.add(served.call("POST", f"{path}/messages", GOOD, **JSON).status)
+                if 404 in statuses:
+                    break
+            return statuses
+
+        def delete(path: str = path) -> int:
+            time.sleep(0.05)
+            return served.call("DELETE", path).status
+
+        with ThreadPoolExecutor(clients + 1) as pool:
+            deleted = pool.submit(delete)
+            statuses = list(pool.map(create, range(clients)))
+        assert deleted.result() == 200
+        assert all(404 in seen and seen <= {200, 404} for seen in statuses)
+        served.wait_until(lambda: rows_of(served, thread) == (0, 0))  # noqa: B023  # called at once
+
+
+def test_page_of_a_thread_that_is_deleted_while_it_is_read_is_404_not_half_a_page(api: Api) -> None:
+    thread, ids = filled(api)
+
+    def delete_before(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        """The thread goes, and a part of its messages, just before the page is read."""
+        if "ORDER BY" in sql and Thread.objects.of_tenant("default").filter(id=thread).exists():
+            Thread.objects.of_tenant("default").mark_deleted(thread)
+            Message.objects.filter(id=ids[0]).delete()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(delete_before):
+        assert told(api.get(f"/threads/{thread}/messages")) == thread_missing(thread)
+    assert Message.objects.filter(thread_id=thread).count() == 2
+
+
+def test_message_and_thread_that_two_delete_at_once_are_deleted_by_one(served: Served) -> None:
+    for _ in range(5):
+        thread = served.new_thread()
+        message = served.call("POST", f"/threads/{thread}/messages", GOOD, **JSON).body["id"]
+        for path in (f"/threads/{thread}/messages/{message}", f"/threads/{thread}"):
+            with ThreadPoolExecutor(4) as pool:
+                statuses = list(pool.map(lambda _, path=path: served.call("DELETE", path).status, range(4)))
+            assert sorted(statuses) == [200, 404, 404, 404]

@@ -1,0 +1,294 @@
+"""GET of threads, messages and files of a message: what may be asked for and what is refused. Order and windows are in
+test_paging.py."""
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from messages_app.models import Message, Thread, text_part
+from tests.conftest import Api, detail_of
+
+GOOD = {"role": "user", "content": "hello"}
+
+
+@pytest.fixture(scope="module")
+def full(api: Api) -> tuple[str, list[str]]:
+    """A thread with 25 messages, oldest first; the last of them has three files."""
+    thread: str = api.post("/threads", {"messages": [GOOD] * 24}).body["id"]
+    api.post(f"/threads/{thread}/messages", {**GOOD, "file_ids": ["f1", "f2", "f1", "f3"]})
+    ids = Message.objects.filter(thread_id=thread).order_by("position").values_list("id", flat=True)
+    return thread, list(ids)
+
+
+def in_query(code: str, key: str, **ctx: Any) -> dict[str, Any]:
+    return detail_of(code, key, root="query", **ctx)
+
+
+def test_newest_twenty_come_first_when_nothing_is_asked_for(api: Api, full: tuple[str, list[str]]) -> None:
+    thread, ids = full
+    for path in (f"/threads/{thread}/messages", f"/v1/threads/{thread}/messages"):
+        page = api.get(path)
+        newest = ids[::-1][:20]
+        assert page.status == 200
+        assert [message["id"] for message in page.body.pop("data")] == newest
+        assert page.body == {"object": "list", "first_id": newest[0], "last_id": newest[-1], "has_more": True}
+
+
+def test_keys_of_a_page_are_in_order_and_its_rows_are_what_a_look_up_gives(
+    api: Api, full: tuple[str, list[str]]
+) -> None:
+    thread, ids = full
+    page = api.get(f"/threads/{thread}/messages?limit=1").body
+    assert list(page) == ["object", "data", "first_id", "last_id", "has_more"]
+    assert page["data"] == [api.get(f"/threads/{thread}/messages/{ids[-1]}").body]
+    made = api.post("/threads", {"metadata": {"only": thread}}).body
+    assert api.get(f"/threads?metadata[only]={thread}").body["data"] == [made]
+
+
+def test_empty_list_has_no_ids_and_no_more(api: Api, thread_id: str) -> None:
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    message = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
+    for path in (
+        f"/threads/{api.post('/threads').body['id']}/messages",
+        f"/threads/{thread_id}/messages/{message}/files",
+        f"/threads/{thread_id}/messages?run_id=run_none",
+        f"/threads/{thread_id}/messages?run_id=%00",
+        "/threads?metadata[no]=such",
+        "/threads?metadata[%00]=%00",
+        "/threads?" + "&".join(f"metadata[{i}]=v" for i in range(400)),
+        f"/threads/{thread_id}/messages?after={message}&before={message}",
+    ):
+        assert (api.get(path).status, api.get(path).body) == (200, empty)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "has_more"),
+    [
+        ("limit=1", 1, True),
+        ("limit=24", 24, True),
+        ("limit=25", 25, False),
+        ("limit=100", 25, False),
+        ("limit=007", 7, True),
+        ("limit=%2B3", 3, True),
+        ("limit=3&limit=4", 4, True),  # the last counts
+        ("limit=x&limit=4", 4, True),
+        ("after=&before=&run_id=", 20, True),  # an empty one is absent
+        ("after=nonsense&after=", 20, True),
+        ("nonsense=1&Limit=1&limit%00=2&=", 20, True),
+        ("%ff=%ff&;&&=&", 20, True),
+    ],
+)
+def test_limit_and_odd_queries(api: Api, full: tuple[str, list[str]], query: str, shown: int, has_more: bool) -> None:
+    page = api.get(f"/threads/{full[0]}/messages?{query}")
+    assert (page.status, len(page.body["data"]), page.body["has_more"]) == (200, shown, has_more)
+
+
+INTEGER = in_query("integer", "limit")
+LEAST, MOST = in_query("least", "limit", limit_value=1), in_query("most", "limit", limit_value=100)
+ORDER = in_query("enum", "order", enum_values=["asc", "desc"])
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        *[
+            (f"limit={text}", [INTEGER])
+            for text in [
+                "",
+                "x",
+                "1.0",
+                "1e1",
+                "+3",
+                " 3",
+                "3 ",
+                "0x1",
+                "1_0",
+                "--1",
+                "%2B",
+                "-",
+                "%D9%A3",
+                "null",
+                "%00",
+                "%0A1",
+            ]
+        ],
+        *[(f"limit={text}", [LEAST]) for text in ["0", "-1", "-0", "%2B0", "000", "-" + "9" * 5000]],
+        *[(f"limit={text}", [MOST]) for text in ["101", "%2B101", "9" * 5000, "0101"]],
+        *[(f"order={text}", [ORDER]) for text in ["", "ASC", "up", "asc ", "asc,desc", "%00"]],
+        ("order=asc&order=up&limit=5&limit=x", [INTEGER, ORDER]),
+        ("limit=0&order=up&after=nonsense&before=nonsense", [LEAST, ORDER]),
+    ],
+)
+def test_bad_limit_and_order_are_told_together_before_anything_is_looked_up(
+    api: Api, query: str, detail: list[dict[str, Any]]
+) -> None:
+    for path in ("/threads", "/threads/none/messages", "/threads/none/messages/none/files"):
+        with CaptureQueriesContext(connection) as queries:
+            answer = api.get(f"{path}?{query}")
+        assert (answer.status, answer.body, len(queries)) == (422, {"detail": detail}, 0)
+
+
+UNKNOWN = ["nonsense", "%00", "%F0%9F%98%80", "x" * 5000, "{thread}", "{elsewhere}"]
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+def test_unknown_and_foreign_cursors_are_refused(api: Api, full: tuple[str, list[str]], unknown: str) -> None:
+    thread, ids = full
+    other = api.post("/threads", {"messages": [GOOD]}).body["id"]
+    elsewhere = api.get(f"/threads/{other}/messages").body["first_id"]
+    unknown = unknown.format(thread=thread, elsewhere=elsewhere)
+    messages = f"/threads/{thread}/messages"
+    for code, path, known in (
+        ("message", messages, ids[3]),
+        ("file", f"{messages}/{ids[-1]}/files", "f1"),
+        *([("thread", "/threads", other)] if unknown != thread else []),
+    ):
+        after, before = in_query(code, "after"), in_query(code, "before")
+        for query, detail in (
+            (f"after={unknown}", [after]),
+            (f"before={unknown}", [before]),
+            (f"before={unknown}&after={unknown}", [after, before]),
+            (f"after={known}&before={unknown}", [before]),
+            (f"before={known}&after={unknown}", [after]),
+        ):
+            answer = api.get(f"{path}?{query}")
+            assert (answer.status, answer.body) == (422, {"detail": detail})
+
+
+def test_missing_thread_and_message_go_before_bad_cursors(api: Api, thread_id: str) -> None:
+    missing = {"detail": "Thread with ID 'none' not found"}
+    for path in ("messages", "messages/none/files", "messages/none", "messages/none/files/f"):
+        answer = api.get(f"/threads/none/{path}?after=nonsense")
+        assert (answer.status, answer.body) == (404, missing)
+    answer = api.get(f"/threads/{thread_id}/messages/none/files?after=nonsense")
+    assert (answer.status, answer.body) == (
+        404,
+        {"detail": f"Message with ID 'none' in thread '{thread_id}' not found"},
+    )
+
+
+def test_threads_of_other_tenants_are_neither_listed_nor_cursors(api: Api) -> None:
+    other = Thread.new(tenant="another", metadata={"whose": "another's"})
+    Thread.objects.store([other])
+    assert other.id not in {thread["id"] for thread in api.get("/threads?limit=100").body["data"]}
+    assert api.get("/threads?metadata[whose]=another's").body["data"] == []
+    for key in ("after", "before"):
+        assert api.get(f"/threads?{key}={other.id}").body == {"detail": [in_query("thread", key)]}
+
+
+METADATA: list[dict[str, str]] = [
+    {"user": "zoë", "n": "1"},
+    {"user": "zoë", "n": "2"},
+    {"user": "Zoë"},
+    {"a.b": "$x", "$where": "1", "": "", "0": "zero", 'q"u\\o': "😀 &=%", "a]b[": "[]"},
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("metadata[user]=zo%C3%AB", [1, 0]),
+        ("metadata[user]=zoë&order=asc", [0, 1]),
+        ("metadata[user]=zo%C3%AB&metadata[n]=2", [1]),
+        ("metadata%5Buser%5D=zo%C3%AB&metadata[n]=3", []),
+        ("metadata[user]=x&metadata[user]=Zo%C3%AB", [2]),  # of a repeated key the last counts
+        ("metadata[user]=zo", []),
+        ("metadata[USER]=zo%C3%AB", []),
+        ("metadata[a.b]=$x", [3]),
+        ("metadata[a][b]=$x", []),
+        ("metadata[$where]=1", [3]),
+        ("metadata[]=", [3]),
+        ("metadata[0]=zero", [3]),
+        ("metadata[q%22u\\o]=%F0%9F%98%80+%26%3D%25", [3]),
+        ("metadata[a]b[]=[]", [3]),
+        ("metadata[a.b]=%25", []),
+        ("metadata[a.b]=$x&metadata[]=&metadata[0]=zero&metadata[n]=1", []),
+    ],
+)
+def test_threads_are_found_by_pairs_of_their_metadata(api: Api, query: str, found: list[int]) -> None:
+    mark = f"found by {query}"
+    made = [api.post("/threads", {"metadata": {**pairs, "mark": mark}}).body["id"] for pairs in METADATA]
+    # What is changed and what is deleted is found as it is now.
+    changed = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
+    api.post(f"/threads/{changed}", {"metadata": {**dict.fromkeys(METADATA[3]), "user": "nobody", "n": "4"}})
+    gone = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
+    api.delete(f"/threads/{gone}")
+    page = api.get(f"/threads?{query}").body
+    assert [made.index(thread["id"]) for thread in page["data"] if thread["metadata"]["mark"] == mark] == found
+    assert api.get("/threads?metadata[user]=nobody&metadata[n]=4").body["first_id"] == changed
+
+
+def test_cursor_need_not_pass_the_filter(api: Api) -> None:
+    first, second, third = (
+        api.post("/threads", {"metadata": {"cursor": cursor}}).body["id"] for cursor in ("a", "b", "a")
+    )
+    page = api.get(f"/threads?metadata[cursor]=a&order=asc&after={second}").body
+    assert [thread["id"] for thread in page["data"]] == [third]
+    page = api.get(f"/threads?metadata[cursor]=a&order=desc&after={second}").body
+    assert page["first_id"] == first
+
+
+def test_files_are_listed_once_each_and_read(api: Api, full: tuple[str, list[str]]) -> None:
+    thread, ids = full
+    path = f"/threads/{thread}/messages/{ids[-1]}/files"
+    message = api.get(f"/threads/{thread}/messages/{ids[-1]}").body
+    files = [
+        {
+            "id": file_id,
+            "object": "thread.message.file",
+            "created_at": message["created_at"],
+            "message_id": ids[-1],
+        }
+        for file_id in ("f1", "f2", "f3")
+    ]
+    assert api.get(f"{path}?order=asc").body == {
+        "object": "list",
+        "data": files,
+        "first_id": "f1",
+        "last_id": "f3",
+        "has_more": False,
+    }
+    assert [file["id"] for file in api.get(path).body["data"]] == ["f3", "f2", "f1"]
+    assert api.get(f"{path}/f2", HTTP_OPENAI_BETA="assistants=v2").body == files[1]
+    for unknown in ("f4", "F1", "%00", "f1%20"):
+        meant = unknown.replace("%00", "\0").replace("%20", " ")
+        answer = api.get(f"{path}/{unknown}")
+        assert (answer.status, answer.body) == (
+            404,
+            {"detail": f"File with ID '{meant}' in message '{ids[-1]}' not found"},
+        )
+
+
+def test_page_costs_two_queries_three_with_a_cursor_and_a_thread_page_one_or_two(
+    api: Api, full: tuple[str, list[str]]
+) -> None:
+    def queries(path: str) -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
+            assert api.get(path).status == 200
+        return [query["sql"].split()[0] for query in captured]
+
+    thread, ids = full
+    for limit in (1, 20, 100):
+        assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * 2
+        assert queries(f"/threads/{thread}/messages?limit={limit}&after={ids[9]}&before={ids[2]}") == ["SELECT"] * 3
+        assert queries(f"/threads?limit={limit}") == ["SELECT"]
+        assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d&after={thread}") == ["SELECT"] * 2
+        assert queries(f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1") == ["SELECT"] * 2
+
+
+def test_run_filter_finds_what_was_written_in_a_run(api: Api, thread_id: str) -> None:
+    thread = Thread.objects.get(id=thread_id)
+    runs = ["r1", None, "r2", "r1", "R1", "r1"]
+    messages = [
+        Message.new(thread=thread, position=i, role="assistant", content=[text_part("x")], run_id=run)
+        for i, run in enumerate(runs, start=1)
+    ]
+    Message.objects.bulk_create(messages)
+    page = api.get(f"/threads/{thread_id}/messages?run_id=r1&limit=2").body
+    assert [message["id"] for message in page["data"]] == [messages[5].id, messages[3].id]
+    assert page["has_more"]
+    page = api.get(f"/threads/{thread_id}/messages?run_id=r1&limit=2&after={messages[2].id}").body
+    assert [message["id"] for message in page["data"]] == [messages[0].id]
+    assert not page["has_more"]
