@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,28 @@ def test_first_conversation_of_the_readme_gives_the_answers_it_shows(served: Ser
         answer = json.loads(got)
         if answer.get("object") == "thread":
             threads[json.loads(shown)["id"]] = answer["id"]
+
+
+@pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
+@pytest.mark.parametrize("coming_from", ["OpenAI Assistants", "Rubra"])
+def test_lines_for_those_who_come_from_elsewhere_work(served: Served, coming_from: str) -> None:
+    section = README.partition(f"## Coming from {coming_from}")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    assert len(code.splitlines()) == 3
+    names: dict[str, Any] = {}
+    exec(code.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{served.port}"), names)
+    with names["client"] as client:
+        messages, thread_id = client.beta.threads.messages, names["thread"].id
+        (message,) = messages.list(thread_id)
+        assert message.content[0].text.value.startswith("How")
+        assert (message.status, message.run_id) == ("completed", None)
+        (message,) = messages.list(thread_id, extra_headers={"OpenAI-Beta": "assistants=v1"})
+        assert "attachments" not in message.to_dict()
+        assert message.run_id == ""
+        made = messages.create(thread_id, role="user", content="How?", extra_body={"file_ids": ["f"]})
+        assert made.file_ids == ["f"]
+        listed = client.get("/threads", cast_to=object)
+        assert listed["data"][0]["id"] == thread_id
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

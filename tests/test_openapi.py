@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from django.test import Client
@@ -10,7 +11,7 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Answer, Api
 
 PAGES = ["/docs", "/redoc"]
 
@@ -136,3 +137,65 @@ def test_bundle_of_redoc_asks_nobody_for_a_logo(client: Client) -> None:
     assert len(bundle) > 500_000
     assert "cdn.redoc.ly" not in bundle
     assert "fonts.googleapis.com" not in bundle
+
+
+@pytest.mark.parametrize(("shape", "beta"), [("", "assistants=v1"), ("V2", "assistants=v2")])
+def test_answers_of_both_shapes_are_what_the_schema_says(
+    api: Api, schema: dict[str, Any], shape: str, beta: str
+) -> None:
+    meta = {"HTTP_OPENAI_BETA": beta}
+
+    def assert_described(answer: Answer, component: str) -> None:
+        components = schema["components"]
+        reference = {"$ref": f"#/components/schemas/{component}", "components": components}
+        jsonschema.Draft202012Validator(reference).validate(answer.body)
+        assert set(answer.body) == set(components["schemas"][component]["properties"])
+
+    thread = api.post("/threads", {"metadata": {"k": "v"}}, **meta)
+    assert_described(thread, f"ThreadObject{shape}")
+    path = f"/threads/{thread.body['id']}"
+    message = api.post(f"{path}/messages", {"role": "user", "content": "x", "file_ids": ["f"]}, **meta)
+    assert_described(message, f"MessageObject{shape}")
+    files = f"{path}/messages/{message.body['id']}/files"
+    assert_described(api.get("/threads?limit=1", **meta), f"ThreadList{shape}")
+    assert_described(api.get(f"{path}/messages", **meta), f"MessageList{shape}")
+    assert_described(api.get(f"{path}/messages?run_id=none", **meta), f"MessageList{shape}")
+    assert_described(api.get(files, **meta), "MessageFileList")
+    assert_described(api.get(f"{files}/f", **meta), "MessageFileObject")
+    assert_described(api.post(f"{path}/messages", b"\xff", **meta), f"HTTPError{shape}")
+    assert_described(api.get("/threads?limit=x", **meta), f"HTTPValidationError{shape}")
+    assert_described(api.delete(f"{path}/messages/{message.body['id']}", **meta), "MessageDeleted")
+    assert_described(api.delete(path, **meta), "ThreadDeleted")
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example", "detail": "low"}}
+
+
+@pytest.mark.parametrize(
+    ("component", "beta", "body"),
+    [
+        ("CreateMessageRequest", "assistants=v1", {"role": "user", "content": "x"}),
+        ("CreateMessageRequest", "assistants=v1", {"role": "assistant", "content": "x"}),
+        ("CreateMessageRequest", "assistants=v1", {"role": "user", "content": "x" * 32769}),
+        ("CreateMessageRequest", "assistants=v1", {"role": "user", "content": [PICTURE]}),
+        ("CreateMessageRequest", "assistants=v1", {"role": "user", "content": "x", "attachments": []}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "assistant", "content": "x" * 32769}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": [PICTURE]}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": [{**PICTURE, "text": "x"}]}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": []}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": "x", "attachments": [{"tools": []}]}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": "x", "run_id": "r" * 257}),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "tool_call", "content": "x"}),
+        ("CreateThreadRequest", "assistants=v1", {"messages": [{"role": "user", "content": "x"}]}),
+        ("CreateThreadRequest", "assistants=v1", {"tool_resources": {}}),
+        ("CreateThreadRequestV2", "assistants=v2", {"tool_resources": {}}),
+        ("CreateThreadRequestV2", "assistants=v2", {"messages": [{"role": "user"}]}),
+    ],
+)
+def test_schema_takes_and_refuses_what_the_service_does(
+    api: Api, thread_id: str, schema: dict[str, Any], component: str, beta: str, body: Any
+) -> None:
+    path = f"/threads/{thread_id}/messages" if "Message" in component else "/threads"
+    reference = {"$ref": f"#/components/schemas/{component}", "components": schema["components"]}
+    is_taken = api.post(path, body, HTTP_OPENAI_BETA=beta).status == 200
+    assert jsonschema.Draft202012Validator(reference).is_valid(body) == is_taken
