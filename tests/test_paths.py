@@ -104,8 +104,14 @@ def test_query_string_is_ignored_however_long(api: Api, thread_id: str) -> None:
     assert answer.status == 200
 
 
-def test_bodies_of_reads_are_not_read(api: Api, thread_id: str) -> None:
-    assert api.call("GET", f"/threads/{thread_id}", b"\xff{").status == 200
+def test_bodies_of_reads_and_deletes_are_not_read(api: Api, thread_id: str) -> None:
+    path = f"/threads/{thread_id}"
+    for target in (path, "/threads?limit=1", f"{path}/messages"):
+        assert api.call("GET", target, b"\xff{").status == 200
+        assert api.call("HEAD", target, b"{" * 5 * 2**20, "nonsense").status == 200
+    for body in (b"\xff{", b"{" * 5 * 2**20):
+        thread = api.post("/threads").body["id"]
+        assert api.call("DELETE", f"/threads/{thread}", body, "nonsense").status == 200
 
 
 @pytest.mark.parametrize("good", ["a", "x" * 128, "req_1.2:3/4~!"])

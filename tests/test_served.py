@@ -407,3 +407,26 @@ def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
 def test_environment_of_the_tests_is_not_the_developers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite:////precious.db")
     assert "DATABASE_URL" not in environment(tmp_path)
+
+
+def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    directory = tmp_path / "data"
+    assert manage(directory, "migrate", "-v0").returncode == 0
+    assert manage(directory, "migrate", "-v0", "messages_app", "0001").returncode == 0
+    with closing(sqlite3.connect(directory / "threadsvc.db")) as database, database:
+        database.execute(
+            "INSERT INTO messages_app_thread (id, _id, tenant, metadata, created_at) VALUES"
+            """ ('thread_a', 'a', 'default', '{"user":"zoë"}', '2026-01-01 00:00:00')"""
+        )
+        database.execute(
+            "INSERT INTO messages_app_message (id, _id, thread_id, position, role, content, attachments, assistant_id,"
+            " run_id, metadata, created_at) VALUES"
+            " ('msg_a', 'a', 'thread_a', 1, 'user', '[]', '[]', '', '', '{}', '2026-01-01 00:00:00')"
+        )
+    service = serve()
+    assert service.call("GET", "/threads?metadata[user]=zo%C3%AB").body["last_id"] == "thread_a"
+    (message,) = service.call("GET", "/threads/thread_a/messages").body["data"]
+    assert (message["id"], message["run_id"]) == ("msg_a", "")
+    assert service.rows("SELECT run_id FROM messages_app_message") == [(None,)]
