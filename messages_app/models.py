@@ -46,11 +46,14 @@ class RowQuerySet(models.QuerySet[Row]):
 
     place: ClassVar[tuple[str, ...]]
 
+    def named(self, **texts: str) -> Self:
+        """The rows whose columns are these texts, whatever a client sent for an id."""
+        # Nothing stored has a U+0000, and PostgreSQL refuses a query that has one.
+        return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)
+
     def by_id(self, public_id: str) -> Row:
         """The row of that id. Raises DoesNotExist, for any text."""
-        if "\0" in public_id:  # no id has it, and PostgreSQL refuses a query with it
-            raise self.model.DoesNotExist  # type: ignore[attr-defined]  # django-stubs has it on models, not on a Row
-        return self.get(id=public_id)
+        return self.named(id=public_id).get()
 
     def places(self, public_ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         """The places of those rows that are there. One query."""
@@ -117,7 +120,7 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
         Raises Thread.DoesNotExist.
         """
         with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
-            if not self.filter(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
+            if not self.named(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
                 raise Thread.DoesNotExist
 
 
@@ -211,10 +214,7 @@ class MessageQuerySet(RowQuerySet["Message"]):
 
     def visible_in(self, thread_id: str) -> Self:
         """The messages of a thread that are not deleted; whether the thread is there is for the caller to ask."""
-        return self.filter(thread_id=thread_id, deleted_at=None)
-
-    def of_run(self, run_id: str) -> Self:
-        return self.none() if "\0" in run_id else self.filter(run_id=run_id)
+        return self.named(thread_id=thread_id).filter(deleted_at=None)
 
     def append(self, tenant: str, thread_id: str, **fields: Any) -> "Message":
         """Stores a message at the end of a thread and returns it. Raises Thread.DoesNotExist, also for other tenants.
@@ -259,7 +259,7 @@ class MessageQuerySet(RowQuerySet["Message"]):
                 "run_id": None,
                 "metadata": {},
             }
-            if not self.filter(id=message_id).update(deleted_at=timezone.now(), **left):
+            if not self.named(id=message_id).update(deleted_at=timezone.now(), **left):
                 raise Message.DoesNotExist
 
     def remove_some(self) -> int:

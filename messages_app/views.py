@@ -199,9 +199,9 @@ class MessageViewSet(ContractViewSet):
         query = self.sent(ListMessagesQuerySerializer).validated_data
         rows = Message.objects.visible_in(thread_id)
         if query["run_id"] is not None:
-            rows = rows.of_run(query["run_id"])
+            rows = rows.named(run_id=query["run_id"])
         try:
-            page = page_of(rows, Message.objects.filter(thread_id=thread_id), "no_such_message", query)
+            page = page_of(rows, Message.objects.named(thread_id=thread_id), "no_such_message", query)
         finally:
             # Last: a page of a thread that went in the meantime may lack what was removed already.
             self.threads.require(thread_id)

@@ -223,10 +223,10 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("thread_deleted (deleted_at>?)", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
         ("message_list (thread_id=?)", messages.window(None, None, descending=True)),
         ("message_list (thread_id=? AND position>?)", messages.window((1,), None, descending=True)),
-        ("message_run (thread_id=? AND run_id=?)", messages.of_run("r").window(None, None, descending=True)),
+        ("message_run (thread_id=? AND run_id=?)", messages.named(run_id="r").window(None, None, descending=True)),
         (
             "message_run (thread_id=? AND run_id=? AND position<?)",
-            messages.of_run("r").window(None, (9,), descending=True),
+            messages.named(run_id="r").window(None, (9,), descending=True),
         ),
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
