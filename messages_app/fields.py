@@ -13,7 +13,7 @@ from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework.exceptions import ValidationError
 from rest_framework.fields import Field, empty
 
-from messages_app.models import text_part
+from messages_app.models import MAX_METADATA_PAIRS, text_part
 
 MAX_CONTENT_CHARACTERS = 32768
 MAX_CONTENT_CHARACTERS_V2 = 256000
@@ -21,7 +21,6 @@ MAX_PARTS = 100
 MAX_FILES = 10
 MAX_TOOLS = 10
 MAX_AUTHOR_CHARACTERS = 256
-MAX_METADATA_PAIRS = 16
 MAX_METADATA_KEY_CHARACTERS = 64
 MAX_METADATA_VALUE_CHARACTERS = 512
 MAX_LIMIT = 100

@@ -17,6 +17,7 @@ from messages_app.ids import new_id, new_object_id
 
 DEFAULT_TENANT = "default"
 MAX_TENANT_CHARACTERS = 64
+MAX_METADATA_PAIRS = 16
 
 # How often a position that another writer took first is asked for anew. Engines that lock rows never need it.
 POSITION_ATTEMPTS = 50
@@ -35,7 +36,7 @@ class UnicodeJSONEncoder(json.JSONEncoder):
 
 
 class TooManyPairs(ValueError):
-    """Metadata would hold more pairs than it may."""
+    """Metadata would hold more than MAX_METADATA_PAIRS."""
 
 
 class RowQuerySet(models.QuerySet[Row]):
@@ -78,7 +79,7 @@ class RowQuerySet(models.QuerySet[Row]):
         can_lock = connections[self.db].features.has_select_for_no_key_update
         return self.select_for_update(no_key=True) if can_lock else self
 
-    def merge_metadata(self, public_id: str, changes: Mapping[str, str | None], at_most: int) -> Any:
+    def merge_metadata(self, public_id: str, changes: Mapping[str, str | None]) -> Any:
         """Sets the pairs given and removes those given as None; returns the row. Two at once lose nothing.
 
         Raises DoesNotExist, and TooManyPairs, which changes nothing.
@@ -86,7 +87,7 @@ class RowQuerySet(models.QuerySet[Row]):
         with transaction.atomic(using=self.db):
             row: Any = self.locked().by_id(public_id)
             merged = {key: value for key, value in {**row.metadata, **changes}.items() if value is not None}
-            if len(merged) > at_most:
+            if len(merged) > MAX_METADATA_PAIRS:
                 raise TooManyPairs
             if merged != row.metadata:
                 row.replace_metadata(merged)
@@ -179,6 +180,8 @@ class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
 
     def matching(self, tenant: str, pairs: Mapping[str, str]) -> Self:
         """Those of the tenant's threads whose metadata has all of these pairs (one at least)."""
+        if len(pairs) > MAX_METADATA_PAIRS:
+            return self.none()
         first, *others = (digest_of_pair(tenant, key, value) for key, value in pairs.items())
         rows = self.filter(digest=first, thread__deleted_at=None).select_related("thread")
         for digest in others:

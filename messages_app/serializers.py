@@ -12,7 +12,6 @@ from rest_framework.fields import empty
 from messages_app.fields import (
     DEFAULT_LIMIT,
     MAX_FILES,
-    MAX_METADATA_PAIRS,
     METADATA_SCHEMA,
     AttachmentsField,
     AuthorField,
@@ -36,7 +35,7 @@ from messages_app.fields import (
     read_keys,
     read_object,
 )
-from messages_app.models import Message, RowQuerySet, Thread, TooManyPairs
+from messages_app.models import MAX_METADATA_PAIRS, Message, RowQuerySet, Thread, TooManyPairs
 
 MAX_MESSAGES = 100
 
@@ -240,7 +239,7 @@ class ModifySerializer(BodySerializer):
         if not changes:
             return rows.by_id(public_id)
         try:
-            return rows.merge_metadata(public_id, changes, at_most=MAX_METADATA_PAIRS)
+            return rows.merge_metadata(public_id, changes)
         except TooManyPairs as error:
             params = {"limit_value": MAX_METADATA_PAIRS}
             raise Faults([Fault("max_dict_items", ("metadata",), params)]) from error
