@@ -105,7 +105,7 @@ class Purger:
                 seconds = SECONDS_AFTER_FAILURE
             else:
                 if any(purged):
-                    logger.info("purged %d threads, %d messages in them, %d places of deleted messages", *purged)
+                    logger.debug("purged %d threads, %d messages in them, %d places of deleted messages", *purged)
             finally:
                 connections.close_all()  # this thread's own; it may sleep for long
 
