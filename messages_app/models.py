@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from django.db import IntegrityError, connections, models, transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from django.utils import timezone
 
@@ -24,6 +24,9 @@ POSITION_ATTEMPTS = 50
 
 # How many messages are removed in one transaction, for which other writers may have to wait.
 REMOVED_AT_ONCE = 100
+
+# To how many threads a pair is rare.
+COUNTED_PAIRS = 200
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -116,19 +119,18 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
             return len(Message.objects.bulk_create(messages))
 
     def mark_deleted(self, thread_id: str) -> None:
-        """Makes a thread and all in it invisible to everybody, by one write; `purge` removes them.
+        """Makes a thread and all in it invisible to everybody, by one write of its row; `purge` removes them.
 
         Raises Thread.DoesNotExist.
         """
         with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
             if not self.named(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
                 raise Thread.DoesNotExist
+            ThreadPair.objects.filter(thread=thread_id).delete()
 
 
 class Thread(models.Model):
     """A conversation. Belongs to one tenant; `id` and `object_id` are unique over all of them."""
-
-    object = "thread"
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
@@ -182,11 +184,19 @@ class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
         """Those of the tenant's threads whose metadata has all of these pairs (one at least)."""
         if len(pairs) > MAX_METADATA_PAIRS:
             return self.none()
-        first, *others = (digest_of_pair(tenant, key, value) for key, value in pairs.items())
-        rows = self.filter(digest=first, thread__deleted_at=None).select_related("thread")
-        for digest in others:
-            rows = rows.filter(Exists(ThreadPair.objects.filter(thread=OuterRef("thread"), digest=digest)))
-        return rows
+        digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
+        rarest = min(digests, key=self.frequency) if len(digests) > 1 else digests[0]
+        rows = self.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
+        if len(digests) == 1:
+            return rows
+        # A number instead of one EXISTS a pair, which PostgreSQL would take long to plan.
+        of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
+        found = of_thread.values("thread").annotate(number=Count("*")).values("number")
+        return rows.alias(found=Subquery(found)).filter(found=len(digests))
+
+    def frequency(self, digest: str) -> int:
+        """How many threads have a pair, counted no further than tells a rare one from a common one. One query."""
+        return self.filter(digest=digest)[:COUNTED_PAIRS].count()
 
     def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
         return [pair.thread for pair in super().between(low, high, descending=descending, limit=limit)]
@@ -265,12 +275,11 @@ class MessageQuerySet(RowQuerySet["Message"]):
             if not self.named(id=message_id).update(deleted_at=timezone.now(), **left):
                 raise Message.DoesNotExist
 
-    def remove_some(self) -> int:
-        """Removes the first rows of this query in one short transaction; returns how many it found."""
+    def remove_some(self) -> int | None:
+        """Removes the first rows of this query in one short transaction; returns how many, None where it has none."""
         with transaction.atomic(using=self.db):
             ids = list(self.values_list("id", flat=True)[:REMOVED_AT_ONCE])
-            Message.objects.filter(id__in=ids).delete()
-            return len(ids)
+            return Message.objects.filter(id__in=ids).delete()[0] if ids else None
 
 
 class Message(models.Model):
@@ -281,8 +290,6 @@ class Message(models.Model):
         ASSISTANT = "assistant"
         TOOL_CALL = "tool_call"
         TOOL_OUTPUT = "tool_output"
-
-    object = "thread.message"
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)

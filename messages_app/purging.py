@@ -8,11 +8,13 @@ crash left, the next purge removes, and several processes may purge at once.
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from django.db import DatabaseError, connections
-from django.db.models import F
+from django.db import Error, connections
+from django.db.models import Exists, F, OuterRef
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan
 from django.utils import timezone
 
@@ -31,32 +33,44 @@ SECONDS_AFTER_FAILURE = 3
 class Purged(NamedTuple):
     """What was removed: deleted threads, all messages that were in them, and places of deleted messages elsewhere."""
 
-    threads: int
-    messages: int
-    places: int
+    threads: int = 0
+    messages: int = 0
+    places: int = 0
 
 
 def purge() -> Purged:
     """Removes all that may be removed now."""
+    return purge_threads()._replace(places=remove_places(timezone.now() - CURSORS_LAST))
+
+
+def purge_threads() -> Purged:
+    """Removes deleted threads and what is in them."""
     threads = messages = 0
     deleted = Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")
     while thread := deleted.first():
         messages += remove(Message.objects.filter(thread=thread).order_by("position"))
-        thread.delete()
-        threads += 1
-    return Purged(threads, messages, remove_places(timezone.now() - CURSORS_LAST))
+        with half_of_the_time():
+            threads += thread.delete()[1].get(Thread._meta.label, 0)
+    return Purged(threads, messages)
 
 
 def remove(messages: MessageQuerySet) -> int:
-    """Removes messages, some at a time, and leaves as much time to others as it takes itself."""
+    """Removes messages, some at a time."""
     total = 0
     while True:
-        start = time.monotonic()
-        removed = messages.remove_some()
-        if not removed:
+        with half_of_the_time():
+            removed = messages.remove_some()
+        if removed is None:
             return total
         total += removed
-        time.sleep(time.monotonic() - start)
+
+
+@contextmanager
+def half_of_the_time() -> Iterator[None]:
+    """Leaves as much time to other writers as the work in it took."""
+    start = time.monotonic()
+    yield
+    time.sleep(time.monotonic() - start)
 
 
 def remove_places(before: datetime) -> int:
@@ -64,23 +78,25 @@ def remove_places(before: datetime) -> int:
 
     The next message's position is that of the last one and one more: without its row, positions would be given again.
     """
-    total, seen = 0, (EPOCH, "")
-    expired = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
+    later = Message.objects.filter(thread=OuterRef("thread"), position__gt=OuterRef("position"))
+    expired = Message.objects.filter(Exists(later), deleted_at__lt=before).order_by("deleted_at", "id")
+    total = 0
+    seen: tuple[datetime | None, str] = (EPOCH, "")
     while True:
-        beyond = TupleGreaterThan(Tuple(F("deleted_at"), F("id")), seen)
-        places = list(expired.filter(beyond).only("id", "thread_id", "position", "deleted_at")[:REMOVED_AT_ONCE])
+        beyond = TupleGreaterThan(Tuple(F("deleted_at"), F("id")), seen)  # not again past those that stay
+        places = list(expired.filter(beyond).values_list("deleted_at", "id")[:REMOVED_AT_ONCE])
         if not places:
             return total
-        last = {thread_id: Message.objects.last_position(thread_id) for thread_id in {m.thread_id for m in places}}
-        removable = [message.id for message in places if message.position != last[message.thread_id]]
-        total += remove(Message.objects.filter(id__in=removable))
-        seen = (places[-1].deleted_at or before, places[-1].id)
+        total += remove(Message.objects.filter(id__in=[message_id for _, message_id in places]))
+        seen = places[-1]
 
 
 class Purger:
-    """Purges in a thread of its own: when it is woken, and each hour from then on. One to a process."""
+    """Purges in a thread of its own, one to a process: deleted threads when it is woken, all at its start and then in
+    regular intervals."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_PURGES) -> None:
+        self._seconds_between = seconds_between
         self._awake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -93,21 +109,25 @@ class Purger:
                 self._thread.start()
 
     def _run(self) -> None:
-        seconds: float = 0
+        all_due = time.monotonic()
         while True:
-            self._awake.wait(seconds)
             self._awake.clear()
-            seconds = SECONDS_BETWEEN_PURGES
             try:
-                purged = purge()
-            except DatabaseError as error:
-                logger.warning("purge failed, to be tried again in %d s: %s", SECONDS_AFTER_FAILURE, error)
-                seconds = SECONDS_AFTER_FAILURE
-            else:
-                if any(purged):
-                    logger.debug("purged %d threads, %d messages in them, %d places of deleted messages", *purged)
+                if time.monotonic() >= all_due:
+                    purged = purge()
+                    all_due = time.monotonic() + self._seconds_between
+                else:
+                    purged = purge_threads()
+            except Exception as error:  # whatever it is: nobody else would start this thread again
+                is_known = isinstance(error, Error)
+                logger.warning("purge failed, to be tried again: %s", error, exc_info=not is_known)
+                self._awake.wait(SECONDS_AFTER_FAILURE)
+                continue
             finally:
                 connections.close_all()  # this thread's own; it may sleep for long
+            if any(purged):
+                logger.debug("purged %d threads, %d messages in them, %d places of deleted messages", *purged)
+            self._awake.wait(max(0, all_due - time.monotonic()))
 
 
 wake_purger = Purger().wake

@@ -41,13 +41,14 @@ MAX_MESSAGES = 100
 
 
 class WireSerializer(serializers.Serializer[Any]):
-    """One set of fields for all instances of a class. DRF copies them for each request; these hold nothing of it."""
+    """One set of fields for all instances of a class, which belong to none of them. DRF copies them for each."""
 
     @property
     def fields(self) -> Any:
         serializer_class = type(self)
         if serializer_class not in _FIELDS:
-            _FIELDS[serializer_class] = serializers.Serializer.fields.func(self)  # type: ignore[attr-defined]
+            # Of an instance without data: fields keep their parent, and with it all that it was given.
+            _FIELDS[serializer_class] = serializers.Serializer.fields.func(serializer_class())  # type: ignore[attr-defined]
         return _FIELDS[serializer_class]
 
 

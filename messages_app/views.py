@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from messages_app.fields import Faults
 from messages_app.models import DEFAULT_TENANT, Message, Thread, ThreadPair, ThreadQuerySet
 from messages_app.pagination import Listed, page_of
 from messages_app.purging import wake_purger
@@ -202,9 +203,11 @@ class MessageViewSet(ContractViewSet):
             rows = rows.named(run_id=query["run_id"])
         try:
             page = page_of(rows, Message.objects.named(thread_id=thread_id), "no_such_message", query)
-        finally:
-            # Last: a page of a thread that went in the meantime may lack what was removed already.
-            self.threads.require(thread_id)
+        except Faults:
+            self.threads.require(thread_id)  # that it is missing goes before bad cursors
+            raise
+        # Last: a page of a thread that went in the meantime may lack what was removed already.
+        self.threads.require(thread_id)
         return Response(self.shape.messages(page).data)
 
     def message(self, thread_id: str, message_id: str) -> Message:

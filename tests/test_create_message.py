@@ -1,6 +1,7 @@
 """POST /threads/{thread_id}/messages: what is accepted, what is stored, what is refused and in which order."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
-from tests.conftest import Api, detail_of
+from tests.conftest import Api, detail_of, manage
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -228,3 +229,31 @@ def test_cost_does_not_grow_with_the_thread(api: Api, thread_id: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         post(api, thread_id, GOOD)
     assert len(queries) == 5
+
+
+def test_nothing_of_a_request_is_kept_in_the_process(tmp_path: Path) -> None:
+    """In a process of its own, since it is the first request that makes what all share."""
+    program = """
+import gc, time
+from django.conf import settings
+settings.ALLOWED_HOSTS += ["testserver"]
+from tests.conftest import Api
+api, secret = Api(), str(time.time_ns())
+pairs = {"metadata": {"k": secret}}
+thread = api.post("/threads", pairs).body["id"]
+message = api.post(f"/threads/{thread}/messages", {"role": "user", "content": secret}).body["id"]
+api.post(f"/threads/{thread}/messages", {"role": "user", secret: 1})
+api.post(f"/threads/{thread}/messages/{message}", pairs)
+api.get(f"/threads/{thread}/messages?after={secret}")
+api.get(f"/threads/{thread}/messages")
+api.get("/threads")
+del pairs
+gc.collect()
+ours = globals()
+held = [thing for thing in gc.get_objects() if isinstance(thing, (dict, list)) and thing is not ours]
+texts = [text for thing in held for text in ([*thing, *thing.values()] if type(thing) is dict else [*thing])]
+print(sum(secret in text for text in texts if type(text) is str))
+"""
+    assert manage(tmp_path / "data", "migrate", "-v0").returncode == 0
+    done = manage(tmp_path / "data", "shell", "-v0", "-c", program)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -25,9 +25,10 @@ class ShapeMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.wants_v2 = wants_v2(request.META)  # type: ignore[attr-defined]
+        is_v2 = wants_v2(request.META)
+        request.wants_v2 = is_v2  # type: ignore[attr-defined]
         response = self.get_response(request)
-        if response.status_code >= 400 and wants_v2(request.META) and response["Content-Type"] == "application/json":
+        if is_v2 and response.status_code >= 400 and response["Content-Type"] == "application/json":
             # DRF's answers have what they were made from; a list of errors can be long.
             body = getattr(response, "data", None) or json.loads(response.content)
             error = JSONRenderer().render(error_of(body["detail"]))

@@ -8,7 +8,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured
 
@@ -42,7 +42,13 @@ class Application(WSGIHandler):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
-        return super().__call__(environ, start_response)
+        response = super().__call__(environ, start_response)
+        if environ["REQUEST_METHOD"] == "HEAD":  # the headers are told; gunicorn would log a warning for the body
+            if isinstance(response, StreamingHttpResponse):
+                response.streaming_content = ()
+            elif isinstance(response, HttpResponse):
+                response.content = b""
+        return response
 
 
 def measure_chunked_body(environ: WSGIEnvironment, limit: int) -> None:

@@ -1,5 +1,7 @@
 """Lists, deletion and metadata filters: their indexes, and the pairs of the threads that are there already."""
 
+from itertools import islice
+
 import django.db.models.deletion
 from django.db import migrations, models
 from django.db.models import Q
@@ -11,16 +13,13 @@ def fill(apps, schema_editor):
     alias = schema_editor.connection.alias
     thread_model, pair_model = (apps.get_model("messages_app", name) for name in ("Thread", "ThreadPair"))
     apps.get_model("messages_app", "Message").objects.using(alias).filter(run_id="").update(run_id=None)
-    pair_model.objects.using(alias).bulk_create(
-        (
-            pair_model(
-                thread_id=thread.id, digest=digest_of_pair(thread.tenant, key, value), created_at=thread.created_at
-            )
-            for thread in thread_model.objects.using(alias).exclude(metadata={}).iterator()
-            for key, value in thread.metadata.items()
-        ),
-        batch_size=1000,
+    pairs = (
+        pair_model(thread_id=thread.id, digest=digest_of_pair(thread.tenant, key, value), created_at=thread.created_at)
+        for thread in thread_model.objects.using(alias).exclude(metadata={}).iterator()
+        for key, value in thread.metadata.items()
     )
+    while batch := list(islice(pairs, 1000)):  # bulk_create itself would make one list of all
+        pair_model.objects.using(alias).bulk_create(batch)
 
 
 class Migration(migrations.Migration):

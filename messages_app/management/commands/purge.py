@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error
 
 from messages_app.purging import purge
 
@@ -17,7 +17,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             purged = purge()
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(f"cannot purge: {error}; what is left, the next purge removes") from error
         self.stdout.write(
             f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
