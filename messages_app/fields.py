@@ -110,13 +110,26 @@ class DescribedField(Field[Any, Any, Any, Any]):
     def schema(self) -> dict[str, Any]:
         return {**self.words}
 
+    @property
+    def schema_in_body(self) -> dict[str, Any]:
+        """As a key of a JSON body: null counts as absent where the key may be left out."""
+        schema = self.schema
+        if self.required or isinstance(self, ShownField):
+            return schema
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+        if "type" in schema:
+            schema["type"] = [schema["type"], "null"]
+        return schema
+
 
 class DescribedFieldExtension(OpenApiSerializerFieldExtension):
     target_class = DescribedField
     match_subclasses = True
 
     def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        schema: dict[str, Any] = self.target.schema
+        is_in_body = getattr(self.target.parent, "sent_in", None) == "body"
+        schema: dict[str, Any] = self.target.schema_in_body if is_in_body else self.target.schema
         return schema
 
 
@@ -214,7 +227,7 @@ class ObjectField(WireField):
         return {
             "type": "object",
             "required": [name for name, field in self.keys.items() if field.required],
-            "properties": {name: field.schema for name, field in self.keys.items()},
+            "properties": {name: field.schema_in_body for name, field in self.keys.items()},
             "additionalProperties": False,
             **super().schema,
         }

@@ -129,6 +129,24 @@ def test_message_page_shows_all_of_it(admin: Client, thread: Thread) -> None:
         assert shown in html
 
 
+def test_images_and_tools_of_a_message_are_shown(admin: Client, api: Api, thread_id: str) -> None:
+    parts = [
+        {"type": "image_url", "image_url": {"url": "https://x.example/<b>.png"}},
+        {"type": "image_file", "image_file": {"file_id": "file-9", "detail": "low"}},
+    ]
+    body = {"role": "user", "content": parts, "attachments": [{"file_id": "f-7", "tools": [{"type": "file_search"}]}]}
+    beta = {"HTTP_OPENAI_BETA": "assistants=v2"}
+    message = api.post(f"/threads/{thread_id}/messages", body, **beta).body["id"]
+    for path in ("message/", f"message/{message}/change/", f"thread/{thread_id}/change/"):
+        html = page(admin, f"/admin/messages_app/{path}")
+        assert "<b>.png" not in html
+        assert "[image_url: https://x.example/<b>.png]" in unescape(html)
+        assert "[image_file: file-9]" in html
+    html = unescape(page(admin, f"/admin/messages_app/message/{message}/change/"))
+    assert '"f-7"' in html
+    assert '"file_search"' in html
+
+
 def test_nothing_can_be_added_changed_or_deleted(admin: Client, thread: Thread) -> None:
     message = thread.messages.get(position=1)
     for model, key in (("thread", thread.id), ("message", message.id)):

@@ -70,10 +70,11 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
         lines = []
         for name, value in of["properties"].items():
             items = value.get("items", {})
+            (type_name,) = {value["type"]} if isinstance(value["type"], str) else {*value["type"]} - {"null"}
             kind = {
                 "array": f"{'object' if '$ref' in items else items.get('type', 'undefined')}[]",
                 "object": "object",
-            }.get(value["type"], value.get("title"))
+            }.get(type_name, value.get("title"))
             mark = mark_required if name in of.get("required", []) else mark_optional
             lines.append(f"{name} {kind} {mark}".strip())
             if "enum" in value:
@@ -190,12 +191,38 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example", "detai
         ("CreateThreadRequest", "assistants=v1", {"tool_resources": {}}),
         ("CreateThreadRequestV2", "assistants=v2", {"tool_resources": {}}),
         ("CreateThreadRequestV2", "assistants=v2", {"messages": [{"role": "user"}]}),
+        *[
+            (f"CreateMessageRequest{shape}", f"assistants=v{version}", {"role": "user", "content": "x", name: None})
+            for shape, version in (("", 1), ("V2", 2))
+            for name in ("file_ids", "metadata", "attachments", "assistant_id", "run_id", "role", "content", "x")
+        ],
+        (
+            "CreateMessageRequestV2",
+            "assistants=v2",
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": None}}]},
+        ),
+        (
+            "CreateMessageRequestV2",
+            "assistants=v2",
+            {"role": "user", "content": "x", "attachments": [{"file_id": "f", "tools": None}]},
+        ),
+        ("CreateMessageRequestV2", "assistants=v2", {"role": "user", "content": [{"type": "text", "text": None}]}),
+        ("CreateThreadRequest", "assistants=v1", {"messages": None, "metadata": None}),
+        ("CreateThreadRequestV2", "assistants=v2", {"messages": None, "tool_resources": None}),
+        ("CreateThreadRequest", "assistants=v1", {"messages": [None]}),
+        ("ModifyRequest", "assistants=v1", {"metadata": None}),
+        ("ModifyRequest", "assistants=v1", {"metadata": {"k": None}}),
+        ("ModifyRequest", "assistants=v1", {"metadata": {"k": 5}}),
+        ("ModifyRequest", "assistants=v1", {"tool_resources": None}),
+        ("ModifyThreadRequestV2", "assistants=v2", {"tool_resources": None}),
     ],
 )
 def test_schema_takes_and_refuses_what_the_service_does(
     api: Api, thread_id: str, schema: dict[str, Any], component: str, beta: str, body: Any
 ) -> None:
-    path = f"/threads/{thread_id}/messages" if "Message" in component else "/threads"
+    path = "/threads"
+    if "CreateThread" not in component:
+        path = f"/threads/{thread_id}/messages" if "Message" in component else f"/threads/{thread_id}"
     reference = {"$ref": f"#/components/schemas/{component}", "components": schema["components"]}
     is_taken = api.post(path, body, HTTP_OPENAI_BETA=beta).status == 200
     assert jsonschema.Draft202012Validator(reference).is_valid(body) == is_taken
