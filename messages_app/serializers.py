@@ -189,15 +189,15 @@ class MessageField(WireField):
         return {"$ref": f"#/components/schemas/{name}"}  # a component of Create Message
 
 
+def messages_field(message: type[CreateMessageSerializer]) -> ListField:
+    description = "Messages to start the thread with: all are stored, or none."
+    schema = {"title": "Messages", "description": description}
+    return ListField(MessageField(message), at_most=MAX_MESSAGES, required=False, default=list, schema=schema)
+
+
 @extend_schema_serializer(component_name="CreateThreadRequest")
 class CreateThreadSerializer(BodySerializer):
-    messages = ListField(
-        MessageField(CreateMessageSerializer),
-        at_most=MAX_MESSAGES,
-        required=False,
-        default=list,
-        schema={"title": "Messages", "description": "Messages to start the thread with: all are stored, or none."},
-    )
+    messages = messages_field(CreateMessageSerializer)
     metadata = MetadataField(required=False, default=dict)
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
@@ -219,13 +219,7 @@ _TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Ta
 
 @extend_schema_serializer(component_name="CreateThreadRequestV2")
 class CreateThreadV2Serializer(CreateThreadSerializer):
-    messages = ListField(
-        MessageField(CreateMessageV2Serializer),
-        at_most=MAX_MESSAGES,
-        required=False,
-        default=list,
-        schema={"title": "Messages", "description": "Messages to start the thread with: all are stored, or none."},
-    )
+    messages = messages_field(CreateMessageV2Serializer)
     metadata = MetadataField(required=False, default=dict)
     tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
 
