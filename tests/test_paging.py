@@ -20,7 +20,7 @@ from tests.conftest import Api, detail_of
 Query = dict[str, Any]
 
 # The same examples in every run, and none remembered in files: what fails here fails everywhere.
-PROPERTY = settings(max_examples=40, derandomize=True, database=None, deadline=None)
+PROPERTY = settings(max_examples=30, derandomize=True, database=None, deadline=None)
 QUERIES = 20  # in each example
 RNG = st.integers(0, 2**32).map(Random)
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -120,7 +120,7 @@ def test_page_of_messages_is_what_the_rules_say(api: Api, messages: list[tuple[s
         if is_deleted:
             conversation.delete(message_id)
     for _ in range(QUERIES):
-        run_id = rng.choice(["", "", *RUNS, "another", "\0"])
+        run_id = rng.choice([""] * 4 + [*RUNS, "another", "\0"])
         conversation.page({**any_query(rng, conversation.known + elsewhere.known), "run_id": run_id})
 
 
@@ -230,7 +230,7 @@ WALKED_RUNS = st.sampled_from(["", "run"])
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("cursor_is", ["after", "before"])
-@settings(PROPERTY, max_examples=15)
+@settings(PROPERTY, max_examples=12)
 @given(run_id=WALKED_RUNS, history=HISTORY, steps=st.lists(st.tuples(st.integers(1, 4), CHANGES), max_size=6), rng=RNG)
 def test_walk_gives_each_message_that_stays_once_and_misses_none_that_comes_ahead_of_it(
     api: Api,
@@ -266,7 +266,7 @@ def test_walk_gives_each_message_that_stays_once_and_misses_none_that_comes_ahea
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("bounds", [(), ("after",), ("before",), ("after", "before")])
-@settings(PROPERTY, max_examples=8)
+@settings(PROPERTY, max_examples=6)
 @given(limit=st.integers(1, 4), run_id=WALKED_RUNS, history=HISTORY, steps=st.lists(CHANGES, max_size=6), rng=RNG)
 def test_client_that_ignores_has_more_and_keeps_before_ends_and_gives_each_message_once(
     api: Api,
