@@ -186,6 +186,7 @@ class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
             return self.none()
         digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
         rarest = min(digests, key=self.frequency) if len(digests) > 1 else digests[0]
+        # Pairs go with their thread; without transactions, they would a moment later.
         rows = self.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
         if len(digests) == 1:
             return rows

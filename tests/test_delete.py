@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.models import REMOVED_AT_ONCE, Message, Thread, ThreadPair
-from messages_app.purging import Purged, purge
+from messages_app.purging import purge
 from tests.conftest import Answer, Api, Served, detail_of, manage
 
 GOOD = {"role": "user", "content": "hello", "file_ids": ["f"], "metadata": {"k": "v"}}
@@ -163,17 +163,42 @@ def test_places_of_many_deleted_messages_are_removed(api: Api) -> None:
     assert sorted(Message.objects.filter(thread_id__in=threads).values_list("position", flat=True)) == [90] * 3
 
 
-def test_removal_takes_short_transactions_of_a_hundred_messages(api: Api) -> None:
+def run(tmp_path: Path, program: str) -> str:
+    """What a program prints that has a database, and a process, of its own: no purger of others comes in between."""
+    head = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from messages_app.models import Message, Thread
+from messages_app.purging import Purger, purge
+
+def stored(number, **fields):
     thread = Thread.new()
-    messages = [Message.new(thread=thread, position=i, role="user", content=[]) for i in range(1, 251)]
-    Thread.objects.store([thread], messages)
-    Thread.objects.of_tenant("default").mark_deleted(thread.id)
-    with CaptureQueriesContext(connection) as queries:
-        purged = purge()
-    assert purged.messages >= 250
-    at_once = [query["sql"].count("'msg_") for query in queries if query["sql"].startswith("DELETE")]
-    assert max(at_once) == REMOVED_AT_ONCE
-    assert [query["sql"] for query in queries].count("COMMIT") >= 3 + 1
+    rows = [Message.new(thread=thread, position=i + 1, role="user", content=[], **fields) for i in range(number)]
+    Thread.objects.store([thread], rows)
+    return thread.id
+"""
+    assert manage(tmp_path / "data", "migrate", "-v0").returncode == 0
+    done = manage(tmp_path / "data", "shell", "-v0", "-c", head + program)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_removal_takes_short_transactions_of_a_hundred_messages(tmp_path: Path) -> None:
+    program = """
+Thread.objects.of_tenant("default").mark_deleted(stored(250))
+with CaptureQueriesContext(connection) as queries:
+    print(*purge())
+statements = [query["sql"] for query in queries]
+print(*(sql.count("'msg_") for sql in statements if sql.startswith('DELETE FROM "messages_app_message"')))
+print(statements.count("COMMIT"))
+"""
+    # Three times some messages, once none, and the thread, which asks for its messages once more.
+    assert run(tmp_path, program).splitlines() == ["1 250 0", "100 100 50 0", "5"]
+    assert REMOVED_AT_ONCE == 100
 
 
 def test_others_write_while_a_large_thread_is_removed(served: Served) -> None:
@@ -239,7 +264,7 @@ def test_purge_that_cannot_reach_its_database_says_so(tmp_path: Path) -> None:
 
 
 def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_path: Path) -> None:
-    service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=0.2", WEB_CONCURRENCY="1")
+    service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=0.8", WEB_CONCURRENCY="1")
     sent = {"messages": [GOOD] * 100}
     large = [service.call("POST", "/threads", sent, **JSON).body["id"] for _ in range(10)]
     with closing(sqlite3.connect(tmp_path / "data/threadsvc.db", isolation_level=None)) as other:
@@ -252,54 +277,50 @@ def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_pat
     service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
 
 
-def test_places_that_stay_cost_no_transaction(api: Api) -> None:
-    threads = [filled(api, messages=1)[0] for _ in range(5)]
-    Message.objects.filter(thread_id__in=threads).update(deleted_at=timezone.now() - timedelta(days=2))
-    purge()
-    with CaptureQueriesContext(connection) as queries:
-        assert purge() == Purged(0, 0, 0)
-    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "SELECT"]
-    assert Message.objects.filter(thread_id__in=threads).count() == 5
+def test_places_that_stay_cost_no_transaction(tmp_path: Path) -> None:
+    program = """
+for _ in range(5):
+    stored(1, deleted_at=timezone.now() - timedelta(days=2))
+with CaptureQueriesContext(connection) as queries:
+    print(*purge())
+print(*(query["sql"].split()[0] for query in queries))
+print(Message.objects.count())
+"""
+    assert run(tmp_path, program).splitlines() == ["0 0 0", "SELECT SELECT", "5"]
 
 
-def test_purges_at_once_count_what_they_removed_and_nothing_twice(api: Api) -> None:
-    threads = [filled(api, messages=90)[0] for _ in range(6)]
-    purge()
-    for thread in threads:
-        Thread.objects.of_tenant("default").mark_deleted(thread)
-    with ThreadPoolExecutor() as pool:
-        purged = [future.result() for future in [in_a_thread(pool, purge) for _ in range(4)]]
-    assert [sum(numbers) for numbers in zip(*purged, strict=True)] == [6, 6 * 90, 0]
+def test_purges_at_once_count_what_they_removed_and_nothing_twice(tmp_path: Path) -> None:
+    program = """
+for _ in range(6):
+    Thread.objects.of_tenant("default").mark_deleted(stored(150))
+stored(150, deleted_at=timezone.now() - timedelta(days=2))
+
+def work(_):
+    try:
+        return purge()
+    finally:
+        connections.close_all()
+
+with ThreadPoolExecutor(4) as pool:
+    print(*map(sum, zip(*pool.map(work, range(4)))))
+"""
+    assert run(tmp_path, program) == f"6 {6 * 150} 149\n"
 
 
 def test_purger_removes_at_its_start_and_again_without_being_woken(tmp_path: Path) -> None:
     program = """
-import time
-from datetime import timedelta
-from django.utils import timezone
-from messages_app.models import Message, Thread
-from messages_app.purging import Purger
-
-def left():
-    thread = Thread.new()
-    old = timezone.now() - timedelta(days=2)
-    rows = [Message.new(thread=thread, position=i, role="", content=[], deleted_at=old) for i in (1, 2)]
-    Thread.objects.store([thread], rows)
-    return Message.objects.filter(thread=thread)
-
-def wait_for_removal(rows):
-    while rows.count() > 1:
+def wait_for_removal(thread):
+    while Message.objects.filter(thread=thread).count() > 1:
         time.sleep(0.02)
 
-first = left()
+old = timezone.now() - timedelta(days=2)
+first = stored(2, deleted_at=old)
 Purger(seconds_between=0.2).wake()
 wait_for_removal(first)
-wait_for_removal(left())
+wait_for_removal(stored(2, deleted_at=old))
 print("removed twice")
 """
-    assert manage(tmp_path / "data", "migrate", "-v0").returncode == 0
-    done = manage(tmp_path / "data", "shell", "-v0", "-c", program)
-    assert (done.stdout, done.stderr) == ("removed twice\n", "")
+    assert run(tmp_path, program) == "removed twice\n"
 
 
 # Races. The hook stands between a create's look at its thread and its insert.
