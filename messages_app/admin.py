@@ -37,16 +37,6 @@ def utc(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def shown(message: Message) -> str:
-    """The text of a message, with a line for what is not text."""
-    lines = []
-    for part in message.content:
-        kind = part["type"]
-        value = part[kind]
-        lines.append(value["value"] if kind == "text" else f"[{kind}: {value.get('url') or value.get('file_id')}]")
-    return "\n".join(lines)
-
-
 class LookOnly(ModelAdmin):
     class Media:
         css = {"all": ["messages_app/admin.css"]}
@@ -112,7 +102,7 @@ class ThreadAdmin(LookOnly):
                     message.position,
                     utc(message.created_at),
                     message.role,
-                    shown(message),
+                    message.text,
                     link_to("message", message.id, "open"),
                 )
                 for message in messages
@@ -157,11 +147,11 @@ class MessageAdmin(LookOnly):
 
     @admin.display(description="text")
     def text_preview(self, message: Message) -> str:
-        return preview(shown(message))
+        return preview(message.text)
 
     @admin.display(description="text")
     def whole_text(self, message: Message) -> SafeString:
-        return format_html('<div class="message-text">{}</div>', shown(message))
+        return format_html('<div class="message-text">{}</div>', message.text)
 
     @admin.display(description="thread", ordering="thread_id")
     def thread_link(self, message: Message) -> SafeString:

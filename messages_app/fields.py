@@ -110,18 +110,6 @@ class DescribedField(Field[Any, Any, Any, Any]):
     def schema(self) -> dict[str, Any]:
         return {**self.words}
 
-    @property
-    def schema_in_body(self) -> dict[str, Any]:
-        """As a key of a JSON body: null counts as absent where the key may be left out."""
-        schema = self.schema
-        if self.required or isinstance(self, ShownField):
-            return schema
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
-        if "type" in schema:
-            schema["type"] = [schema["type"], "null"]
-        return schema
-
 
 class DescribedFieldExtension(OpenApiSerializerFieldExtension):
     target_class = DescribedField
@@ -148,6 +136,18 @@ class WireField(DescribedField):
                 raise Faults([Fault("required" if data is empty else "null")])
             return self.get_default()
         return self.to_internal_value(data)
+
+    @property
+    def schema_in_body(self) -> dict[str, Any]:
+        """As a key of a JSON body: null counts as absent where the key may be left out."""
+        schema = self.schema
+        if self.required:
+            return schema
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+        if "type" in schema:
+            schema["type"] = [schema["type"], "null"]
+        return schema
 
 
 class TextField(WireField):

@@ -346,8 +346,13 @@ class Message(models.Model):
 
     @property
     def text(self) -> str:
-        """The text parts, one after the other; what is not text is left out."""
-        return "\n".join(part["text"]["value"] for part in self.content if part["type"] == "text")
+        """The parts one after the other, for people: texts as they are, a line that names it for what is not text."""
+        lines = []
+        for part in self.content:
+            kind = part["type"]
+            value = part[kind]
+            lines.append(value["value"] if kind == "text" else f"[{kind}: {value.get('url') or value.get('file_id')}]")
+        return "\n".join(lines)
 
 
 class MessageFile(NamedTuple):

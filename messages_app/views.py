@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from messages_app.fields import Faults
-from messages_app.models import DEFAULT_TENANT, Message, Thread, ThreadPair, ThreadQuerySet
+from messages_app.models import DEFAULT_TENANT, Message, MessageQuerySet, Thread, ThreadPair, ThreadQuerySet
 from messages_app.pagination import Listed, page_of
 from messages_app.purging import wake_purger
 from messages_app.serializers import (
@@ -210,9 +210,10 @@ class MessageViewSet(ContractViewSet):
         self.threads.require(thread_id)
         return Response(self.shape.messages(page).data)
 
-    def message(self, thread_id: str, message_id: str) -> Message:
+    def messages_in(self, thread_id: str) -> MessageQuerySet:
+        """The messages of a thread that this request may know of. Raises Thread.DoesNotExist."""
         self.threads.require(thread_id)
-        return Message.objects.visible_in(thread_id).by_id(message_id)
+        return Message.objects.visible_in(thread_id)
 
     @extend_schema(
         operation_id="retrieve_message",
@@ -223,7 +224,7 @@ class MessageViewSet(ContractViewSet):
     )
     def retrieve(self, request: Request, thread_id: str, message_id: str) -> Response:
         """Retrieve a message."""
-        return Response(self.shape.message(self.message(thread_id, message_id)).data)
+        return Response(self.shape.message(self.messages_in(thread_id).by_id(message_id)).data)
 
     @extend_schema(
         operation_id="modify_message",
@@ -235,9 +236,7 @@ class MessageViewSet(ContractViewSet):
     )
     def modify(self, request: Request, thread_id: str, message_id: str) -> Response:
         """Change a message's metadata, key by key."""
-        serializer = self.sent(ModifySerializer)
-        self.threads.require(thread_id)
-        message = serializer.change(Message.objects.visible_in(thread_id), message_id)
+        message = self.sent(ModifySerializer).change(self.messages_in(thread_id), message_id)
         return Response(self.shape.message(message).data)
 
     @extend_schema(
@@ -249,8 +248,7 @@ class MessageViewSet(ContractViewSet):
     )
     def destroy(self, request: Request, thread_id: str, message_id: str) -> Response:
         """Delete a message. For a day its id still serves as a cursor."""
-        self.threads.require(thread_id)
-        Message.objects.visible_in(thread_id).erase(message_id)
+        self.messages_in(thread_id).erase(message_id)
         return Response(MessageDeletedSerializer({"id": message_id}).data)
 
     @extend_schema(
@@ -263,7 +261,7 @@ class MessageViewSet(ContractViewSet):
     def list_files(self, request: Request, thread_id: str, message_id: str) -> Response:
         """List a message's files, the last first unless `order` says otherwise."""
         query = self.sent(ListQuerySerializer).validated_data
-        files = Listed(self.message(thread_id, message_id).files)
+        files = Listed(self.messages_in(thread_id).by_id(message_id).files)
         page = page_of(files, cursors=files, unknown="no_such_file", query=query)
         return Response(MessageFileListSerializer(page).data)
 
@@ -276,7 +274,7 @@ class MessageViewSet(ContractViewSet):
     )
     def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> Response:
         """Retrieve a file of a message."""
-        for file in self.message(thread_id, message_id).files:
+        for file in self.messages_in(thread_id).by_id(message_id).files:
             if file.id == file_id:
                 return Response(MessageFileSerializer(file).data)
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
