@@ -17,6 +17,8 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from threadsvc.databases import RowTooLarge
+
 logger = logging.getLogger(__name__)
 
 # What an error's code becomes on the wire: msg (filled in from the error's params) and type.
@@ -79,7 +81,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return Response({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ParseError() | UnreadablePostError():
             return Response({"detail": UNREADABLE_BODY}, HTTPStatus.BAD_REQUEST)
-        case RequestDataTooBig():
+        case RequestDataTooBig() | RowTooLarge():
             return Response({"detail": RequestBodyTooLarge.default_detail}, RequestBodyTooLarge.status_code)
         case exceptions.MethodNotAllowed():
             return Response({"detail": "Method Not Allowed"}, exc.status_code)

@@ -177,8 +177,8 @@ TEMPLATES: list[dict[str, Any]] = [
 
 DATABASE_URL = env_text("DATABASE_URL") or f"sqlite:///{quote(str(data_file('threadsvc.db')))}"
 THREADS_DATABASE_URL = env_text("THREADS_DATABASE_URL", DATABASE_URL)
-DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL)}
-threads_database = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL)
+DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL, THREADS_PER_WORKER)}
+threads_database = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL, THREADS_PER_WORKER)
 if threads_database != DATABASES["default"]:
     DATABASES["threads"] = threads_database
 DATABASE_ROUTERS = ["threadsvc.databases.ThreadsRouter"]
@@ -247,6 +247,8 @@ LOGGING = {
         # Refused requests are answers, not events; what is worth a line there is a 500.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "CRITICAL"},
+        # A server that is away is told of once a request, by who needed it.
+        "psycopg.pool": {"level": "ERROR"},
     },
 }
 

@@ -13,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.http import message
 
 from threadsvc import __version__
+from threadsvc.checks import url_setting
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
@@ -58,7 +59,9 @@ def missing_tables(alias: str) -> list[str]:
     return [
         model._meta.db_table
         for model in apps.get_models()
-        if router.allow_migrate_model(alias, model) and model._meta.db_table not in there
+        if router.allow_migrate_model(alias, model)
+        and model._meta.can_migrate(connections[alias])
+        and model._meta.db_table not in there
     ]
 
 
@@ -68,7 +71,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         check_address(settings.HOST, settings.PORT)
         for alias in settings.DATABASES:
-            name = "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
+            name = url_setting(alias)
             try:
                 call_command("migrate", database=alias, verbosity=0, interactive=False)
                 missing = missing_tables(alias)
@@ -79,10 +82,18 @@ class Command(BaseCommand):
                     f"the database of {name} has no table {missing[0]}, though its migrations are recorded there: "
                     "was THREADS_DATABASE_URL another one before?"
                 )
-        connections.close_all()  # a connection must not be shared with the workers that are forked
+        close_connections()
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
         Server().run()
+
+
+def close_connections() -> None:
+    """A connection must not be shared with the workers that are forked, nor may a pool, whose threads they have not."""
+    connections.close_all()
+    for connection in connections.all():
+        if hasattr(connection, "close_pool"):
+            connection.close_pool()
 
 
 def bracketed(host: str) -> str:

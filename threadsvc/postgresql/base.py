@@ -1,0 +1,85 @@
+"""The engine's DatabaseWrapper; everything else is Django's."""
+
+import atexit
+from select import POLLIN, poll
+from typing import Any, Self
+
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor as DjangosSchemaEditor
+from django.db.utils import OperationalError
+from psycopg import Connection, Error
+from psycopg.pq import ConnStatus
+
+# How long a server may take to answer nothing.
+SECONDS_TO_ANSWER = 0.9
+
+
+def is_open(connection: Connection[Any]) -> bool:
+    """Asks the server for nothing, over the connection. Raises OperationalError where it keeps silent.
+
+    psycopg itself would wait for an answer as long as the server's machine is there, and so would all requests for a
+    server that hangs.
+    """
+    server = connection.pgconn
+    try:
+        server.send_query(b"")
+        while server.is_busy():
+            readable = poll()
+            readable.register(server.socket, POLLIN)
+            if not readable.poll(SECONDS_TO_ANSWER * 1000):
+                connection.close()
+                raise OperationalError("the database server does not answer")
+            server.consume_input()
+        while server.get_result():
+            pass
+    except Error:
+        return False
+    return server.status == ConnStatus.OK
+
+
+class DatabaseSchemaEditor(DjangosSchemaEditor):
+    """Migrations may take as long as they take, though nobody else may.
+
+    Text columns with an index get no second one for LIKE 'x%': nobody searches so, and each write would pay for it.
+    """
+
+    def _create_like_index_sql(self, model: Any, field: Any) -> None:
+        return None
+
+    def __enter__(self) -> Self:
+        entered = super().__enter__()
+        if self.atomic_migration and not self.collect_sql:
+            self.execute("SET LOCAL statement_timeout = 0")
+        return entered
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Gives out connections that are open: what a server closed when it was restarted is thrown away first.
+
+    The pool's own check waits longer after each closed connection that it meets, beyond the time that a request has.
+    """
+
+    SchemaEditorClass = DatabaseSchemaEditor
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        connection = super().get_new_connection(conn_params)
+        pool = self.pool
+        if pool is None:  # of Django's own, to make and drop databases
+            return connection
+        for _ in range(pool.max_size):
+            try:
+                if is_open(connection):
+                    return connection
+            except OperationalError:
+                pool.putconn(connection)
+                raise
+            pool.putconn(connection)
+            connection = super().get_new_connection(conn_params)
+        return connection
+
+
+@atexit.register
+def close_pools() -> None:
+    """A pool has threads of its own, which must end before the interpreter does."""
+    for pool in base.DatabaseWrapper._connection_pools.values():  # type: ignore[attr-defined]  # not in the stubs
+        pool.close()
