@@ -6,6 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
@@ -13,3 +14,5 @@ if __name__ == "__main__":
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"threadsvc: {error}")
+    except OperationalError as error:  # a database that does not answer, whatever the command wanted of it
+        sys.exit(f"threadsvc: a database cannot be used: {str(error).strip().splitlines()[0]}")

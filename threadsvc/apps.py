@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class ThreadsvcConfig(AppConfig):
+    name = "threadsvc"
+
+    def ready(self) -> None:
+        from threadsvc import checks  # noqa: F401  # registers itself

@@ -1,0 +1,25 @@
+"""`manage.py check --database default --database threads`: whether the databases answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import DatabaseError, InterfaceError, connections
+
+
+def url_setting(alias: str) -> str:
+    """The setting that names a database."""
+    return "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
+
+
+@register(Tags.database)
+def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """One line for each database that does not answer. A URL or driver that is wrong is told before checks begin."""
+    problems: list[CheckMessage] = []
+    for alias in databases or ():
+        try:
+            connections[alias].introspection.table_names()
+        except (DatabaseError, InterfaceError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            problems.append(Error(f"{url_setting(alias)}: {reason}", id="threadsvc.E001"))
+    return problems

@@ -1,0 +1,63 @@
+"""pymongo's exceptions -> those of Python's DB-API, which Django makes its own of."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson.errors import BSONError
+from djongo import database
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
+
+from threadsvc.databases import RowTooLarge
+
+DUPLICATE_KEY = 11000
+IMMUTABLE_FIELD = 66
+# Codes of failures that pass: no primary, shutting down, out of time, log-in refused, disk full.
+UNAVAILABLE = {6, 7, 13, 18, 50, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
+
+
+def database_error(error: Exception) -> Exception:
+    """The exception of Python's DB-API for one of pymongo's."""
+    kind = database.DatabaseError
+    match error:
+        case DuplicateKeyError():
+            kind = database.IntegrityError
+        case BulkWriteError():
+            codes = {write["code"] for write in error.details.get("writeErrors", ())}
+            if DUPLICATE_KEY in codes:
+                kind = database.IntegrityError
+            elif not codes:  # written, but not as safely as was asked for
+                kind = database.OperationalError
+        case ConnectionFailure() | ExecutionTimeout() | WriteConcernError() | InvalidOperation() | ConfigurationError():
+            kind = database.OperationalError
+        case DocumentTooLarge():
+            return RowTooLarge(str(error))
+        case OperationFailure():
+            if error.code in UNAVAILABLE:
+                kind = database.OperationalError
+            elif error.code == IMMUTABLE_FIELD:  # an _id, which is for good
+                kind = database.NotSupportedError
+        case BSONError() | OverflowError() | UnicodeError():
+            kind = database.DataError
+    # What pymongo says of servers that are away begins with why, and goes on with all that it knows.
+    reason = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    raised: Exception = kind(reason)
+    return raised
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    try:
+        yield
+    except (PyMongoError, BSONError, OverflowError, UnicodeError) as error:
+        raise database_error(error) from error

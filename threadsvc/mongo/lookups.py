@@ -1,0 +1,64 @@
+"""How Django's expressions say in this engine's SQL (sql.py) what only it has: paths into documents, and pairs."""
+
+from typing import Any
+
+from django.db import NotSupportedError
+from django.db.models.expressions import OrderBy
+from django.db.models.fields.json import DataContains, HasKeyLookup, JSONField, JSONIContains, KeyTransform
+
+Compiled = tuple[str, list[Any]]
+
+
+def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compiled:
+    column, params, keys = self.preprocess_lhs(compiler, connection)
+    previous: Any = self.lhs
+    while isinstance(previous, KeyTransform):
+        previous = previous.lhs
+    if not getattr(previous.output_field, "stores_pairs", False):
+        return f"{column}{' -> %s' * len(keys)}", [*params, *keys]
+    if len(keys) > 1:
+        raise NotSupportedError("MongoDB: the values of pairs have no keys")
+    return f"PAIR({column}, %s)", [*params, *keys]
+
+
+def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compiled:
+    if not getattr(self.lhs.output_field, "stores_pairs", False):
+        raise NotSupportedError("MongoDB: 'contains' is for fields of pairs")
+    column, params = self.process_lhs(compiler, connection)
+    value, value_params = self.process_rhs(compiler, connection)
+    return f"{column} @> {value}", [*params, *value_params]
+
+
+def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compiled:
+    """Text anywhere in a field of pairs is text in a key or in a value."""
+    if not getattr(self.lhs.output_field, "stores_pairs", False):
+        raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
+    column, params = compiler.compile(self.lhs)
+    _, (pattern,) = self.process_rhs(compiler, connection)
+    condition = f"({column} -> %s ILIKE %s OR {column} -> %s ILIKE %s)"
+    return condition, [*params, "k", pattern, *params, "v", pattern]
+
+
+def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> Compiled:
+    raise NotSupportedError(f"MongoDB: no {self.lookup_name!r}; KEY__isnull=False says the same")
+
+
+def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
+    expression: Any = self.expression
+    if isinstance(expression.output_field, JSONField):
+        raise NotSupportedError("MongoDB does not order documents as text")
+    sql, params = self.as_sql(compiler, connection)
+    return sql, list(params)
+
+
+def register() -> None:
+    """Tells Django, which looks for a method of the engine's name before `as_sql`."""
+    methods = {
+        KeyTransform: key_transform,
+        DataContains: data_contains,
+        HasKeyLookup: has_key,
+        JSONIContains: json_icontains,
+        OrderBy: order_by,
+    }
+    for node, method in methods.items():
+        setattr(node, "as_djongo", method)  # noqa: B010

@@ -1,0 +1,395 @@
+"""What statements of SQL mean in MongoDB: conditions -> filters, statements -> commands.
+
+Conditions mean what SQL says, with its third truth value: a comparison with NULL is neither true nor false, and NOT of
+that is the same. So NOT is not MongoDB's `$nor`, which makes it true, but goes to the comparisons, each of which knows
+its opposite.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from django.db import NotSupportedError
+from pymongo import ReturnDocument
+from pymongo.database import Database
+
+Document = dict[str, Any]
+Params = Sequence[Any]
+
+NO_ROW: Document = {"_id": {"$in": []}}
+
+# djongo's own collection of what it must remember of the others; here, the last number that was given in each.
+SCHEMA_COLLECTION = "__schema__"
+
+
+class Answer(NamedTuple):
+    """What a statement gives: its rows, and how many rows it changed (-1 for a SELECT)."""
+
+    rows: Iterator[tuple[Any, ...]]
+    rowcount: int = -1
+    close: Callable[[], None] = lambda: None
+
+
+# Values
+
+
+@dataclass(frozen=True)
+class Value:
+    """A parameter of the statement by its number, or a constant."""
+
+    index: int | None
+    constant: Any = None
+
+    def of(self, params: Params) -> Any:
+        return self.constant if self.index is None else params[self.index]
+
+
+_OBJECT_ID = re.compile("[0-9a-f]{24}")
+
+
+def to_bson(column: str, value: Any) -> Any:
+    """`_id` is an ObjectId, which models know as text. Another text stays one, and equals none that is stored."""
+    return ObjectId(value) if column == "_id" and isinstance(value, str) and _OBJECT_ID.fullmatch(value) else value
+
+
+def from_bson(value: Any) -> Any:
+    return str(value) if isinstance(value, ObjectId) else value
+
+
+# Operands
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field of the document; with `keys`, a path into it, which reaches every element of the arrays on its way."""
+
+    name: str
+    keys: tuple[Value, ...] = ()
+
+    def value(self, value: Any) -> Any:
+        return to_bson(self.name, value)
+
+    def where(self, condition: Document, params: Params) -> Document:
+        return {self.path(params): condition}
+
+    def is_null(self, params: Params, negated: bool) -> Document:
+        return {self.path(params): {"$ne" if negated else "$eq": None}}
+
+    def path(self, params: Params) -> str:
+        keys = [key.of(params) for key in self.keys]
+        for key in keys:
+            if not isinstance(key, str) or not key or "." in key or key.startswith("$") or "\0" in key:
+                raise NotSupportedError(f"MongoDB has no path to the key {key!r}")
+        return ".".join([self.name, *keys])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The value of one key in a field that holds [{"k": key, "v": value}, ...]: any text is a key there."""
+
+    name: str
+    key: Value
+
+    def value(self, value: Any) -> Any:
+        return value
+
+    def where(self, condition: Document, params: Params) -> Document:
+        return {self.name: {"$elemMatch": {"k": {"$eq": self.key.of(params)}, "v": condition}}}
+
+    def is_null(self, params: Params, negated: bool) -> Document:
+        present = {"$elemMatch": {"k": {"$eq": self.key.of(params)}}}
+        return {self.name: present if negated else {"$not": present}}
+
+
+Operand = Column | Pair
+
+# Conditions
+
+
+class Condition(ABC):
+    """A condition of WHERE. `filter` finds the rows for which it is true (`negated`: for which it is false)."""
+
+    @abstractmethod
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document: ...
+
+
+@dataclass(frozen=True)
+class Both(Condition):
+    """AND, and (`either`) OR. NOT goes to the parts by De Morgan's laws, which hold with three truth values too."""
+
+    parts: tuple[Condition, ...]
+    either: bool = False
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        return {"$or" if self.either != negated else "$and": [part.filter(params, negated, run) for part in self.parts]}
+
+
+@dataclass(frozen=True)
+class Not(Condition):
+    part: Condition
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        return self.part.filter(params, not negated, run)
+
+
+@dataclass(frozen=True)
+class IsNull(Condition):
+    operand: Operand
+    negated: bool
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        return self.operand.is_null(params, negated != self.negated)
+
+
+# The comparisons that MongoDB makes among values of one type; none is true of null.
+ORDERED = {"<": ("$lt", "$gte"), "<=": ("$lte", "$gt"), ">": ("$gt", "$lte"), ">=": ("$gte", "$lt")}
+
+
+@dataclass(frozen=True)
+class Compare(Condition):
+    operand: Operand
+    operator: str
+    right: Value
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        value = self.operand.value(self.right.of(params))
+        if value is None:
+            return NO_ROW
+        if self.operator in ORDERED:
+            if isinstance(value, dict | list) or (self.operand == Column("_id") and not isinstance(value, ObjectId)):
+                raise NotSupportedError(f"MongoDB does not order by {value!r}")
+            return self.operand.where({ORDERED[self.operator][negated]: value}, params)
+        equal = (self.operator == "=") != negated
+        if isinstance(value, dict | list):
+            return self.whole(value, params, equal)
+        return self.operand.where({"$eq": value} if equal else {"$nin": [value, None]}, params)
+
+    def whole(self, value: Any, params: Params, equal: bool) -> Document:
+        """Compares with all of a document or array. `$eq` would look into arrays, and find it as an element too."""
+        if not isinstance(self.operand, Column) or self.operand.keys:
+            raise NotSupportedError("MongoDB compares whole documents with whole columns")
+        path = f"${self.operand.name}"
+        same: Document = {"$expr": {"$eq": [path, {"$literal": value}]}}
+        return same if equal else {"$nor": [same], self.operand.name: {"$ne": None}}
+
+
+@dataclass(frozen=True)
+class Among(Condition):
+    """IN, of values or of what another SELECT gives; that one is asked first."""
+
+    operand: Operand
+    values: "tuple[Value, ...] | Select"
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        found: Iterable[Any]
+        if isinstance(self.values, Select):
+            found = (value for (value,) in run(self.values, params).rows)
+        else:
+            found = (value.of(params) for value in self.values)
+        values = [self.operand.value(value) for value in found]
+        known = [value for value in values if value is not None]
+        if any(isinstance(value, dict | list) for value in known):
+            raise NotSupportedError("MongoDB compares whole documents one at a time")
+        if not negated:
+            return self.operand.where({"$in": known}, params)
+        return NO_ROW if len(known) < len(values) else self.operand.where({"$nin": [*known, None]}, params)
+
+
+@dataclass(frozen=True)
+class Like(Condition):
+    """LIKE: `%` is any text, `_` any character, and what follows a backslash itself. Nothing else means anything."""
+
+    operand: Operand
+    pattern: Value
+    any_case: bool
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        pattern = self.pattern.of(params)
+        if not isinstance(pattern, str):
+            raise NotSupportedError(f"LIKE {pattern!r}")
+        if self.operand == Column("_id"):
+            found = self.object_ids(pattern)
+            return {"$nor": [found]} if negated else found  # there is always an _id
+        found = {"$regex": regular_expression(pattern), "$options": "is" if self.any_case else "s"}
+        return self.operand.where({"$not": found, "$ne": None} if negated else found, params)
+
+    def object_ids(self, pattern: str) -> Document:
+        """ObjectIds that begin with some digits are a range of them; no other part of one can be searched for."""
+        start, wildcard = pattern[:-1], pattern[-1:]
+        if wildcard != "%" or not re.fullmatch(r"(?:[^%_\\]|\\.)*", start, re.DOTALL):
+            raise NotSupportedError("MongoDB finds an _id by its first digits only")
+        digits = start.lower() if self.any_case else start
+        if not re.fullmatch("[0-9a-f]{0,24}", digits):
+            return NO_ROW
+        return {"_id": {"$gte": ObjectId(digits.ljust(24, "0")), "$lte": ObjectId(digits.ljust(24, "f"))}}
+
+
+def regular_expression(pattern: str) -> str:
+    """The regular expression for a pattern of LIKE; djongo put the pattern in as it was."""
+    signs = {"%": ".*", "_": "."}
+    parts = (signs.get(part) or literally(part[-1]) for part in re.findall(r"\\.|.", pattern, re.DOTALL))
+    return f"^{''.join(parts)}\\z".removeprefix("^.*").removesuffix(".*\\z")
+
+
+def literally(character: str) -> str:
+    """One character of text as a regular expression, alike in PCRE and in Java's."""
+    if character == "\0":  # which would end it
+        return r"\x00"
+    is_sign = character.isascii() and character.isprintable() and not character.isalnum()
+    return f"\\{character}" if is_sign else character
+
+
+@dataclass(frozen=True)
+class HasPairs(Condition):
+    """Whether a field of pairs has all of these."""
+
+    column: Column
+    pairs: Value
+
+    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+        pairs = self.pairs.of(params)
+        found = {"$all": pairs} if pairs else {"$ne": None}
+        return self.column.where({"$not": found, "$ne": None} if negated else found, params)
+
+
+# Statements
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a SELECT asks for: a column, a constant, or an aggregate of all rows (`function`, of a column or `*`)."""
+
+    column: str | None = None
+    constant: Value | None = None
+    function: str | None = None
+    alias: str | None = None
+
+
+class Statement(ABC):
+    table: str
+
+    @abstractmethod
+    def run(self, database: Database[Document], params: Params) -> Answer: ...
+
+
+Run = Callable[["Select", Params], Answer]
+
+
+@dataclass
+class Filtered(Statement):
+    table: str
+    where: Condition | None = None
+
+    def filter(self, database: Database[Document], params: Params) -> Document:
+        if self.where is None:
+            return {}
+        return self.where.filter(params, False, lambda select, params: select.run(database, params))
+
+
+@dataclass
+class Select(Filtered):
+    items: list[Item] = field(default_factory=list)
+    order: list[tuple[str, int]] = field(default_factory=list)
+    limit: int = 0
+    offset: int = 0
+    inner: "Select | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
+
+    def run(self, database: Database[Document], params: Params) -> Answer:
+        if self.inner is not None:
+            return Answer(iter([(self.inner.number(database, params),)]))
+        if [item.function for item in self.items] == ["COUNT"] and self.items[0].column is None:
+            return Answer(iter([(self.number(database, params),)]))
+        if any(item.function for item in self.items):
+            return Answer(iter([self.aggregated(database, params)]))
+        columns = [item.column for item in self.items]
+        projection = {column: 1 for column in columns if column is not None} or {"_id": 1}
+        if "_id" not in projection:
+            projection["_id"] = 0
+        found = database[self.table].find(
+            self.filter(database, params), projection, self.offset, self.limit, sort=self.order or None
+        )
+        constants = [item.constant.of(params) if item.constant else None for item in self.items]
+        rows = (
+            tuple(
+                constant if column is None else from_bson(document.get(column))
+                for column, constant in zip(columns, constants, strict=True)
+            )
+            for document in found
+        )
+        return Answer(rows, close=found.close)
+
+    def number(self, database: Database[Document], params: Params) -> int:
+        bounds: dict[str, Any] = {"skip": self.offset, "limit": self.limit}
+        return database[self.table].count_documents(
+            self.filter(database, params), **{name: bound for name, bound in bounds.items() if bound}
+        )
+
+    def aggregated(self, database: Database[Document], params: Params) -> tuple[Any, ...]:
+        group: Document = {"_id": None}
+        for number, item in enumerate(self.items):
+            path = f"${item.column}"
+            if item.function == "COUNT":
+                counted = 1 if item.column is None else {"$cond": [{"$gt": [path, None]}, 1, 0]}
+                group[str(number)] = {"$sum": counted}
+            else:
+                group[str(number)] = {f"${str(item.function).lower()}": path}
+        stages = [{"$match": self.filter(database, params)}, {"$group": group}]
+        with database[self.table].aggregate(stages) as found:
+            document: Mapping[str, Any] = next(found, {})
+        empty = [0 if item.function == "COUNT" else None for item in self.items]
+        return tuple(from_bson(document.get(str(number), none)) for number, none in enumerate(empty))
+
+
+@dataclass
+class Insert(Statement):
+    table: str
+    columns: list[str]
+    rows: list[list[Value]]
+    returning: list[str]
+
+    def run(self, database: Database[Document], params: Params) -> Answer:
+        documents = [
+            {column: to_bson(column, value.of(params)) for column, value in zip(self.columns, row, strict=True)}
+            for row in self.rows
+        ]
+        missing = [column for column in self.returning if column not in self.columns]
+        if missing:
+            (column,) = missing
+            first = last_number(database, self.table, len(documents)) - len(documents) + 1
+            for number, document in enumerate(documents, start=first):
+                document[column] = number
+        collection = database[self.table]
+        if len(documents) == 1:
+            collection.insert_one(documents[0])
+        else:
+            collection.insert_many(documents)
+        returned = (tuple(from_bson(document[column]) for column in self.returning) for document in documents)
+        return Answer(returned, len(documents))
+
+
+def last_number(database: Database[Document], table: str, count: int) -> int:
+    """Takes the next `count` numbers of a table's key; returns the last of them."""
+    updated: Any = database[SCHEMA_COLLECTION].find_one_and_update(
+        {"name": table}, {"$inc": {"auto.seq": count}}, upsert=True, return_document=ReturnDocument.AFTER
+    )
+    number: int = updated["auto"]["seq"]
+    return number
+
+
+@dataclass
+class Update(Filtered):
+    values: list[tuple[str, Value]] = field(default_factory=list)
+
+    def run(self, database: Database[Document], params: Params) -> Answer:
+        changes = {"$set": {column: to_bson(column, value.of(params)) for column, value in self.values}}
+        result = database[self.table].update_many(self.filter(database, params), changes)
+        return Answer(iter(()), result.matched_count)
+
+
+@dataclass
+class Delete(Filtered):
+    def run(self, database: Database[Document], params: Params) -> Answer:
+        return Answer(iter(()), database[self.table].delete_many(self.filter(database, params)).deleted_count)
