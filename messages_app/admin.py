@@ -1,17 +1,18 @@
 """Browsing for operators. Everything can be looked at and nothing changed: what clients stored is what they get."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ERROR_FLAG
-from django.db import DataError
+from django.db import DataError, connections
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from messages_app.documents import stores_documents
 from messages_app.models import Message, Thread
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -43,6 +44,8 @@ class LookOnly(ModelAdmin):
 
     show_full_result_count = False
     list_per_page = 50
+    # Where words are in a document; in SQL they are looked for in its text.
+    paths: ClassVar[dict[str, str]] = {}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
@@ -56,6 +59,10 @@ class LookOnly(ModelAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        in_documents = stores_documents(connections[self.model._default_manager.db])
+        return [self.paths.get(name, name) if in_documents else name for name in self.search_fields]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -81,7 +88,7 @@ class LookOnly(ModelAdmin):
 class ThreadAdmin(LookOnly):
     list_display = ["id", "created", "tenant", "metadata_preview"]
     list_filter = ["created_at"]
-    search_fields = ["id", "object_id", "metadata"]
+    search_fields = ["id", "^object_id", "metadata"]
     search_help_text = "Part of an id, or of metadata"
     fields = ["id", "object_id", "tenant", "created", "metadata", "transcript"]
 
@@ -125,7 +132,8 @@ class ThreadAdmin(LookOnly):
 class MessageAdmin(LookOnly):
     list_display = ["id", "created", "role", "text_preview", "thread_link"]
     list_filter = ["role", "created_at"]
-    search_fields = ["id", "object_id", "thread__id", "content"]
+    search_fields = ["id", "^object_id", "thread__id", "content"]
+    paths: ClassVar = {"content": "content__text__value"}
     search_help_text = "Part of an id, or of the text"
     fields = [
         "id",
@@ -143,7 +151,8 @@ class MessageAdmin(LookOnly):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).filter(thread__deleted_at=None)
+        deleted = Thread.objects.filter(deleted_at__isnull=False)  # few: they are removed soon
+        return super().get_queryset(request).exclude(thread__in=deleted)
 
     @admin.display(description="text")
     def text_preview(self, message: Message) -> str:

@@ -3,24 +3,32 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
-from django.db import IntegrityError, connections, models, transaction
+from django.db import Error, IntegrityError, OperationalError, connections, models, transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from django.utils import timezone
 
+from messages_app.documents import DocumentField, PairsField
 from messages_app.ids import new_id, new_object_id
 
 DEFAULT_TENANT = "default"
 MAX_TENANT_CHARACTERS = 64
+NOBODY = ""  # the tenant of a thread of which nothing is left but its id
 MAX_METADATA_PAIRS = 16
 
-# How often a position that another writer took first is asked for anew. Engines that lock rows never need it.
-POSITION_ATTEMPTS = 50
+# How often what another writer changed meanwhile is tried anew. Engines that lock rows never need it.
+ATTEMPTS = 100
+
+# Where nothing is rolled back, a thread is hidden until all of it is stored: until then it counts as deleted at this
+# time in the future. If its writer dies, that time comes, and purge removes it.
+UNFINISHED_LASTS = timedelta(hours=1)
 
 # How many messages are removed in one transaction, for which other writers may have to wait.
 REMOVED_AT_ONCE = 100
@@ -31,15 +39,13 @@ COUNTED_PAIRS = 200
 Row = TypeVar("Row", bound=models.Model)
 
 
-class UnicodeJSONEncoder(json.JSONEncoder):
-    """JSON text as people wrote it: an e with an accent is stored as two bytes, not as six, and can be searched for."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
-
-
 class TooManyPairs(ValueError):
     """Metadata would hold more than MAX_METADATA_PAIRS."""
+
+
+def can_roll_back(database: str) -> bool:
+    """Whether what a block of writes left half done is undone. Where not, each write must be sound by itself."""
+    return connections[database].features.supports_transactions
 
 
 class RowQuerySet(models.QuerySet[Row]):
@@ -87,14 +93,30 @@ class RowQuerySet(models.QuerySet[Row]):
 
         Raises DoesNotExist, and TooManyPairs, which changes nothing.
         """
-        with transaction.atomic(using=self.db):
-            row: Any = self.locked().by_id(public_id)
-            merged = {key: value for key, value in {**row.metadata, **changes}.items() if value is not None}
-            if len(merged) > MAX_METADATA_PAIRS:
-                raise TooManyPairs
-            if merged != row.metadata:
-                row.replace_metadata(merged)
-            return row
+        for pause in pauses():
+            with transaction.atomic(using=self.db):
+                row: Any = self.locked().by_id(public_id)
+                merged = {key: value for key, value in {**row.metadata, **changes}.items() if value is not None}
+                if len(merged) > MAX_METADATA_PAIRS:
+                    raise TooManyPairs
+                if merged == row.metadata or self.replace_metadata(row, merged):
+                    return row
+            time.sleep(pause)
+        raise OperationalError("too many writers change this row at once")
+
+    def replace_metadata(self, row: Any, metadata: dict[str, str]) -> bool:
+        """Stores other metadata, in the transaction that is open; False where no lock kept another from doing so."""
+        rows = self.named(id=row.id)
+        if not can_roll_back(self.db):
+            rows = rows.filter(metadata=row.metadata)  # compare and set: one write, or none
+        row.metadata = metadata
+        return bool(rows.update(metadata=metadata))
+
+
+def pauses() -> Iterable[float]:
+    """Seconds to wait after each attempt that met another writer: at first none, then longer and longer."""
+    for attempt in range(ATTEMPTS):
+        yield attempt // 4 * 0.001
 
 
 class ThreadQuerySet(RowQuerySet["Thread"]):
@@ -113,10 +135,32 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
 
         Raises IntegrityError where one of them is there already.
         """
+        if not can_roll_back(self.db):
+            return self._store_hidden(threads, messages)
         with transaction.atomic(using=self.db):
             self.bulk_create(threads)
             ThreadPair.objects.bulk_create(pair for thread in threads for pair in thread.new_pairs())
             return len(Message.objects.bulk_create(messages))
+
+    def _store_hidden(self, threads: Collection["Thread"], messages: Collection["Message"]) -> int:
+        """`store` where nothing is rolled back: until its last write, which shows it, a thread is out of sight."""
+        hidden = timezone.now() + UNFINISHED_LASTS if messages else None  # a thread alone is one write already
+        for thread in threads:
+            thread.deleted_at = hidden
+        unfinished = self.filter(id__in=[thread.id for thread in threads], deleted_at=hidden)
+        try:
+            self.bulk_create(threads)
+            stored = len(Message.objects.bulk_create(messages))
+            if hidden and unfinished.update(deleted_at=None) < len(threads):
+                raise OperationalError("storing took so long that purge removed what there was of it")
+        except Error:
+            if hidden:
+                with suppress(Error):  # if that fails as well, it stays hidden, and is removed when its time comes
+                    unfinished.update(deleted_at=timezone.now())
+            raise
+        for thread in threads:
+            thread.deleted_at = None
+        return stored
 
     def mark_deleted(self, thread_id: str) -> None:
         """Makes a thread and all in it invisible to everybody, by one write of its row; `purge` removes them.
@@ -126,7 +170,23 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
         with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
             if not self.named(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
                 raise Thread.DoesNotExist
-            ThreadPair.objects.filter(thread=thread_id).delete()
+            if can_roll_back(self.db):
+                ThreadPair.objects.filter(thread=thread_id).delete()
+
+    def replace_metadata(self, row: "Thread", metadata: dict[str, str]) -> bool:
+        replaced = super().replace_metadata(row, metadata)
+        if can_roll_back(self.db):
+            row.pairs.all().delete()
+            ThreadPair.objects.bulk_create(row.new_pairs())
+        return replaced
+
+    def matching(self, tenant: str, pairs: Mapping[str, str]) -> "ThreadQuerySet | ThreadPairQuerySet":
+        """What lists those of a tenant's threads whose metadata has all of these pairs (one at least)."""
+        if len(pairs) > MAX_METADATA_PAIRS:
+            return self.none()
+        if can_roll_back(self.db):
+            return ThreadPair.objects.matching(tenant, pairs)
+        return self.of_tenant(tenant).filter(metadata__contains=dict(pairs))
 
 
 class Thread(models.Model):
@@ -136,7 +196,7 @@ class Thread(models.Model):
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
     # Text, no foreign key: what knows tenants may live in another database.
     tenant = models.CharField(max_length=MAX_TENANT_CHARACTERS, default=DEFAULT_TENANT, editable=False)
-    metadata = models.JSONField(default=dict, blank=True, encoder=UnicodeJSONEncoder)
+    metadata = PairsField(default=dict, blank=True)
     # To the second, as the API tells it: lists are in the order of (created_at, id), and the id has the milliseconds.
     created_at = models.DateTimeField("created", editable=False)
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
@@ -164,13 +224,6 @@ class Thread(models.Model):
             digest = digest_of_pair(self.tenant, key, value)
             yield ThreadPair(thread_id=self.id, digest=digest, created_at=self.created_at)
 
-    def replace_metadata(self, metadata: dict[str, str]) -> None:
-        """Stores other metadata, in the transaction that is open."""
-        self.metadata = metadata
-        self.save(update_fields=["metadata"])
-        self.pairs.all().delete()
-        ThreadPair.objects.bulk_create(self.new_pairs())
-
 
 def digest_of_pair(tenant: str, key: str, value: str) -> str:
     """128 bits that stand for a pair of a tenant's: short, and of one length, which indexes like."""
@@ -181,12 +234,9 @@ class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
     place = ("created_at", "thread_id")
 
     def matching(self, tenant: str, pairs: Mapping[str, str]) -> Self:
-        """Those of the tenant's threads whose metadata has all of these pairs (one at least)."""
-        if len(pairs) > MAX_METADATA_PAIRS:
-            return self.none()
+        """Those of the tenant's threads whose metadata has all of these pairs (1 to 16)."""
         digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
         rarest = min(digests, key=self.frequency) if len(digests) > 1 else digests[0]
-        # Pairs go with their thread; without transactions, they would a moment later.
         rows = self.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
         if len(digests) == 1:
             return rows
@@ -206,7 +256,8 @@ class ThreadPairQuerySet(RowQuerySet["ThreadPair"]):
 class ThreadPair(models.Model):
     """One pair of a thread's metadata, by which the thread is found: what an index of the engine's own would be.
 
-    No engine can index any key of a JSON value in the order of a list. Goes with its thread.
+    No SQL engine can index any key of a JSON value in the order of a list. Kept up in the thread's own transactions:
+    an engine without them has no such rows, and an index of documents instead.
     """
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="pairs")
@@ -216,6 +267,7 @@ class ThreadPair(models.Model):
     objects = ThreadPairQuerySet.as_manager()
 
     class Meta:
+        required_db_features = ["supports_transactions"]
         constraints = [models.UniqueConstraint(fields=["thread", "digest"], name="thread_pair")]
         indexes = [models.Index(fields=["digest", "created_at", "thread"], name="thread_by_pair")]
 
@@ -237,22 +289,29 @@ class MessageQuerySet(RowQuerySet["Message"]):
         the database), so that the next writer sees this position before it takes its own. Where an engine has no such
         lock, the unique constraint refuses the second of two writers, which then asks again.
 
-        Three queries in one transaction.
+        Three queries in one transaction; four where there are none.
         """
-        for _ in range(POSITION_ATTEMPTS - 1):
+        for pause in pauses():
             try:
                 return self._append(tenant, thread_id, fields)
             except IntegrityError:  # somebody was faster
-                continue
-        return self._append(tenant, thread_id, fields)
+                time.sleep(pause)
+        raise OperationalError("too many writers append to this thread at once")
 
     def _append(self, tenant: str, thread_id: str, fields: dict[str, Any]) -> "Message":
         database = Message.objects.db
+        threads = Thread.objects.of_tenant(tenant)
         with transaction.atomic(using=database):
-            thread = Thread.objects.of_tenant(tenant).locked().only("id").by_id(thread_id)
+            thread = threads.locked().only("id").by_id(thread_id)
             message = Message.new(thread=thread, position=(self.last_position(thread_id) or 0) + 1, **fields)
             message.save(force_insert=True, using=database)
-            return message
+        if not can_roll_back(database):
+            try:
+                threads.require(thread_id)
+            except Thread.DoesNotExist:  # deleted meanwhile, and perhaps purged before the message was there
+                Message.objects.filter(id=message.id).delete()
+                raise
+        return message
 
     def last_position(self, thread_id: str) -> int | None:
         """The highest position that was given in a thread, also to a message that is deleted by now."""
@@ -299,13 +358,13 @@ class Message(models.Model):
     position = models.PositiveBigIntegerField(editable=False)
     role = models.CharField(max_length=16, choices=Role.choices)
     # The parts as the API shows them: [{"type": "text", "text": {"value": "...", "annotations": []}}, ...].
-    content = models.JSONField(encoder=UnicodeJSONEncoder)
+    content = DocumentField()
     # [{"file_id": "...", "tools": [...]}, ...] in order; what the API calls file_ids is read from here.
-    attachments = models.JSONField(default=list, blank=True, encoder=UnicodeJSONEncoder)
+    attachments = DocumentField(default=list, blank=True)
     assistant_id = models.CharField(max_length=256, default="", blank=True)
     # null where there is none, so that its index holds only what a run wrote.
     run_id = models.CharField(max_length=256, null=True, blank=True)  # noqa: DJ001
-    metadata = models.JSONField(default=dict, blank=True, encoder=UnicodeJSONEncoder)
+    metadata = PairsField(default=dict, blank=True)
     created_at = models.DateTimeField("created", editable=False)
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
 
@@ -329,11 +388,6 @@ class Message(models.Model):
     def new(cls, at: datetime | None = None, rng: Random | None = None, **fields: Any) -> Self:
         """An unsaved message with ids of its own, of this moment or of `at`; `rng` makes them repeatable."""
         return cls(**identity("msg", at, rng), **fields)
-
-    def replace_metadata(self, metadata: dict[str, str]) -> None:
-        """Stores other metadata, in the transaction that is open."""
-        self.metadata = metadata
-        self.save(update_fields=["metadata"])
 
     @property
     def file_ids(self) -> list[str]:

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from messages_app.fields import Faults
-from messages_app.models import DEFAULT_TENANT, Message, MessageQuerySet, Thread, ThreadPair, ThreadQuerySet
+from messages_app.models import DEFAULT_TENANT, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.pagination import Listed, page_of
 from messages_app.purging import wake_purger
 from messages_app.serializers import (
@@ -132,7 +132,7 @@ class ThreadViewSet(ContractViewSet):
         """List threads, newest first unless `order` says otherwise."""
         query = self.sent(ListQuerySerializer).validated_data
         pairs = metadata_filter(request.query_params)
-        rows = ThreadPair.objects.matching(self.tenant, pairs) if pairs else self.threads
+        rows: Any = Thread.objects.matching(self.tenant, pairs) if pairs else self.threads
         page = page_of(rows, cursors=self.threads, unknown="no_such_thread", query=query)
         return Response(self.shape.threads(page).data)
 

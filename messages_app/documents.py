@@ -1,0 +1,55 @@
+"""Columns that hold JSON: as text or jsonb in SQL, as what it is where the engine stores documents."""
+
+import json
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import JSONField
+
+
+class UnicodeJSONEncoder(json.JSONEncoder):
+    """JSON text as people wrote it: an e with an accent is stored as two bytes, not as six, and can be searched for."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
+
+
+def stores_documents(connection: BaseDatabaseWrapper) -> bool:
+    return getattr(connection.features, "stores_documents", False)
+
+
+class DocumentField(JSONField):
+    """A JSON array, or an object whose keys are fixed."""
+
+    takes_documents = True  # the engine need not make text of them
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"encoder": UnicodeJSONEncoder, **kwargs})
+
+    def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
+        if isinstance(value, list | dict):
+            return value
+        return super().from_db_value(value, expression, connection)
+
+
+class PairsField(DocumentField):
+    """A JSON object from any text to text. In documents [{"k": key, "v": value}, ...], in the order of the object:
+
+    no key is then read as a path or an operator, and one index finds any pair (MongoDB's attribute pattern).
+    """
+
+    stores_pairs = True
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        if isinstance(value, dict) and stores_documents(connection):
+            return pairs_of(value)
+        return super().get_db_prep_value(value, connection, prepared)
+
+    def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
+        if isinstance(value, list):
+            return {pair["k"]: pair["v"] for pair in value}
+        return super().from_db_value(value, expression, connection)
+
+
+def pairs_of(metadata: dict[str, str]) -> list[dict[str, str]]:
+    return [{"k": key, "v": value} for key, value in metadata.items()]
