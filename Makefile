@@ -9,11 +9,14 @@ TESTS := .venv/requirements-dev.done
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve
 
+# One suite on each engine; PostgreSQL and MongoDB are started by the tests. What follows = is the budget in seconds.
 test: lint
-	@scripts/timed "tests on SQLite" $(BIN)/python -m pytest
+	@scripts/timed "tests on SQLite=180" $(BIN)/python -m pytest --engine=sqlite
+	@scripts/timed "tests on PostgreSQL=120" $(BIN)/python -m pytest --engine=postgresql
+	@scripts/timed "tests on MongoDB=180" $(BIN)/python -m pytest --engine=mongodb
 
 lint: $(TESTS)
-	@scripts/timed lint scripts/lint
+	@scripts/timed lint=60 scripts/lint
 
 # Writes docs/openapi.yaml anew, after a change to the API.
 schema: $(RUNS)

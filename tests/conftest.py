@@ -1,4 +1,4 @@
-"""What the tests share: a real database for the whole run, an HTTP client, and a served process.
+"""What the tests share: real databases for the whole run, an HTTP client, and a served process.
 
 Tests do not flush tables; each works in threads of its own.
 """
@@ -8,32 +8,45 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
-from django.db import connection
+from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import RequestFactory
 from django.test.utils import setup_databases, teardown_databases
+from django.utils.connection import ConnectionProxy
 from pytest_django import DjangoDbBlocker
 
+from tests import engines
+from tests.servers import free_port as free_port
+from tests.stored import stored
 from threadsvc.wsgi import application
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# This thread's connection to the database of threads and messages.
+connection = cast(
+    BaseDatabaseWrapper, ConnectionProxy(connections, "threads" if "threads" in settings.DATABASES else "default")
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def database(
     django_test_environment: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A database in a file, as in service: journal mode, locks and several connections are part of what is tested."""
-    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
+    """A database in a file, as in service: journal mode, locks and several connections are part of what is tested.
+
+    Beside it, where another engine is chosen (tests/engines.py), a new database of that engine's.
+    """
+    connections["default"].settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
     with django_db_blocker.unblock():
         created = setup_databases(verbosity=0, interactive=False)
         yield
@@ -128,13 +141,6 @@ def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dic
     return {"loc": [root, *loc], "msg": message, "type": error_type, **({"ctx": ctx} if ctx else {})}
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Served:
     """`manage.py serve` as a process of its own, with a data directory of its own."""
 
@@ -144,10 +150,16 @@ class Served:
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
         with self.log.open("wb") as log:
+            # The kernel stops it when the tests end, however they do.
+            command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve"]
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
-        self.wait_until(lambda: self.call("GET", "/readyz").status == 200)
+        try:
+            self.wait_until(lambda: self.call("GET", "/readyz").status == 200)
+        except BaseException:
+            self.kill()
+            raise
         self.seconds_to_first_answer = time.monotonic() - started
 
     def wait_until(self, condition: Any, seconds: float = 30) -> None:
@@ -177,9 +189,9 @@ class Served:
         thread_id: str = self.call("POST", "/threads").body["id"]
         return thread_id
 
-    def rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.directory / "threadsvc.db")) as connection:
-            return connection.execute(sql, params).fetchall()
+    def stored(self, model: str, **equal: Any) -> list[dict[str, Any]]:
+        """The rows of "thread", "message" or "threadpair" whose columns have these values, as the database has them."""
+        return stored(database_url(self.directory, self.environment), model, **equal)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -199,9 +211,15 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(40)
 
+    def kill(self) -> None:
+        """Ends it and its workers at once, where nobody looks at how it ends."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """This process's variables, without any that would change what is tested, and with these."""
+    """This process's variables, without any that would change what is tested, with a database, and with these."""
     ours = (
         "PYTHON",
         "THREADSVC_",
@@ -213,7 +231,14 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         "DJANGO_",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "THREADSVC_DATA_DIR": str(directory), **settings}
+    return {**kept, "THREADSVC_DATA_DIR": str(directory), **engines.variables(directory), **settings}
+
+
+def database_url(directory: Path, variables: dict[str, str]) -> str:
+    """Where a process with these variables keeps threads and messages."""
+    return (
+        variables.get("THREADS_DATABASE_URL") or variables.get("DATABASE_URL") or f"sqlite:///{directory}/threadsvc.db"
+    )
 
 
 def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -222,6 +247,17 @@ def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.Comp
     return subprocess.run(
         command, cwd=ROOT, env=environment(directory, **settings), capture_output=True, text=True, timeout=60
     )
+
+
+def in_transaction(*statements: str) -> list[str]:
+    """These statements with what a transaction adds to them, where the chosen engine has transactions."""
+    return list(statements) if engines.chosen == "mongodb" else ["BEGIN", *statements, "COMMIT"]
+
+
+def migrate(directory: Path) -> None:
+    """Makes the tables of threads and messages."""
+    done = manage(directory, "migrate", "-v0", "--database", connection.alias)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
@@ -235,8 +271,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     yield start
     for service in services:
-        if service.process.poll() is None:
-            service.stop()
+        service.kill()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread, text_part
-from tests.conftest import Api
+from tests.conftest import Api, connection
 
 MARK = "conversation-about-otters"
 

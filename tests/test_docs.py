@@ -14,12 +14,14 @@ from threadsvc import __version__, settings
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.stateless
 def test_every_setting_stands_in_the_readme_and_every_row_is_a_setting() -> None:
     table = README.partition("## Settings")[2].partition("\n## ")[0]
     documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
     assert documented == {name for name in settings.SETTINGS_READ if not name.endswith("_FILE")}
 
 
+@pytest.mark.stateless
 def test_no_setting_is_read_behind_the_readers_back() -> None:
     source = "\n".join(
         path.read_text(encoding="utf-8") for app in ("threadsvc", "messages_app") for path in (ROOT / app).rglob("*.py")
@@ -74,6 +76,7 @@ def test_lines_for_those_who_come_from_elsewhere_work(served: Served, coming_fro
         assert listed["data"][0]["id"] == thread_id
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
@@ -81,5 +84,6 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+@pytest.mark.stateless
 def test_changelog_names_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -4,11 +4,11 @@ test_paging.py."""
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread, text_part
-from tests.conftest import Api, detail_of
+from tests import engines
+from tests.conftest import Api, connection, detail_of
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -90,6 +90,7 @@ LEAST, MOST = in_query("least", "limit", limit_value=1), in_query("most", "limit
 ORDER = in_query("enum", "order", enum_values=["asc", "desc"])
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
@@ -216,7 +217,7 @@ def test_threads_are_found_by_pairs_of_their_metadata(api: Api, query: str, foun
     gone = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
     api.delete(f"/threads/{gone}")
     page = api.get(f"/threads?{query}").body
-    assert [made.index(thread["id"]) for thread in page["data"] if thread["metadata"]["mark"] == mark] == found
+    assert [made.index(thread["id"]) for thread in page["data"] if thread["metadata"].get("mark") == mark] == found
     assert api.get("/threads?metadata[user]=nobody&metadata[n]=4").body["first_id"] == changed
 
 
@@ -275,8 +276,9 @@ def test_page_costs_two_queries_three_with_a_cursor_and_a_thread_page_one_or_two
         assert queries(f"/threads/{thread}/messages?limit={limit}&after={ids[9]}&before={ids[2]}") == ["SELECT"] * 3
         assert queries(f"/threads?limit={limit}") == ["SELECT"]
         assert queries(f"/threads?limit={limit}&metadata[a]=b&after={thread}") == ["SELECT"] * 2
-        # Of several pairs the rarest is looked for first.
-        assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * 3
+        # Of several pairs the rarest is looked for first; an index of documents has them all.
+        several = 1 if engines.chosen == "mongodb" else 3
+        assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * several
         assert queries(f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1") == ["SELECT"] * 2
 
 

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests.conftest import Api, Served, detail_of
+from tests import engines
+from tests.conftest import Api, Served, connection, detail_of, in_transaction
 
 GOOD = {"role": "user", "content": "hello"}
 FULL = {f"k{i:02}": "v" for i in range(16)}
@@ -129,8 +129,7 @@ def test_change_costs_the_same_however_much_is_stored_and_none_costs_a_look(api:
     is_message = "messages" in path
     look = ["SELECT"] * (1 + is_message)
     assert queries({}) == look
-    assert queries({"metadata": {"a": "1"}})[-1] == "COMMIT"
-    assert "UPDATE" not in queries({"metadata": {"a": "1"}})
-    changed = queries({"metadata": {"a": "2", "b": None}})
-    assert changed.count("UPDATE") == 1
-    assert len(changed) == (5 if is_message else 6)
+    assert queries({"metadata": {"a": "1"}}) == [*look[1:], *in_transaction("SELECT")]  # as it is already
+    # In SQL a thread's pairs are rows of their own.
+    pairs = [] if is_message or engines.chosen == "mongodb" else ["DELETE", "INSERT"]
+    assert queries({"metadata": {"a": "2", "b": None}}) == [*look[1:], *in_transaction("SELECT", "UPDATE", *pairs)]

@@ -22,22 +22,26 @@ def schema() -> dict[str, Any]:
     return generated
 
 
+@pytest.mark.stateless
 def test_schema_is_valid_and_made_without_warnings() -> None:
     GENERATOR_STATS.reset()
     validate_schema(SchemaGenerator().get_schema(request=None, public=True))
     assert not GENERATOR_STATS
 
 
+@pytest.mark.stateless
 def test_committed_schema_is_the_generated_one(schema: dict[str, Any]) -> None:
     committed = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text(encoding="utf-8"))
     assert committed == yaml.safe_load(yaml.safe_dump(to_plain(schema))), "run `make schema`"
 
 
+@pytest.mark.stateless
 def test_served_schema_is_the_generated_one(client: Client, schema: dict[str, Any]) -> None:
     assert client.get("/openapi.json").json() == to_plain(schema)
     assert yaml.safe_load(client.get("/openapi.yaml").content) == to_plain(schema)
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("query", ["version=%00", "version=%0d%0aX:y", "version=2", "lang=de", "format=html"])
 def test_served_schema_does_not_depend_on_the_query(client: Client, query: str) -> None:
     answer = client.get(f"/openapi.json?{query}")
@@ -97,11 +101,13 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
     return lines
 
 
+@pytest.mark.stateless
 def test_create_message_reads_as_the_reference_page(schema: dict[str, Any]) -> None:
     page = (ROOT / "docs/contract/reference-page.txt").read_text(encoding="utf-8")
     assert reference_lines(schema) == [line.strip() for line in page.splitlines() if line.strip()]
 
 
+@pytest.mark.stateless
 def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str, Any]) -> None:
     request = schema["components"]["schemas"]["CreateMessageRequest"]
     assert request["additionalProperties"] is False
@@ -116,6 +122,7 @@ def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str
     )
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("page", PAGES)
 def test_page_loads_everything_from_here(client: Client, page: str) -> None:
     answer = client.get(page)
@@ -133,6 +140,7 @@ def test_page_loads_everything_from_here(client: Client, page: str) -> None:
     assert "<script>" not in answer.content.decode()
 
 
+@pytest.mark.stateless
 def test_bundle_of_redoc_asks_nobody_for_a_logo(client: Client) -> None:
     bundle = client.get("/redoc.js").content.decode()
     assert len(bundle) > 500_000

@@ -41,6 +41,7 @@ UNKNOWN_PATHS = [
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"]
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("unknown", UNKNOWN_PATHS)
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: str) -> None:
@@ -50,6 +51,7 @@ def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: st
     assert (answer.body is None) == (method == "HEAD")
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("known", "allowed"),
     [
@@ -77,6 +79,7 @@ def test_wrong_method_is_405_and_names_the_right_ones(api: Api, known: str, allo
         assert set(answer.headers["allow"].split(", ")) == allowed
 
 
+@pytest.mark.stateless
 def test_range_that_a_file_does_not_have_is_told_in_json(api: Api) -> None:
     answer = api.get("/static/threadsvc/redoc.css", HTTP_RANGE="bytes=99999-")
     assert answer.status == 416
@@ -119,6 +122,7 @@ def test_request_id_of_the_client_comes_back(api: Api, good: str) -> None:
     assert api.get("/threads/x", HTTP_X_REQUEST_ID=good).headers["x-request-id"] == good
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("bad", [None, "", "x" * 129, "a b", "é", "a\tb"])
 def test_other_requests_get_an_id_of_their_own(api: Api, bad: str | None) -> None:
     meta = {} if bad is None else {"HTTP_X_REQUEST_ID": bad}
@@ -134,6 +138,7 @@ def test_foreign_host_is_400_everywhere(api: Api, host: str, target: str) -> Non
     assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"])
 def test_own_host_is_accepted(api: Api, host: str) -> None:
     assert api.get("/healthz", HTTP_HOST=host).status == 200
@@ -182,6 +187,7 @@ urlpatterns = [path("broken", broken)]  # type: ignore[arg-type]  # never answer
 handler500 = "threadsvc.errors.server_error"
 
 
+@pytest.mark.stateless
 @override_settings(ROOT_URLCONF="tests.test_paths")
 def test_fault_of_ours_is_a_bare_500_with_its_request_id_in_the_log(
     api: Api, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]

@@ -252,6 +252,7 @@ def test_thread_may_be_made_with_sixteen_megabytes(api: Api) -> None:
     assert api.post("/threads", b"{}" + b" " * (limit - 1)).status == 413
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("text", "told_by_3_13", "position", "reason"),
     [

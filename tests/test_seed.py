@@ -2,56 +2,62 @@
 
 import os
 import pty
-import sqlite3
 import subprocess
 import sys
 import termios
-from contextlib import closing
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, environment, manage
+from tests.conftest import ROOT, database_url, environment, manage, migrate
+from tests.stored import stored
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data directory with an empty, migrated database."""
-    assert manage(tmp_path / "data", "migrate", "-v0").returncode == 0
+    migrate(tmp_path / "data")
     return tmp_path / "data"
 
 
-def rows(data: Path, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(data / "threadsvc.db")) as connection:
-        return connection.execute(sql).fetchall()
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with an empty, migrated database, in which nobody makes anything."""
+    directory = tmp_path_factory.mktemp("untouched") / "data"
+    migrate(directory)
+    return directory
+
+
+def rows(data: Path, model: str) -> list[dict[str, Any]]:
+    return stored(database_url(data, environment(data)), model)
 
 
 def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
     seeded = manage(data, "seed", "--threads", "30", "--messages", "700")
     assert seeded.returncode == 0
     assert seeded.stdout.startswith("Made 30 threads with 700 messages in ")
-    assert rows(data, "SELECT count(*) FROM messages_app_thread") == [(30,)]
-    assert rows(data, "SELECT count(*) FROM messages_app_message") == [(700,)]
-    gaps = "SELECT thread_id FROM messages_app_message GROUP BY thread_id HAVING max(position) <> count(*)"
-    assert rows(data, gaps) == []
-    roles = {role for (role,) in rows(data, "SELECT DISTINCT role FROM messages_app_message")}
-    assert roles == {"user", "assistant", "tool_call", "tool_output"}
-    assert rows(data, "SELECT count(DISTINCT thread_id) FROM messages_app_message") == [(30,)]
-    late = "SELECT count(*) FROM messages_app_message m JOIN messages_app_thread t ON t.id = m.thread_id"
-    assert rows(data, f"{late} WHERE m.created_at < t.created_at") == [(0,)]
+    threads = {thread["id"]: thread for thread in rows(data, "thread")}
+    messages = rows(data, "message")
+    assert (len(threads), len(messages)) == (30, 700)
+    lengths = Counter(message["thread_id"] for message in messages)
+    places = sorted((message["thread_id"], message["position"]) for message in messages)
+    assert places == [(thread, i + 1) for thread in sorted(threads) for i in range(lengths[thread])]
+    assert min(lengths.values()) >= 1
+    assert {message["role"] for message in messages} == {"user", "assistant", "tool_call", "tool_output"}
+    assert all(message["created_at"] >= threads[message["thread_id"]]["created_at"] for message in messages)
 
 
 def test_same_seed_makes_the_same_rows_elsewhere(data: Path, tmp_path: Path) -> None:
-    manage(tmp_path / "other", "migrate", "-v0")
+    migrate(tmp_path / "other")
     options = ("seed", "--threads", "9", "--messages", "120", "--seed", "42")
     for directory in (data, tmp_path / "other"):
         assert manage(directory, *options).returncode == 0
-    for table in ("messages_app_thread", "messages_app_message"):
-        sql = f"SELECT * FROM {table} ORDER BY id"
-        assert rows(data, sql) == rows(tmp_path / "other", sql)
+    for model in ("thread", "message"):
+        assert rows(data, model) == rows(tmp_path / "other", model)
     manage(data, "seed", "--threads", "9", "--messages", "120", "--seed", "43")
-    assert rows(data, "SELECT count(*) FROM messages_app_thread") == [(18,)]
+    assert len(rows(data, "thread")) == 18
 
 
 def test_same_seed_a_second_time_is_refused_and_changes_nothing(data: Path) -> None:
@@ -60,22 +66,24 @@ def test_same_seed_a_second_time_is_refused_and_changes_nothing(data: Path) -> N
     again = manage(data, *options)
     assert again.returncode == 1
     assert again.stderr == "CommandError: threads of --seed 1 are in this store already; take another number\n"
-    assert rows(data, "SELECT count(*) FROM messages_app_message") == [(50,)]
+    assert len(rows(data, "message")) == 50
 
 
 def test_threads_go_to_the_tenant_that_is_named(data: Path) -> None:
     manage(data, "seed", "--threads", "2", "--messages", "2", "--tenant", "acme")
-    assert rows(data, "SELECT DISTINCT tenant FROM messages_app_thread") == [("acme",)]
+    assert {thread["tenant"] for thread in rows(data, "thread")} == {"acme"}
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("option", [("--threads", "0"), ("--messages", "-1"), ("--messages", "many"), ("--seed", "x")])
-def test_bad_option_is_refused_before_anything_is_made(data: Path, option: tuple[str, str]) -> None:
-    refused = manage(data, "seed", *option)
+def test_bad_option_is_refused_before_anything_is_made(untouched: Path, option: tuple[str, str]) -> None:
+    refused = manage(untouched, "seed", *option)
     assert refused.returncode == 2
     assert f"argument {option[0]}" in refused.stderr
-    assert rows(data, "SELECT count(*) FROM messages_app_thread") == [(0,)]
+    assert rows(untouched, "thread") == []
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -84,12 +92,13 @@ def test_bad_option_is_refused_before_anything_is_made(data: Path, option: tuple
         (("--tenant", ""), "--tenant takes 1 to 64 characters"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(data: Path, options: tuple[str, ...], words: str) -> None:
-    refused = manage(data, "seed", *options)
+def test_options_that_do_not_go_together_are_one_line(untouched: Path, options: tuple[str, ...], words: str) -> None:
+    refused = manage(untouched, "seed", *options)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert words in refused.stderr
 
 
+@pytest.mark.engine("sqlite", "postgresql")
 def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "empty", "seed")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)

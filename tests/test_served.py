@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Served, environment, free_port, manage
+from tests.stored import tables
 
 GOOD = b'{"role":"user","content":"hello"}'
 
@@ -40,8 +41,7 @@ CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 
 
 def stored(served: Served, thread_id: str) -> int:
-    (count,) = served.rows("SELECT count(*) FROM messages_app_message WHERE thread_id = ?", thread_id)[0]
-    return int(count)
+    return len(served.stored("message", thread_id=thread_id))
 
 
 def test_answers_soon_after_a_second_start(serve: Callable[..., Served]) -> None:
@@ -59,6 +59,7 @@ def test_prints_where_everything_is(served: Served) -> None:
         assert line in printed
 
 
+@pytest.mark.stateless
 def test_data_directory_and_secret_key_are_for_their_owner_alone(served: Served) -> None:
     key = served.directory / "secret_key"
     assert stat.S_IMODE(served.directory.stat().st_mode) == 0o700
@@ -91,12 +92,12 @@ def test_body_shorter_than_its_length_stores_nothing(served: Served, content_typ
     thread = served.new_thread()
     headers = f"Content-Type: {content_type}\r\nContent-Length: {len(GOOD) + 5}\r\n"
     unreadable = (400, {"detail": "There was an error parsing the body"})
-    (before,) = served.rows("SELECT count(*) FROM messages_app_thread")
+    before = served.stored("thread")
     for target in (f"/threads/{thread}/messages", "/threads"):
         received = served.send(post_raw(target, headers, body), end=True)
         assert (status_of(received), body_of(received)) == unreadable
     assert stored(served, thread) == 0
-    assert served.rows("SELECT count(*) FROM messages_app_thread") == [before]
+    assert served.stored("thread") == before
 
 
 def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
@@ -124,11 +125,13 @@ def test_headers_that_only_a_proxy_may_send_change_nothing(served: Served, heade
     assert (status_of(received), body_of(received)["id"]) == (200, thread)
 
 
+@pytest.mark.stateless
 def test_refused_host_leaves_no_traceback_in_the_log(served: Served) -> None:
     served.call("GET", "/threads/x", Host="evil.example")
     assert "evil.example" not in served.log.read_text()
 
 
+@pytest.mark.stateless
 def test_chunked_body_over_the_limit_is_413(served: Served) -> None:
     megabyte = b" " * 1024 * 1024
     received = served.send(post_raw("/threads/x/messages", CHUNKED, chunks(*[megabyte] * 5, b"")))
@@ -153,6 +156,7 @@ def test_odd_parameters_of_a_media_type_are_no_fault_of_the_server(
     assert status_of(served.send(post_raw("/threads", headers, b"{}"))) == status
 
 
+@pytest.mark.stateless
 def test_form_of_a_browser_is_refused_and_not_read(served: Served) -> None:
     headers = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n"
     received = served.send(post_raw("/threads", headers, b"role=user"))
@@ -165,6 +169,7 @@ def test_url_of_eight_kibibytes_gets_an_answer_of_ours(served: Served) -> None:
     assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{long_id}' not found"})
 
 
+@pytest.mark.stateless
 def test_endless_request_line_is_cut_off(served: Served) -> None:
     with served.connect() as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
         connection.sendall(b"x" * 64 * 1024 * 1024)
@@ -197,11 +202,13 @@ def test_head_has_the_length_and_no_body(served: Served) -> None:
     assert body == b""
 
 
+@pytest.mark.stateless
 def test_foreign_host_is_refused(served: Served) -> None:
     answer = served.call("POST", "/threads", Host="evil.example")
     assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
 
 
+@pytest.mark.stateless
 def test_requests_of_one_connection_are_answered_in_turn(served: Served) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     received = served.send(request % b"" + request % b"" + request % b"Connection: close\r\n")
@@ -245,6 +252,7 @@ def impatient(serve: Callable[..., Served], tmp_path: Path) -> Served:
     return serve(DATABASE_URL=f"sqlite:///{database}?timeout=1")
 
 
+@pytest.mark.engine("sqlite")
 def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -> None:
     thread = impatient.new_thread()
     with closing(sqlite3.connect(impatient.directory / "threadsvc.db", isolation_level=None)) as connection:
@@ -258,6 +266,7 @@ def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -
     assert stored(impatient, thread) == 1
 
 
+@pytest.mark.engine("sqlite")
 def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
     with closing(sqlite3.connect(impatient.directory / "threadsvc.db")) as connection:
         connection.execute("DROP TABLE messages_app_message")
@@ -267,6 +276,7 @@ def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
     assert impatient.call("GET", "/healthz").status == 200
 
 
+@pytest.mark.engine("sqlite")
 def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served], tmp_path: Path) -> None:
     own = tmp_path / "own.db"
     service = serve(THREADS_DATABASE_URL=f"sqlite:///{own}")
@@ -274,11 +284,8 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
     assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
     assert service.call("GET", "/readyz").status == 200
     assert service.stop() == 0
-    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-    default = {name for (name,) in service.rows(tables)}
-    with closing(sqlite3.connect(own)) as connection:
-        threads = {name for (name,) in connection.execute(tables)} - {"sqlite_sequence"}
-        assert connection.execute("SELECT count(*) FROM messages_app_message").fetchone() == (1,)
+    default, threads = tables(f"sqlite:///{tmp_path}/data/threadsvc.db"), tables(f"sqlite:///{own}")
+    assert stored(service, thread) == 1
     assert default >= {"auth_user", "django_session"}
     assert {"messages_app_thread", "messages_app_message", "django_migrations"} < threads
     assert not {table for table in threads if not table.startswith(("messages_app_", "django_migrations"))}
@@ -290,6 +297,7 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
     assert "DATABASE_URL has no table messages_app_thread" in ended.stderr
 
 
+@pytest.mark.engine("sqlite")
 def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     other_name = f"sqlite:///{tmp_path}/data/../data/threadsvc.db"
@@ -298,6 +306,7 @@ def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
     assert shell.stdout == "default\n"
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
 def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret_key").write_bytes(content)
@@ -306,6 +315,7 @@ def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path, content: byte
     assert ended.stderr == f"threadsvc: {tmp_path}/secret_key is empty or not text: delete it, and a new one is made\n"
 
 
+@pytest.mark.stateless
 def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[..., Served]) -> None:
     service = serve(HOST="0.0.0.0")
     printed = service.log.read_text()
@@ -314,14 +324,17 @@ def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[
     assert "no API keys" in printed
 
 
+@pytest.mark.engine("sqlite")
 def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
     program = "import sys, threadsvc.urls; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     shell = manage(tmp_path / "data", "shell", "-v0", "-c", program)
     modules = shell.stdout.split()
     assert "messages_app" in modules
     assert {"djongo", "pymongo", "bson"} & set(modules) == set()
+    assert "psycopg_pool" not in modules
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -342,11 +355,21 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"DATABASE_URL": "sqlite:////x.db?timeout=-1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
         ({"DATABASE_URL": "sqlite:////x.db?foo=1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
         ({"DATABASE_URL": "sqlite:////x%00.db"}, "no file can have that name"),
-        ({"DATABASE_URL": "mongodb://user:hidden@host/x"}, "DATABASE_URL: MongoDB is not supported by this version"),
+        ({"DATABASE_URL": "mongodb://user:hidden@host/x"}, "DATABASE_URL: Django's own tables need SQL"),
         ({"THREADS_DATABASE_URL": "mysql://host/x"}, "THREADS_DATABASE_URL: 'mysql' is not a database scheme"),
         ({"DATABASE_URL": "sqlite://"}, "an in-memory database is lost with its process"),
         ({"DATABASE_URL": "postgresql://host:port/x"}, "not a database URL that can be read"),
         ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://host/x?foo=hidden"}, "DATABASE_URL: 'foo' is no option of postgresql://"),
+        ({"DATABASE_URL": "postgresql://host/x?password=hidden"}, "'password' is no option of postgresql://"),
+        (
+            {"DATABASE_URL": "postgresql://host/x?sslmode=a&sslmode=b"},
+            "'sslmode' is no option of postgresql://, or given",
+        ),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x?sslmode=a"}, 'invalid sslmode value: "a"'),
+        ({"DATABASE_URL": "postgresql://host/x?timeout=0"}, "?timeout=SECONDS of postgresql:// takes more than 0"),
+        ({"THREADS_DATABASE_URL": "postgresql://host/x?timeout=a"}, "THREADS_DATABASE_URL: ?timeout=SECONDS of"),
+        ({"DATABASE_URL": "postgresql://host"}, "the URL names no database"),
         ({"DATABASE_URL": "sqlite:////no/such/directory/x.db"}, "unable to open database file"),
         ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory"),
         ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
@@ -363,12 +386,24 @@ def test_bad_setting_is_one_clear_line(tmp_path: Path, settings: dict[str, str],
     assert "hidden" not in ended.stderr
 
 
+@pytest.mark.stateless
+@pytest.mark.parametrize("missing", ["psycopg", "psycopg_pool"])
+def test_missing_driver_is_one_clear_line(tmp_path: Path, missing: str) -> None:
+    (tmp_path / f"{missing}.py").write_text("raise ImportError('not here')")
+    ended = manage(tmp_path / "data", "serve", DATABASE_URL="postgresql://user:hidden@host/x", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stderr == "threadsvc: DATABASE_URL: PostgreSQL needs psycopg[binary,pool] (requirements.txt)\n"
+    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # on SQLite
+
+
+@pytest.mark.stateless
 def test_taken_port_is_one_clear_line(served: Served, tmp_path: Path) -> None:
     ended = manage(tmp_path / "data", "serve", PORT=str(served.port))
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert f"cannot listen on 127.0.0.1 port {served.port}: Address already in use" in ended.stderr
 
 
+@pytest.mark.stateless
 def test_secrets_can_come_from_files(tmp_path: Path) -> None:
     secret, url = tmp_path / "secret", tmp_path / "url"
     secret.write_text("from a file\n")
@@ -380,6 +415,7 @@ def test_secrets_can_come_from_files(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.stateless
 def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) -> None:
     keys = []
     program = "from django.conf import settings; print(settings.SECRET_KEY)"
@@ -397,6 +433,7 @@ def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret_key"]
 
 
+@pytest.mark.engine("sqlite")
 def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
     directory = tmp_path / "odd #1 ?%41 é"
     ended = manage(directory, "migrate", "-v0")
@@ -404,11 +441,13 @@ def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
     assert (directory / "threadsvc.db").exists()
 
 
+@pytest.mark.stateless
 def test_environment_of_the_tests_is_not_the_developers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite:////precious.db")
     assert "DATABASE_URL" not in environment(tmp_path)
 
 
+@pytest.mark.engine("sqlite")
 def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
     serve: Callable[..., Served], tmp_path: Path
 ) -> None:
@@ -429,4 +468,4 @@ def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it
     assert service.call("GET", "/threads?metadata[user]=zo%C3%AB").body["last_id"] == "thread_a"
     (message,) = service.call("GET", "/threads/thread_a/messages").body["data"]
     assert (message["id"], message["run_id"]) == ("msg_a", "")
-    assert service.rows("SELECT run_id FROM messages_app_message") == [(None,)]
+    assert [row["run_id"] for row in service.stored("message")] == [None]

@@ -47,6 +47,7 @@ def test_header_chooses_the_shape_of_answers_and_errors(
     assert ("error" in api.get("/nowhere", **meta).body) == is_v2
 
 
+@pytest.mark.stateless
 def test_several_header_lines_are_joined(served: Any) -> None:
     request = b"GET /threads/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     lines = b"OpenAI-Beta: assistants=v1\r\nOpenAI-Beta: assistants=v2\r\n\r\n"
@@ -316,6 +317,7 @@ REFUSALS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
 ]
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(("fields", "detail"), REFUSALS)
 def test_bad_message_is_refused_with_every_error_in_order(
     api: Api, fields: dict[str, Any], detail: list[dict[str, Any]]
@@ -381,6 +383,7 @@ def test_error_stands_beside_the_detail_and_is_its_first(
     assert set(default) == {"detail"}
 
 
+@pytest.mark.stateless
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
@@ -402,12 +405,14 @@ def test_errors_of_the_framework_have_an_error_too(api: Api, method: str, path: 
     assert api.call(method, path, b"{").body == {"detail": message}
 
 
+@pytest.mark.stateless
 def test_foreign_host_and_origin_have_an_error_too(api: Api) -> None:
     assert api.get("/threads", HTTP_HOST="evil.example", **V2).body["error"]["message"] == "Invalid Host header"
     refused = api.post("/threads", HTTP_ORIGIN="https://evil.example", **V2)
     assert (refused.status, refused.body["error"]["message"]) == (403, "Origin not allowed")
 
 
+@pytest.mark.stateless
 def test_first_error_of_a_list_query_is_named_by_its_key(api: Api) -> None:
     answer = api.get("/threads?limit=0&order=up", **V2)
     assert answer.body["error"] == {

@@ -1,0 +1,91 @@
+"""`--engine`: the engine that the tests keep threads and messages on; loaded before Django reads its settings.
+
+Django's own tables stay in the SQLite file of a data directory, as with THREADS_DATABASE_URL in service.
+"""
+
+import atexit
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, Unavailable
+
+ENGINES = ("sqlite", "postgresql", "mongodb")
+
+MARKERS = (
+    "stateless: neither stores nor queries anything: the same on all engines, and run on SQLite alone",
+    "engine(name, ...): about these engines; not run on others",
+)
+
+chosen = "sqlite"
+server: Server | None = None
+_urls: dict[Path, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=ENGINES, default=ENGINES[0], help="what keeps threads and messages")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """A wrapper, to come before pytest-django, which reads the settings here."""
+    global chosen, server
+    # As Ctrl-C does, SIGTERM ends the tests and what they started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    chosen = early_config.known_args_namespace.engine
+    try:
+        server = start(chosen)
+    except Unavailable as error:
+        in_ci = os.environ.get("CI", "") not in ("", "0", "false")
+        print(f"{'failed' if in_ci else 'skipped'}: tests on {chosen}: {error}", flush=True)
+        raise SystemExit(1 if in_ci else 0) from error
+    if server:
+        atexit.register(server.close)
+        os.environ["THREADS_DATABASE_URL"] = server.new_database()
+    return (yield)
+
+
+def start(engine: str) -> Server | None:
+    """The engine's server; None for one that has none. Raises Unavailable."""
+    match engine:
+        case "postgresql":
+            from tests.servers.postgresql import PostgreSQL
+
+            return PostgreSQL()
+        case "mongodb":
+            from tests.servers.mongodb import MongoDB
+
+            return MongoDB()
+    return None
+
+
+def variables(directory: Path) -> dict[str, str]:
+    """What makes a service with that data directory use the chosen engine: for each directory a database of its own."""
+    if server is None:
+        return {}
+    if directory not in _urls:
+        _urls[directory] = server.new_database()
+    return {"THREADS_DATABASE_URL": _urls[directory]}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def is_wanted(item: pytest.Item) -> bool:
+    names = [set(marker.args) for marker in item.iter_markers("engine")]
+    assert all(each <= set(ENGINES) and each for each in names), f"{item.nodeid}: no such engine"
+    if chosen != "sqlite" and item.get_closest_marker("stateless"):
+        return False
+    return all(chosen in each for each in names)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if not is_wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if is_wanted(item)]

@@ -1,0 +1,157 @@
+"""Real database servers for the tests: each started once a run, on a free port of the loopback address.
+
+What is stored is in a fresh directory, which goes with the server. A server ends with the process that started it,
+however that ends.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from contextlib import closing, suppress
+from pathlib import Path
+
+SECONDS_TO_START = 60
+SECONDS_TO_STOP = 30
+
+
+class Unavailable(Exception):
+    """The server cannot be had on this machine; the text says in one line what is missing."""
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def last_line(output: str) -> str:
+    return (output.strip() or "no reason given").splitlines()[-1]
+
+
+def install(package: str, *more: str) -> None:
+    """Installs packages of Debian's where this may be done; raises Unavailable where not."""
+    packages = [package, *more]
+    if os.geteuid() or not shutil.which("apt-get"):
+        raise Unavailable(f"missing: apt-get install {' '.join(packages)}")
+    print(f"threadsvc: installing Debian's {' and '.join(packages)}", flush=True)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
+        done = subprocess.run(["apt-get", *command], env=quiet, capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(f"apt-get {command[0]} failed: {last_line(done.stderr)}")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # ended, and nobody has asked how
+
+
+class Server(ABC):
+    """A process that serves databases. `prepare` gets what it needs; raises Unavailable where that cannot be had."""
+
+    stop_signal = signal.SIGTERM
+    user: str | None = None  # who runs it, where that is not who runs the tests
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="threadsvc-tests-"))
+        self.databases = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        try:
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def prepare(self) -> None: ...
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    @abstractmethod
+    def new_database(self) -> str:
+        """The URL of an empty database that nobody else uses."""
+
+    def is_up(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def as_user(self, *arguments: str) -> list[str]:
+        """The command to run these as the user of the server; the kernel stops it when this process ends."""
+        who = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
+        return ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *who, *arguments]
+
+    def start(self) -> None:
+        """Starts it, also anew: on the same port, with what was stored before."""
+        log = self.directory / "log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.as_user(*self.command()),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        end = time.monotonic() + SECONDS_TO_START
+        while not self.is_up():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise Unavailable(f"{self.command()[0]} did not start: {last_line(log.read_text())}")
+            time.sleep(0.01)
+
+    def pids(self) -> list[int]:
+        """The server's processes, the first of them first."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [self.process.pid, *map(int, children.split())]
+
+    def send(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def suspend(self) -> None:
+        """Lets it answer nobody, though its connections stay."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """As a power cut would end it."""
+        pids = self.pids()
+        self.send(signal.SIGKILL)
+        if self.process:
+            self.process.wait(SECONDS_TO_STOP)
+        while any(map(is_running, pids)):
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Ends it as an operator would; returns when it has ended."""
+        if not self.pids() or self.process is None:
+            return
+        self.resume()
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def close(self) -> None:
+        """Stops it for good and removes what it stored."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""PostgreSQL, as Debian has it: as durable as in service, with little memory."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+
+from tests.servers import Server, Unavailable, install, last_line
+
+CONFIGURATION = "/etc/postgresql-common/createcluster.d/threadsvc-tests.conf"
+
+
+def find_programs() -> Path | None:
+    """The directory with initdb and postgres, of the newest version that is there."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
+
+
+def install_programs() -> Path:
+    # Debian's package makes a database and starts a server of its own, unless it is told not to.
+    configuration = Path(CONFIGURATION)
+    if not os.geteuid():
+        configuration.parent.mkdir(parents=True, exist_ok=True)
+        configuration.write_text("create_main_cluster = false\n")
+    install("postgresql")
+    if programs := find_programs():
+        return programs
+    raise Unavailable("Debian's postgresql was installed, and initdb is not in /usr/lib/postgresql")
+
+
+class PostgreSQL(Server):
+    """Fsync is on: that nothing acknowledged is lost is a part of what is tested."""
+
+    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: waits for nobody
+
+    def prepare(self) -> None:
+        self.programs = find_programs() or install_programs()
+        if not os.geteuid():  # PostgreSQL refuses to run as root
+            self.user = "postgres"
+            owner = pwd.getpwnam(self.user)
+            os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        initdb = [str(self.programs / "initdb"), f"--pgdata={self.directory / 'data'}", *arguments]
+        made = subprocess.run(self.as_user(*initdb), cwd=self.directory, capture_output=True, text=True)
+        if made.returncode:
+            raise Unavailable(f"initdb failed: {last_line(made.stderr)}")
+
+    def command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "shared_buffers": "16MB",
+            "max_connections": "200",
+        }
+        given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.directory / "data"), *given]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def is_up(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def new_database(self) -> str:
+        self.databases += 1
+        name = f"tests_{self.databases}"
+        with closing(psycopg.connect(self.url("postgres"), autocommit=True)) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url(name)

@@ -1,0 +1,126 @@
+"""Which databases may be used, and what one is told where one cannot be."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Served, manage
+from tests.servers import free_port
+
+MONGODB_DRIVERS = ("djongo", "pymongo", "bson")
+
+
+@pytest.fixture
+def without_mongodb_drivers(tmp_path: Path) -> dict[str, str]:
+    """Settings of an environment in which they cannot be imported, as where they are not installed."""
+    directory = tmp_path / "path"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(
+        f"""
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {MONGODB_DRIVERS}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}")
+sys.meta_path.insert(0, NotInstalled())
+"""
+    )
+    return {"PYTHONPATH": str(directory)}
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_sql_needs_no_driver_of_mongodb(serve: Callable[..., Served], without_mongodb_drivers: dict[str, str]) -> None:
+    service = serve(**without_mongodb_drivers)
+    thread = service.new_thread()
+    assert service.call("POST", f"/threads/{thread}/messages", {"role": "user", "content": "Hi"}).status == 200
+    assert service.call("GET", f"/threads/{thread}/messages").body["data"][0]["role"] == "user"
+
+
+@pytest.mark.stateless
+def test_mongodb_without_its_drivers_is_told_in_one_line(
+    tmp_path: Path, without_mongodb_drivers: dict[str, str]
+) -> None:
+    settings = {**without_mongodb_drivers, "THREADS_DATABASE_URL": "mongodb://127.0.0.1/x"}
+    for arguments in (["check", "--database", "threads"], ["serve"]):
+        done = manage(tmp_path / "data", *arguments, **settings)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "threadsvc: THREADS_DATABASE_URL: MongoDB needs djongo5 and pymongo: pip install -r requirements.txt\n"
+        )
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mongodb://", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
+        ("mongodb://host", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
+        ("mongodb://u:hidden@host/", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
+        ("mongodb://host/a.b", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
+        ("mongodb://u:hid:den@host/x", "not a MongoDB URL that can be read (its hosts, user or password)"),
+        ("mongodb://u:hidden@host:port/x", "not a MongoDB URL that can be read (its hosts, user or password)"),
+        ("mongodb://host/x?bogus=1", "an option that pymongo does not know, or a wrong value: bogus"),
+        ("mongodb://host/x?maxPoolSize=many", "an option that pymongo does not know, or a wrong value: maxPoolSize"),
+        ("mongodb://host/x?w=1", "w=1 would break promises; it is majority here"),
+        ("mongodb://host/x?journal=false", "journal=false would break promises; it is true here"),
+        (
+            "mongodb://host/x?readPreference=secondary",
+            "readpreference=secondary would break promises; it is primary here",
+        ),
+    ],
+)
+def test_mongodb_url_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: str, told: str) -> None:
+    done = manage(tmp_path / "data", "check", "--database", "threads", THREADS_DATABASE_URL=url)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"threadsvc: THREADS_DATABASE_URL: {told}\n")
+
+
+@pytest.mark.stateless
+def test_djangos_own_tables_cannot_be_in_mongodb(tmp_path: Path) -> None:
+    done = manage(tmp_path / "data", "check", DATABASE_URL="mongodb://u:hidden@host/x")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "threadsvc: DATABASE_URL: Django's own tables need SQL; THREADS_DATABASE_URL, of the threads, may be mongodb://\n",
+    )
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("scheme", "told"),
+    [
+        ("mongodb", "127.0.0.1:{port}: [Errno 111] Connection refused"),
+        (
+            "postgresql",
+            'connection failed: connection to server at "127.0.0.1", port {port} failed: Connection refused',
+        ),
+    ],
+)
+def test_server_that_is_missing_is_told_in_one_line(tmp_path: Path, scheme: str, told: str) -> None:
+    port = free_port()
+    settings = {"THREADS_DATABASE_URL": f"{scheme}://user:hidden@127.0.0.1:{port}/threads?"}
+    done = manage(tmp_path / "data", "check", "--database", "default", "--database", "threads", **settings)
+    assert done.returncode == 1
+    problems = [line for line in done.stderr.splitlines() if "threadsvc.E001" in line]
+    assert problems == [f"?: (threadsvc.E001) THREADS_DATABASE_URL: {told.format(port=port)}"]
+    assert "hidden" not in done.stdout + done.stderr
+    done = manage(tmp_path / "data", "serve", **settings)
+    problem = f"CommandError: cannot use the database of THREADS_DATABASE_URL: {told.format(port=port)}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)
+
+
+def test_databases_that_answer_have_no_problem(tmp_path: Path) -> None:
+    aliases = ["--database", "default"] + ["--database", "threads"] * (sys.modules["tests.engines"].server is not None)
+    done = manage(tmp_path / "data", "check", *aliases)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.stateless
+def test_file_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/none/x.db"
+    for command in (["check", "--database", "threads"], ["purge"], ["migrate", "--database", "threads"]):
+        done = manage(tmp_path / "data", *command, THREADS_DATABASE_URL=url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+        assert "unable to open database file" in done.stderr

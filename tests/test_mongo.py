@@ -1,0 +1,386 @@
+"""What MongoDB holds, as pymongo alone reads it, and each fault of djongo's that the engine mends (threadsvc/mongo)."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from bson import ObjectId
+from django.contrib.auth.models import User
+from django.db import DataError, IntegrityError, NotSupportedError, connections, transaction
+from django.db.models import Count, Exists, F, OuterRef, Value
+from django.db.models.functions import Lower
+from django.test import Client
+from django.utils import timezone
+
+from messages_app.models import Message, Thread
+from tests.conftest import ROOT, Api, environment
+
+pytestmark = pytest.mark.engine("mongodb")
+
+
+def collection(name: str) -> Any:
+    """A collection of the tests' database, past the engine."""
+    return connections["threads"].get_new_connection(connections["threads"].get_connection_params())[
+        f"messages_app_{name}"
+    ]
+
+
+def new_thread(api: Api, **body: Any) -> str:
+    answer = api.post("/threads", body)
+    assert answer.status == 200
+    thread_id: str = answer.body["id"]
+    return thread_id
+
+
+def run_python(tmp_path: Path, code: str, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with this database and the project set up."""
+    setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'threadsvc.settings'; django.setup()\n"
+    variables = environment(tmp_path / "process", THREADS_DATABASE_URL=url, THREADSVC_ALLOWED_HOSTS="testserver")
+    command = [sys.executable, *flags, "-c", setup + code]
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def url() -> str:
+    """The URL of the database that this process's tests use."""
+    settings = connections["threads"].settings_dict
+    host: str = settings["CLIENT"]["host"]
+    return f"{host.rpartition('/')[0]}/{settings['NAME']}"
+
+
+@pytest.fixture(scope="module")
+def admin() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("searcher"))
+    return client
+
+
+# Documents
+
+
+def test_documents_are_bson_and_their_object_id_is_the_one_on_the_wire(api: Api) -> None:
+    thread = api.post("/threads", {"metadata": {"topic": "ai", "a.b": "c"}}).body
+    created = {"role": "user", "content": "Hello", "file_ids": ["file-1"], "metadata": {"k": "v"}}
+    message = api.post(f"/threads/{thread['id']}/messages", created).body
+
+    stored = collection("thread").find_one({"id": thread["id"]})
+    assert stored.pop("created_at").timestamp() - thread["created_at"] == pytest.approx(0, abs=24 * 3600)  # no zone
+    assert stored == {
+        "_id": ObjectId(thread["_id"]),
+        "id": thread["id"],
+        "tenant": "default",
+        "metadata": [{"k": "topic", "v": "ai"}, {"k": "a.b", "v": "c"}],
+        "deleted_at": None,
+    }
+    stored = collection("message").find_one({"_id": ObjectId(message["_id"])})
+    del stored["created_at"]
+    assert stored == {
+        "_id": ObjectId(message["_id"]),
+        "id": message["id"],
+        "thread_id": thread["id"],
+        "position": 1,
+        "role": "user",
+        "content": [{"type": "text", "text": {"value": "Hello", "annotations": []}}],
+        "attachments": [{"file_id": "file-1", "tools": []}],
+        "assistant_id": "",
+        "run_id": None,
+        "metadata": [{"k": "k", "v": "v"}],
+        "deleted_at": None,
+    }
+
+
+def test_indexes_are_in_the_server() -> None:
+    found = {
+        name: {
+            index: (dict(information["key"]), information.get("unique", False))
+            for index, information in collection(name).index_information().items()
+            if index != "_id_"
+        }
+        for name in ("thread", "message")
+    }
+    assert found == {
+        "thread": {
+            "__primary_key__": ({"id": 1}, True),
+            "thread_list": ({"tenant": 1, "created_at": 1, "id": 1}, False),
+            "thread_deleted": ({"deleted_at": 1}, False),
+            "thread_by_metadata": ({"tenant": 1, "metadata": 1, "created_at": 1, "id": 1}, False),
+        },
+        "message": {
+            "__primary_key__": ({"id": 1}, True),
+            "message_position": ({"thread_id": 1, "position": 1}, True),  # the list's index as well
+            "message_run": ({"thread_id": 1, "run_id": 1, "position": 1}, False),
+            "message_deleted": ({"deleted_at": 1, "id": 1}, False),
+        },
+    }
+
+
+KEYS = [
+    "",
+    ".",
+    "a.b",
+    "a.",
+    ".b",
+    "$",
+    "$where",
+    "$a.$b",
+    "0",
+    "_id",
+    "k",
+    "v",
+    'quote"',
+    "back\\slash",
+    "ключ",
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_key_of_metadata_is_stored_returned_and_filtered_exactly(api: Api, key: str) -> None:
+    value = f"value of {key}"
+    thread = new_thread(api, metadata={key: value, "other": "1"})
+    assert api.get(f"/threads/{thread}").body["metadata"] == {key: value, "other": "1"}
+
+    def listed(key: str, value: str) -> list[str]:
+        pairs = f"metadata[{quote(key)}]={quote(value)}&metadata[other]=1"
+        return [row["id"] for row in api.get(f"/threads?{pairs}").body["data"]]
+
+    assert listed(key, value) == [thread]
+    assert listed(f"{key}x", value) == listed(key, value[:-1]) == []
+    assert list(Thread.objects.filter(id=thread, metadata__contains={key: value})) == [Thread(id=thread)]
+
+    assert api.post(f"/threads/{thread}", {"metadata": {key: "new"}}).body["metadata"] == {key: "new", "other": "1"}
+    assert listed(key, value) == []
+    assert listed(key, "new") == [thread]
+    assert api.post(f"/threads/{thread}", {"metadata": {key: None}}).body["metadata"] == {"other": "1"}
+    assert listed(key, "new") == []
+
+
+@pytest.mark.parametrize(
+    "text", ["$where", "$ne", '{"$gt": ""}', "a.b*(", ".*", "^", "[", "(?i)x", "\\", "\\Q", "%", "_%"]
+)
+def test_text_is_never_an_operator_or_a_pattern(api: Api, admin: Client, text: str) -> None:
+    thread = new_thread(api, metadata={"k": text})
+    other = new_thread(api, metadata={"k": f"{text} or not"})
+    said = {"role": "user", "content": f"say {text} once", "metadata": {"k": text}}
+    message = api.post(f"/threads/{thread}/messages", said).body
+    api.post(f"/threads/{other}/messages", {"role": "user", "content": "something else"})
+
+    quoted = quote(text, safe="")
+    assert [row["id"] for row in api.get(f"/threads?metadata[k]={quoted}").body["data"]] == [thread]
+    assert api.get(f"/threads/{thread}/messages?run_id={quoted}").body["data"] == []
+    assert api.get(f"/threads/{quoted}").status == 404
+    assert api.get(f"/threads/{thread}/messages/{quoted}").status == 404
+    assert api.get(f"/threads/{thread}/messages?after={quoted}").status == 422
+    found = Message.objects.filter(thread__in=[thread, other], content__text__value__icontains=text.upper())
+    assert [row.id for row in found] == [message["id"]]
+    # Words of a search are divided by spaces, each to be found as it is.
+    page = admin.get("/admin/messages_app/message/", {"q": text}).content.decode()
+    assert message["id"] in page
+    assert "something else" not in page
+
+
+def test_what_is_too_large_for_a_document_is_a_413(api: Api, thread_id: str, settings: Any) -> None:
+    settings.MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+    body = {"role": "user", "content": "x", "file_ids": ["f" * 17_000_000]}
+    answer = api.post(f"/threads/{thread_id}/messages", body)
+    assert (answer.status, answer.body) == (413, {"detail": "Request body too large"})
+    assert api.get(f"/threads/{thread_id}/messages").body["data"] == []
+
+
+# Faults of djongo's
+
+
+def test_condition_beside_a_range_is_kept(api: Api, thread_id: str) -> None:
+    for position in range(4):
+        Message.objects.append("default", thread_id, role=["user", "assistant"][position % 2], content=[])
+    found = Message.objects.filter(thread=thread_id, position__range=(2, 4), role="user").values_list(
+        "position", flat=True
+    )
+    assert list(found) == [3]
+
+
+def test_key_that_is_taken_is_an_integrity_error_and_the_connection_goes_on(thread_id: str) -> None:
+    for several in (False, True):
+        again = [Thread(id=thread_id, object_id="0" * 24, created_at=timezone.now())]
+        with pytest.raises(IntegrityError), transaction.atomic(using="threads"), transaction.atomic(using="threads"):
+            Thread.objects.bulk_create([Thread.new(), *again] if several else again)
+    assert Thread.objects.filter(id=thread_id).exists()
+    message = Message.objects.append("default", thread_id, role="user", content=[])
+    with pytest.raises(IntegrityError):
+        Message.new(thread_id=thread_id, position=message.position, role="user", content=[]).save(force_insert=True)
+
+
+def test_three_thousand_rows_are_inserted_at_once(thread_id: str) -> None:
+    rows = [Message.new(thread_id=thread_id, position=n, role="user", content=[]) for n in range(1, 3001)]
+    Message.objects.bulk_create(rows)
+    assert Message.objects.filter(thread=thread_id).count() == 3000
+    ids = [row.id for row in rows[:2500]]
+    assert Message.objects.filter(id__in=ids).update(role="assistant") == 2500
+    assert Message.objects.filter(thread=thread_id, role="user").delete()[0] == 500
+
+
+def test_updates_and_deletes_count_the_rows_that_they_matched(thread_id: str) -> None:
+    assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1  # matched, though nothing changed
+    assert Thread.objects.filter(id="none").update(tenant="x") == 0
+    assert Thread.objects.get(id=thread_id).delete() == (1, {"messages_app.Thread": 1})
+
+
+NOT_SUPPORTED: dict[str, Callable[[], Any]] = {
+    "join": lambda: list(Message.objects.filter(thread__tenant="x")),
+    "select_related": lambda: list(Message.objects.select_related("thread")),
+    "distinct": lambda: list(Thread.objects.values("tenant").distinct()),
+    "group by": lambda: list(Message.objects.values("thread").annotate(n=Count("id")).order_by()),
+    "exists": lambda: list(Thread.objects.filter(Exists(Message.objects.filter(thread=OuterRef("pk"))))),
+    "in, of an outer row": lambda: list(
+        Thread.objects.filter(id__in=Message.objects.filter(thread=OuterRef("pk")).values("thread"))
+    ),
+    "column against column": lambda: list(Message.objects.filter(created_at=F("deleted_at"))),
+    "update with F": lambda: Message.objects.update(position=F("position") + 1),
+    "bulk_update": lambda: Thread.objects.bulk_update([Thread(id="x")], ["tenant"]),
+    "other _id": lambda: (
+        other := Thread.objects.first(),
+        Thread.objects.filter(id=other.id).update(object_id="0" * 24),
+    ),
+    "function": lambda: list(Thread.objects.filter(created_at__date="2026-01-01")),
+    "annotation": lambda: list(Thread.objects.annotate(lower=Lower("tenant"))),
+    "dates": lambda: list(Thread.objects.dates("created_at", "day")),
+    "random order": lambda: list(Thread.objects.order_by("?")),
+    "nulls last": lambda: list(Thread.objects.order_by(F("deleted_at").asc(nulls_last=True))),
+    "order of documents": lambda: list(Thread.objects.order_by("metadata")),
+    "order within documents": lambda: list(Message.objects.order_by("content__text")),
+    "documents compared": lambda: list(Thread.objects.filter(metadata__topic__gt="a")),
+    "text of documents": lambda: list(Message.objects.filter(content__icontains="a")),
+    "documents contained": lambda: list(Message.objects.filter(content__contains=[{"type": "text"}])),
+    "has_key": lambda: list(Thread.objects.filter(metadata__has_key="a")),
+    "path through an operator": lambda: list(Message.objects.filter(**{"content__$where": "a"})),
+    "regular expression": lambda: list(Thread.objects.filter(id__regex="^a")),
+    "iregex": lambda: list(Thread.objects.filter(id__iregex="^a")),
+    "part of an _id": lambda: list(Thread.objects.filter(object_id__contains="a")),
+    "order of an _id and a text": lambda: list(Thread.objects.filter(object_id__gt="a")),
+    "ignore_conflicts": lambda: Thread.objects.bulk_create([Thread.new()], ignore_conflicts=True),
+    "update_conflicts": lambda: Thread.objects.bulk_create(
+        [Thread.new()], update_conflicts=True, update_fields=["tenant"], unique_fields=["id"]
+    ),
+    "union": lambda: list(Thread.objects.filter(id="a").union(Thread.objects.filter(id="b"))),
+    "extra": lambda: list(Thread.objects.extra(where=["1 = 1"])),  # type: ignore[attr-defined]
+    "value in update": lambda: Thread.objects.filter(id="x").update(tenant=Lower(Value("X"))),
+    "raw SQL": lambda: connections["threads"].cursor().execute("SELECT * FROM messages_app_thread"),
+    "two statements": lambda: connections["threads"].cursor().execute('DELETE FROM "x"; DELETE FROM "y"'),
+    "explain": lambda: Thread.objects.all().explain(),
+}
+
+
+@pytest.mark.parametrize("ask", NOT_SUPPORTED.values(), ids=NOT_SUPPORTED)
+def test_what_cannot_be_done_right_is_refused(ask: Callable[[], Any]) -> None:
+    with pytest.raises(NotSupportedError):
+        ask()
+
+
+def test_key_that_would_be_a_path_or_an_operator_is_refused_in_documents(thread_id: str) -> None:
+    for key in ("a.b", "$where", ""):
+        with pytest.raises(DataError):
+            Message.objects.append("default", thread_id, role="user", content=[{key: "x"}])
+    assert Message.objects.filter(thread=thread_id).count() == 0
+
+
+def test_numbers_that_bson_has_not_are_a_data_error(thread_id: str) -> None:
+    with pytest.raises(DataError):
+        Message.objects.append("default", thread_id, role="user", content=[2**64])
+
+
+# What is asked of the server
+
+
+def test_every_write_asks_for_the_majority_and_the_journal(tmp_path: Path, url: str) -> None:
+    code = """
+import json
+from pymongo import monitoring
+sent = {}
+class Listener(monitoring.CommandListener):
+    def started(self, event):
+        concern = event.command.get("writeConcern")
+        sent.setdefault(event.command_name, set()).add(json.dumps(concern, sort_keys=True))
+    def succeeded(self, event): pass
+    def failed(self, event): pass
+monitoring.register(Listener())
+from tests.conftest import Api
+from messages_app.models import ThreadPair
+from messages_app import purging
+api = Api()
+thread = api.post("/threads", {"messages": [{"role": "user", "content": "Hi"}], "metadata": {"a": "b"}}).body["id"]
+message = api.post(f"/threads/{thread}/messages", {"role": "user", "content": "Hi"}).body["id"]
+api.post(f"/threads/{thread}/messages/{message}", {"metadata": {"a": "b"}})
+api.delete(f"/threads/{thread}/messages/{message}")
+api.delete(f"/threads/{thread}")
+purging.purge()
+print(json.dumps({name: sorted(concerns) for name, concerns in sent.items()}))
+"""
+    done = run_python(tmp_path, code, url)
+    assert not done.returncode, done.stderr
+    import json
+
+    sent: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    promised = ['{"j": true, "w": "majority", "wtimeout": 10000}']
+    assert {name: sent.pop(name) for name in ("insert", "update", "delete")} == dict.fromkeys(
+        ("insert", "update", "delete"), promised
+    )
+    assert sent.keys() <= {"hello", "find", "aggregate", "endSessions", "getMore"}
+
+
+def test_child_of_a_fork_has_connections_of_its_own_and_all_are_closed_at_exit(tmp_path: Path, url: str) -> None:
+    code = """
+import threading
+from messages_app.models import Thread
+from threadsvc.mongo import base
+Thread.objects.exists()
+(parent,) = base._clients.values()
+if os.fork() == 0:
+    Thread.objects.exists()
+    (child,) = [client for (pid, _), client in base._clients.items() if pid == os.getpid()]
+    raise SystemExit(0 if child is not parent else 1)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+threads = [threading.Thread(target=lambda: [Thread.objects.exists() for _ in range(20)]) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert list(base._clients.values()) == [parent]
+"""
+    done = run_python(tmp_path, code, url, "-W", "error")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_connections_that_were_closed_are_opened_again(api: Api, thread_id: str) -> None:
+    connections["threads"].close_pool()  # type: ignore[attr-defined]  # the engine's own
+    assert api.get(f"/threads/{thread_id}").status == 200
+
+
+def test_migration_that_broke_off_is_run_again(tmp_path: Path, url: str) -> None:
+    code = """
+import pymongo
+from django.core.management import call_command
+from django.db import connections
+database = connections["threads"].get_new_connection(connections["threads"].get_connection_params())
+real, calls = pymongo.collection.Collection.create_index, []
+def create_index(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == broken: raise KeyboardInterrupt
+    return real(*args, **kwargs)
+pymongo.collection.Collection.create_index = create_index
+for broken in range(1, 12, 2):
+    calls.clear()
+    try:
+        call_command("migrate", database="threads", verbosity=0)
+    except KeyboardInterrupt:
+        pass
+broken = 0
+call_command("migrate", database="threads", verbosity=0)
+print(sorted(sum((list(database[f"messages_app_{name}"].index_information()) for name in ("thread", "message")), [])))
+database.client.drop_database(database.name)
+"""
+    done = run_python(tmp_path, code, f"{url}_broken")
+    assert not done.returncode, done.stderr
+    expected = sorted([*collection("thread").index_information(), *collection("message").index_information()])
+    assert done.stdout.strip() == str(expected)

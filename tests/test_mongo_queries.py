@@ -1,0 +1,244 @@
+"""The MongoDB engine against SQLite: the same rows, the same query, the same answer."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connections, models
+from django.db.models import Count, Max, Min, Q
+
+from messages_app.models import Message, Thread, ThreadPair, text_part
+
+pytestmark = pytest.mark.engine("mongodb")
+
+QUERIES = 2000
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TENANTS = ["acme", "zoo", "a.b*(", "", "50%", "under_score", "back\\slash", "new\nline", "$where", "é"]
+# Only lower case: SQLite's `contains` and `startswith` take no notice of case.
+RUNS = ["run_1", "run_2", "run.1", "r(un", "[a-z]", "^$", "%", "_", "\\", "run_11", "línea\nzwei"]
+ASSISTANTS = ["", "asst_A", "ASST_a", "Asst.B", "asst_b\n", "x+y", "X+Y"]
+# SQLite itself finds no key with other letters, and takes one of digits for a place in an array.
+KEYS = ["topic", "a.b", "$where", "$", "k", "with space", "key-2"]
+VALUES = ["v", "V", "a.b", "100%", "under_score", "", "$ne", "é"]
+SQLITE, MONGODB = "default", "queries"
+
+
+def pick_metadata(rng: random.Random) -> dict[str, str]:
+    return {key: rng.choice(VALUES) for key in rng.sample(KEYS, rng.randrange(4))}
+
+
+def pick_time(rng: random.Random) -> datetime:
+    return START + timedelta(seconds=rng.randrange(40), milliseconds=rng.choice([0, 0, 1, 999]))
+
+
+def made_up(rng: random.Random) -> tuple[list[Thread], list[Message]]:
+    threads = [
+        Thread.new(
+            START + timedelta(seconds=rng.randrange(40)),
+            rng,
+            tenant=rng.choice(TENANTS),
+            metadata=pick_metadata(rng),
+            deleted_at=rng.choice([None, None, pick_time(rng)]),
+        )
+        for _ in range(60)
+    ]
+    messages = [
+        Message.new(
+            START + timedelta(seconds=rng.randrange(40)),
+            rng,
+            thread=thread,
+            position=position,
+            role=rng.choice(Message.Role.values),
+            content=[text_part(rng.choice(TENANTS))],
+            assistant_id=rng.choice(ASSISTANTS),
+            run_id=rng.choice([None, *RUNS]),
+            metadata=pick_metadata(rng),
+            deleted_at=rng.choice([None, None, pick_time(rng)]),
+        )
+        for thread in threads
+        for position in range(1, rng.randrange(1, 12))
+    ]
+    return threads, messages
+
+
+@pytest.fixture(scope="module")
+def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
+    """The same rows in a database of SQLite and in one of MongoDB, where nothing else is."""
+    settings = connections["threads"].settings_dict
+    connections.databases[MONGODB] = {**settings, "NAME": f"{settings['NAME']}_queries"}
+    threads, messages = made_up(random.Random(5))
+    for alias in (SQLITE, MONGODB):
+        with connections[alias].schema_editor() as editor:
+            editor.create_model(Thread)
+            editor.create_model(Message)
+        Thread.objects.using(alias).bulk_create(threads)
+        Message.objects.using(alias).bulk_create(messages)
+    yield threads, messages
+    for alias in (SQLITE, MONGODB):
+        with connections[alias].schema_editor() as editor:
+            editor.delete_model(Message)
+            editor.delete_model(Thread)
+    connections[MONGODB].close()
+    del connections.databases[MONGODB]
+
+
+class Asking:
+    """Makes up queries: each is a function of the alias of a database."""
+
+    def __init__(self, rng: random.Random, threads: list[Thread], messages: list[Message]) -> None:
+        self.rng = rng
+        self.rows: dict[type[models.Model], list[Any]] = {Thread: threads, Message: messages}
+
+    def query(self) -> tuple[str, Callable[[str], Any]]:
+        """What is asked, in words, and the question."""
+        rng = self.rng
+        model: type[Thread | Message] = rng.choice([Thread, Message])
+        filters = [(rng.choice(["filter", "exclude"]), self.condition(model, depth=3)) for _ in range(rng.randrange(3))]
+        columns = [field.attname for field in model._meta.concrete_fields]
+        sortable = [column for column in columns if column not in ("metadata", "content", "attachments")]
+        order = [rng.choice(["", "-"]) + column for column in rng.sample(sortable, rng.randrange(3))]
+        order.append(rng.choice(["id", "-id"]))
+        start = rng.choice([0, 0, 1, 7, 50])
+        bounds = slice(start, rng.choice([None, start + 1, start + 20]))
+        shown = rng.sample(columns, rng.randrange(1, 4))
+        kind = rng.choice(
+            ["values", "values", "values", "rows", "count", "exists", "aggregate", "counted", "first", "in"]
+        )
+
+        def ask(alias: str) -> Any:
+            rows: Any = model.objects.using(alias)
+            for method, condition in filters:
+                rows = getattr(rows, method)(condition)
+            rows = rows.order_by(*order)
+            match kind:
+                case "values":
+                    return list(rows.values_list(*shown)[bounds])
+                case "rows":
+                    return [[getattr(row, f.attname) for f in model._meta.concrete_fields] for row in rows[bounds]]
+                case "count":
+                    return rows.count()
+                case "counted":
+                    return rows[bounds].count()
+                case "exists":
+                    return rows.exists()
+                case "first":
+                    return [row and row.pk for row in (rows.first(), rows.last())]
+                case "in":
+                    of = Message.objects.using(alias).filter(thread__in=rows) if model is Thread else rows
+                    return list(of.order_by("id").values_list("id", flat=True))
+            return rows.aggregate(Count("deleted_at"), Max("created_at"), Min("deleted_at"), Max("id"), n=Count("*"))
+
+        return f"{model.__name__} {filters} {order} {bounds} {shown} {kind}", ask
+
+    def condition(self, model: type[Thread | Message], depth: int) -> Q:
+        kind = self.rng.randrange(8) if depth else 7
+        if kind < 2:
+            return ~self.condition(model, depth - 1)
+        if kind < 4:
+            return self.condition(model, depth - 1) & self.condition(model, depth - 1)
+        if kind < 6:
+            return self.condition(model, depth - 1) | self.condition(model, depth - 1)
+        return self.comparison(model)
+
+    def comparison(self, model: type[Thread | Message]) -> Q:
+        rng = self.rng
+        row = rng.choice(self.rows[model])
+        ordered = ["exact", "lt", "lte", "gt", "gte", "range", "in"]
+        patterns = ["contains", "startswith", "endswith", "icontains", "istartswith", "iendswith", "iexact"]
+        any_case = ["icontains", "istartswith", "iendswith", "iexact"]
+        lookups = {
+            Thread: {
+                "id": ordered + patterns,
+                "tenant": ordered + patterns,
+                "object_id": ["exact", "in", "startswith"],
+            },
+            Message: {
+                "id": ordered + patterns,
+                "thread_id": [lookup for lookup in ordered if lookup != "range"],
+                "position": ordered,
+                "role": ordered + patterns,
+                "run_id": [*ordered, *patterns, "isnull"],
+                "assistant_id": ordered + any_case,
+            },
+        }[model] | {"created_at": ordered, "deleted_at": [*ordered, "isnull"], "metadata": ["pairs", "whole"]}
+        column = rng.choice(list(lookups))
+        lookup = rng.choice(lookups[column])
+        value = getattr(row, column)
+        if column == "metadata":
+            return self.of_metadata(lookup, value)
+        if lookup == "isnull":
+            return Q(**{f"{column}__isnull": rng.choice([True, False])})
+        if lookup == "range":
+            bounds = [value, getattr(rng.choice(self.rows[model]), column)]
+            return Q(**{f"{column}__range": bounds}) if None not in bounds else Q(**{f"{column}__isnull": False})
+        if lookup == "in":
+            others = [getattr(other, column) for other in rng.sample(self.rows[model], rng.randrange(4))]
+            return Q(**{f"{column}__in": [value, *others]})
+        if value is None:
+            return Q(**{column: None})
+        if lookup in patterns or lookup == "startswith":
+            first = 0 if column == "object_id" else rng.randrange(len(value) + 1)
+            value = (
+                value[first : first + rng.randrange(6)] if rng.random() < 0.8 else rng.choice(["%", "_", ".*", "\\"])
+            )
+            if column == "object_id" and not value.isalnum():
+                value = "6"
+            if lookup in any_case:
+                value = rng.choice([value.upper, value.lower])() if value.isascii() else value
+        return Q(**{f"{column}__{lookup}": value})
+
+    def of_metadata(self, lookup: str, metadata: dict[str, str]) -> Q:
+        rng = self.rng
+        if lookup == "whole":
+            return Q(metadata=rng.choice([metadata, {}]))
+        key = rng.choice(KEYS)
+        how = rng.choice(["", "", "__isnull", "__icontains"])
+        value = {"__isnull": rng.choice([True, False])}.get(how, metadata.get(key, rng.choice(VALUES)))
+        return Q(**{f"metadata__{key}{how}": value})
+
+
+def test_two_thousand_random_queries_answer_as_on_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
+    asking = Asking(random.Random(2026), *stored)
+    equal, empty, seen = 0, 0, Counter[str]()
+    for _ in range(QUERIES):
+        words, ask = asking.query()
+        expected, found = ask(SQLITE), ask(MONGODB)
+        assert found == expected, words
+        equal += 1
+        empty += expected in ([], 0, False, [None, None])
+        seen[words.split()[-1]] += 1
+    print(f"{equal} equal answers, {empty} of them empty: {dict(seen)}")
+    assert equal >= 1000
+    assert empty < equal / 2  # or nothing would be compared
+
+
+def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
+    threads, messages = stored
+    rng = random.Random(7)
+    for _ in range(200):
+        model, rows = rng.choice([(Thread, threads), (Message, messages)])
+        low, high = (
+            rng.choice([None, tuple(getattr(rng.choice(rows), name) for name in model.objects.all().place)])
+            for _ in range(2)
+        )
+        descending = rng.choice([True, False])
+        pages = [
+            [row.pk for row in model.objects.using(alias).window(low, high, descending=descending).order_by("id")]
+            for alias in (SQLITE, MONGODB)
+        ]
+        assert pages[0] == pages[1]
+
+
+def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
+    with connections[MONGODB].schema_editor() as editor:
+        editor.create_model(ThreadPair)
+    pairs = [ThreadPair(thread_id=f"thread_{n}", digest=str(n), created_at=START) for n in range(3)]
+    ThreadPair.objects.using(MONGODB).bulk_create(pairs)
+    one = ThreadPair.objects.using(MONGODB).create(thread_id="thread_9", digest="9", created_at=START)
+    assert [*(pair.pk for pair in pairs), one.pk] == [1, 2, 3, 4]
+    assert list(ThreadPair.objects.using(MONGODB).order_by("id").values_list("id", flat=True)) == [1, 2, 3, 4]
+    with connections[MONGODB].schema_editor() as editor:
+        editor.delete_model(ThreadPair)

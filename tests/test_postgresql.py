@@ -1,0 +1,413 @@
+"""PostgreSQL: what it is asked for, and what becomes of requests when it is slow, away, killed or back again."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import InternalError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
+from django.utils import timezone
+
+from messages_app.models import Message, Thread, ThreadPair
+from tests import engines
+from tests.conftest import Answer, Served, connection, manage, migrate
+from tests.servers.postgresql import PostgreSQL
+from tests.stored import tables
+from threadsvc.databases import database_from_url
+
+pytestmark = pytest.mark.engine("postgresql")
+
+GOOD = {"role": "user", "content": "hello"}
+JSON = {"Content_Type": "application/json"}
+UNAVAILABLE = (503, {"detail": "Service Unavailable"}, "1")
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgreSQL]:
+    """A server that may be stopped: nobody else is on it."""
+    server = PostgreSQL()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def service(own_server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service on the server that may be stopped. What one test did to it, it has to survive in the next."""
+    service = Served(tmp_path_factory.mktemp("on_own_server") / "data", THREADS_DATABASE_URL=own_server.new_database())
+    yield service
+    service.stop()
+
+
+def new_database() -> str:
+    assert engines.server
+    return engines.server.new_database()
+
+
+def post(service: Served, thread: str, content: str = "hello") -> Answer:
+    return service.call("POST", f"/threads/{thread}/messages", {"role": "user", "content": content}, **JSON)
+
+
+def timed(act: Callable[[], Answer]) -> tuple[int, Any, str | None, float]:
+    start = time.monotonic()
+    answer = act()
+    return answer.status, answer.body, answer.headers.get("retry-after"), time.monotonic() - start
+
+
+def assert_unavailable_soon(service: Served, thread: str) -> None:
+    """16 requests at once, and one alone."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(timed, lambda: post(service, thread)) for _ in range(16)]
+    answers.append(pool_of_one(lambda: timed(lambda: service.call("GET", f"/threads/{thread}"))))
+    for answer in answers:
+        *told, seconds = answer.result()
+        assert tuple(told) == UNAVAILABLE
+        assert seconds < 2
+    assert service.call("GET", "/readyz").status == 503
+    assert service.call("GET", "/healthz").status == 200
+
+
+def pool_of_one(act: Callable[[], Any]) -> "Future[Any]":
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act)
+
+
+# Order and content
+
+
+def test_positions_of_a_thread_are_committed_in_their_order(serve: Callable[..., Served]) -> None:
+    """Whoever looks, whenever: there is no gap that a slower writer fills later, behind the back of a reader."""
+    url = new_database()
+    service = serve(THREADS_DATABASE_URL=url, WEB_CONCURRENCY="3")
+    thread, writers, each = service.new_thread(), 10, 20
+    sql = "SELECT position, id FROM messages_app_message WHERE thread_id = %s ORDER BY position"
+    with ThreadPoolExecutor(writers) as pool, closing(psycopg.connect(url, autocommit=True)) as reader:
+
+        def write(writer: int) -> list[str]:
+            return [post(service, thread, f"{writer} {i}").body["id"] for i in range(each)]
+
+        writing = [pool.submit(write, writer) for writer in range(writers)]
+        looks = []
+        while not all(future.done() for future in writing):
+            looks.append(reader.execute(sql, [thread]).fetchall())
+        at_last = reader.execute(sql, [thread]).fetchall()
+    assert [position for position, _ in at_last] == list(range(1, writers * each + 1))
+    assert len({len(look) for look in looks}) > writers  # it did look while they wrote
+    assert all(look == at_last[: len(look)] for look in looks)
+    ids = [message_id for _, message_id in at_last]
+    for future in writing:
+        own = future.result()
+        assert [message_id for message_id in ids if message_id in set(own)] == own
+
+
+def test_longest_text_of_the_longest_characters_comes_back_as_it_was(served: Served) -> None:
+    thread, text = served.new_thread(), "".join(map(chr, range(0x10000, 0x10000 + 32_768)))
+    assert len(text.encode()) == 4 * 32_768
+    message = post(served, thread, text).body["id"]
+    shown = served.call("GET", f"/threads/{thread}/messages/{message}").body
+    assert shown["content"][0]["text"]["value"] == text
+    (row,) = served.stored("message", id=message)
+    assert row["content"] == [{"type": "text", "text": {"value": text, "annotations": []}}]
+
+
+# Slow, away, killed, back
+
+
+def test_statement_that_takes_too_long_is_503_and_leaves_nothing(serve: Callable[..., Served]) -> None:
+    url = new_database()
+    service = serve(THREADS_DATABASE_URL=f"{url}?timeout=0.5")
+    thread = service.new_thread()
+    with closing(psycopg.connect(url)) as other:
+        other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
+        *told, seconds = timed(lambda: post(service, thread))
+        assert tuple(told) == UNAVAILABLE
+        assert 0.5 <= seconds < 2
+        assert service.call("GET", "/healthz").status == 200
+        other.rollback()
+    assert service.stored("message") == []
+    assert post(service, thread).status == 200
+    (row,) = service.stored("message")
+    assert row["position"] == 1
+
+
+def test_server_that_is_stopped_is_503_at_once_and_200_as_soon_as_it_is_back(
+    service: Served, own_server: PostgreSQL
+) -> None:
+    thread = service.new_thread()
+    own_server.stop()
+    assert_unavailable_soon(service, thread)
+    time.sleep(1.5)  # by then a pool that tries again ever more seldom would not try for longer than we ask
+    assert_unavailable_soon(service, thread)
+    own_server.start()
+    *told, seconds = timed(lambda: post(service, thread))
+    assert (told[0], seconds < 5) == (200, True)
+    assert service.call("GET", "/readyz").status == 200
+    assert len(service.stored("message", thread_id=thread)) == 1
+
+
+def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Served, own_server: PostgreSQL) -> None:
+    thread = service.new_thread()
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(2):
+            answers = [pool.submit(post, service, thread) for _ in range(32)]  # so that several connections are open
+            assert {answer.result().status for answer in answers} == {200}
+            own_server.stop()
+            own_server.start()
+    assert post(service, thread).status == 200
+    assert len(service.stored("message", thread_id=thread)) == 65
+
+
+def test_server_that_hangs_is_503_and_the_service_goes_on_when_it_does(service: Served, own_server: PostgreSQL) -> None:
+    thread = service.new_thread()
+    assert post(service, thread).status == 200
+    own_server.suspend()
+    assert_unavailable_soon(service, thread)
+    own_server.resume()
+    start = time.monotonic()
+    service.wait_until(lambda: post(service, thread).status == 200)
+    assert time.monotonic() - start < 5
+
+
+def test_what_was_acknowledged_is_there_after_all_processes_of_the_server_are_killed(
+    service: Served, own_server: PostgreSQL
+) -> None:
+    thread, acknowledged, seen = service.new_thread(), [], set()
+    with ThreadPoolExecutor(8) as pool:
+
+        def write() -> list[str]:
+            written = []
+            while (answer := post(service, thread)).status == 200:
+                written.append(answer.body["id"])
+            seen.add(answer.status)
+            return written
+
+        writing = [pool.submit(write) for _ in range(8)]
+        time.sleep(0.5)
+        own_server.kill()
+        acknowledged = [message_id for future in writing for message_id in future.result()]
+    assert (seen, len(acknowledged) > 8) == ({503}, True)
+    own_server.start()
+    rows = service.stored("message", thread_id=thread)
+    assert {row["id"] for row in rows} >= set(acknowledged)
+    assert sorted(row["position"] for row in rows) == list(range(1, len(rows) + 1))
+    assert post(service, thread).status == 200
+
+
+# Connections
+
+
+def connections_of(pid: int, port: int) -> set[str]:
+    """The sockets of a process that are connected to a port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    there = {f"socket:[{row[9]}]" for row in rows if int(row[2].partition(":")[2], 16) == port}
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(descriptor))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return own & there
+
+
+def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serve: Callable[..., Served]) -> None:
+    workers, threads = 2, 3
+    url = new_database()
+    service = serve(THREADS_DATABASE_URL=url, WEB_CONCURRENCY=str(workers), THREADSVC_THREADS_PER_WORKER=str(threads))
+    thread = service.new_thread()
+    with ThreadPoolExecutor(24) as pool:
+        answers = [pool.submit(post, service, thread) for _ in range(120)]
+        assert {answer.result().status for answer in answers} == {200}
+    assert engines.server
+    master = service.process.pid
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    assert len(children) == workers
+    open_in = [connections_of(int(pid), engines.server.port) for pid in children]
+    assert not connections_of(master, engines.server.port)
+    assert all(1 <= len(own) <= threads + 1 for own in open_in)  # and the one that purges
+    assert not set.intersection(*open_in)
+    with closing(psycopg.connect(url)) as other:
+        (row,) = other.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'threadsvc'"
+        ).fetchall()
+    assert row[0] == sum(map(len, open_in))
+    assert service.stop() == 0
+    assert "ERROR" not in service.log.read_text()
+    assert "Warning" not in service.log.read_text()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[BaseDatabaseWrapper]:
+    """A connection as the service has it that is given this URL."""
+    database: Any = ConnectionHandler({"default": database_from_url("DATABASE_URL", url, threads=2)})["default"]
+    try:
+        yield database
+    finally:
+        database.close()
+        database.close_pool()
+
+
+def shown(database: BaseDatabaseWrapper, *names: str) -> list[str]:
+    values = []
+    with database.cursor() as cursor:
+        for name in names:
+            cursor.execute(f"SHOW {name}")
+            values.append(str(cursor.fetchone()[0]))
+    return values
+
+
+def test_time_outs_and_names_are_what_the_url_asks_for() -> None:
+    url, names = new_database(), ("statement_timeout", "idle_in_transaction_session_timeout", "application_name")
+    with connected(url) as database:
+        assert shown(database, *names, "work_mem") == ["30s", "1min", "threadsvc", "4MB"]
+    with connected(f"{url}?timeout=7.5&application_name=shop&options=-c%20work_mem%3D5MB") as database:
+        assert shown(database, *names, "work_mem") == ["7500ms", "15s", "shop", "5MB"]
+    with connected(f"{url}?options=-cstatement_timeout%3D9s") as database:
+        assert shown(database, "statement_timeout") == ["9s"]
+
+
+def test_migration_may_take_longer_than_a_request() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '200ms'")
+        with connection.schema_editor() as editor:
+            editor.execute("SELECT pg_sleep(0.4)")
+        assert shown(connection, "statement_timeout") == ["200ms"]
+        cursor.execute("RESET statement_timeout")
+
+
+# Tables and indexes
+
+
+def test_everything_can_live_in_one_database(serve: Callable[..., Served], tmp_path: Path) -> None:
+    both = {"DATABASE_URL": new_database(), "THREADS_DATABASE_URL": ""}
+    service = serve(**both)
+    thread = service.new_thread()
+    assert post(service, thread).status == 200
+    assert service.call("GET", "/readyz").status == 200
+    assert service.call("GET", "/admin/login/").status == 200
+    assert len(service.stored("message", thread_id=thread)) == 1
+    assert tables(both["DATABASE_URL"]) >= {"auth_user", "django_session", "messages_app_thread"}
+    assert service.call("DELETE", f"/threads/{thread}").status == 200
+    service.wait_until(lambda: not service.stored("thread"))
+    directory = tmp_path / "data"
+    secret = {"DJANGO_SUPERUSER_PASSWORD": "correct horse", **both}
+    made = manage(directory, "createsuperuser", "--noinput", "--username=ann", "--email=ann@shop.example", **secret)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert manage(directory, "seed", "--threads", "3", "--messages", "9", **both).returncode == 0
+    assert len(service.stored("message")) == 9
+    assert not (directory / "threadsvc.db").exists()
+
+
+def test_database_of_the_threads_holds_nothing_else(served: Served) -> None:
+    threads = tables(served.environment["THREADS_DATABASE_URL"])
+    assert {"messages_app_thread", "messages_app_message", "django_migrations"} < threads
+    assert not {table for table in threads if not table.startswith(("messages_app_", "django_migrations"))}
+    default = tables(f"sqlite:///{served.directory}/threadsvc.db")
+    assert default >= {"auth_user", "django_session"}
+    assert not default & {"messages_app_thread", "messages_app_message"}
+
+
+def test_database_without_its_tables_is_not_ready(serve: Callable[..., Served]) -> None:
+    url = new_database()
+    service = serve(THREADS_DATABASE_URL=url)
+    with closing(psycopg.connect(url, autocommit=True)) as other:
+        other.execute("DROP TABLE messages_app_message CASCADE")
+    answer = service.call("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
+    assert service.call("GET", "/healthz").status == 200
+
+
+def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    directory = tmp_path / "data"
+    url = engines.variables(directory)["THREADS_DATABASE_URL"]
+    migrate(directory)
+    assert manage(directory, "migrate", "-v0", "--database", "threads", "messages_app", "0001").returncode == 0
+    with closing(psycopg.connect(url, autocommit=True)) as other:
+        other.execute(
+            "INSERT INTO messages_app_thread (id, _id, tenant, metadata, created_at) VALUES"
+            """ ('thread_a', 'a', 'default', '{"user":"zoë"}', '2026-01-01 00:00:00Z')"""
+        )
+        other.execute(
+            "INSERT INTO messages_app_message (id, _id, thread_id, position, role, content, attachments, assistant_id,"
+            " run_id, metadata, created_at) VALUES"
+            " ('msg_a', 'a', 'thread_a', 1, 'user', '[]', '[]', '', '', '{}', '2026-01-01 00:00:00Z')"
+        )
+    service = serve()
+    assert service.call("GET", "/threads?metadata[user]=zo%C3%AB").body["last_id"] == "thread_a"
+    (message,) = service.call("GET", "/threads/thread_a/messages").body["data"]
+    assert (message["id"], message["run_id"]) == ("msg_a", "")
+    assert [row["run_id"] for row in service.stored("message")] == [None]
+
+
+def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
+    now = timezone.now()
+    new = [Thread.new(metadata={"k": str(i)}) for i in range(1000)]
+    places = [(thread, position + 1) for thread in new[::10] for position in range(10)]
+    rows = [Message.new(thread=thread, position=position, role="user", content=[]) for thread, position in places]
+    thread, message = new[0].id, rows[0].id
+    threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in(thread)
+    pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
+    queries: list[tuple[str, Any]] = [
+        ("thread_list", threads.order_by("-created_at", "-id")),
+        ("thread_list", threads.window((now, "x"), None, descending=True)),
+        ("thread_list", threads.window(None, (now, "x"), descending=True)),
+        ("thread_by_pair", pairs.window(None, None, descending=True)),
+        ("thread_by_pair", pairs.window(None, (now, "x"), descending=True)),
+        ("thread_pair", pairs),
+        ("messages_app_thread_pkey", threads.filter(id=thread)),
+        ("thread_deleted", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
+        ("message_list", messages.window(None, None, descending=True)),
+        ("message_list", messages.window((1,), None, descending=True)),
+        ("message_run", messages.named(run_id="r").window(None, None, descending=True)),
+        ("message_run", messages.named(run_id="r").window(None, (9,), descending=True)),
+        ("message_position", Message.objects.filter(thread_id=thread).order_by("-position")),
+        ("message_deleted", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
+        ("messages_app_message_pkey", messages.filter(id=message)),
+    ]
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        Thread.objects.store(new, rows)
+        cursor.execute("ANALYZE messages_app_thread, messages_app_threadpair, messages_app_message")
+        # A plan for so few rows is to read them all; what is asked here is whether there is a way without.
+        for way in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        for index, query in queries:
+            plan = query.explain()
+            assert f" using {index} " in plan, plan
+            assert "Seq Scan" not in plan
+            assert "Sort" not in plan
+        cursor.execute("SELECT indexname FROM pg_indexes WHERE tablename LIKE 'messages_app_%'")
+        found = {name for (name,) in cursor.fetchall()}
+        transaction.set_rollback(True, using=connection.alias)
+    # By its own key a pair is read by nobody.
+    assert found - {"messages_app_threadpair_pkey"} == {index for index, _ in queries}
+
+
+def test_connection_that_its_server_closed_is_not_given_out(thread_id: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    connection.close()
+    with closing(psycopg.connect(new_database(), autocommit=True)) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    assert Thread.objects.get(id=thread_id)
+
+
+def test_transaction_that_its_program_leaves_open_is_ended_and_its_locks_with_it() -> None:
+    url = new_database()
+    with connected(f"{url}?timeout=0.1") as database, closing(psycopg.connect(url, autocommit=True)) as other:
+        database.set_autocommit(False)
+        with database.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(1)")
+            assert other.execute("SELECT pg_try_advisory_lock(1)").fetchone() == (False,)
+            time.sleep(0.5)
+            assert other.execute("SELECT pg_try_advisory_lock(1)").fetchone() == (True,)
+            with pytest.raises(InternalError, match="idle-in-transaction timeout"):
+                cursor.execute("SELECT 1")
