@@ -1,5 +1,6 @@
 """MongoDB rolls nothing back and may go away: what users find after a crash at any point, a race, or an outage."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from django.utils import timezone
 
 from messages_app import purging
-from messages_app.models import Message, Thread
+from messages_app.models import Message, Thread, ThreadQuerySet
 from messages_app.purging import purge
 from tests.conftest import ROOT, Answer, Api, Served, environment
 from tests.servers.mongodb import MongoDB
@@ -98,8 +99,8 @@ def test_thread_that_was_never_finished_is_seen_by_nobody_and_purged(
     died_at = []
     for deadly in range(1, 20):
         mark = uuid4().hex
-        message = f'{{"role": "user", "content": "{mark}"}}'
-        body = f'{{"messages": [{message}, {message}], "metadata": {{"mark": "{mark}"}}}}'
+        said = {"role": "user", "content": mark}
+        body = json.dumps({"messages": [said, said], "metadata": {"mark": mark}})
         if call_and_die(deadly, "POST", "/threads", body):
             assert kept(mark) == (1, 2)
             assert [len(api.get(f"/threads/{thread}/messages").body["data"]) for thread in listed(api, mark)] == [2]
@@ -179,7 +180,7 @@ def test_message_that_could_not_be_taken_back_is_purged(
     two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Thread.objects._queryset_class, "require", lambda *_: 1 / 0)  # as if the process died here
+        patched.setattr(ThreadQuerySet, "require", lambda *_: 1 / 0)  # as if the process died here
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
     assert collection("message").count_documents({"thread_id": thread_id}) == 1
     assert api.get(f"/threads/{thread_id}/messages").status == 404

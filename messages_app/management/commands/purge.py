@@ -18,7 +18,8 @@ class Command(BaseCommand):
         try:
             purged = purge()
         except Error as error:
-            raise CommandError(f"cannot purge: {error}; what is left, the next purge removes") from error
+            reason = str(error).splitlines()[0]
+            raise CommandError(f"cannot purge: {reason}; what is left, the next purge removes") from error
         self.stdout.write(
             f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
             f"and the places of {purged.places:,} messages deleted before."

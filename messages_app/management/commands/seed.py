@@ -54,7 +54,8 @@ class Command(BaseCommand):
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
         except DatabaseError as error:
-            raise CommandError(f"cannot store them: {error}; `manage.py migrate` makes the tables") from error
+            reason = str(error).splitlines()[0]
+            raise CommandError(f"cannot store them: {reason}; `manage.py migrate` makes the tables") from error
         finally:
             progress.close()
         seconds = time.monotonic() - start
