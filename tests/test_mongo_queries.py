@@ -11,6 +11,8 @@ from django.db import connections, models
 from django.db.models import Count, Max, Min, Q
 
 from messages_app.models import Message, Thread, ThreadPair, text_part
+from threadsvc.mongo.sql import read
+from threadsvc.mongo.statements import Select
 
 pytestmark = pytest.mark.engine("mongodb")
 
@@ -243,3 +245,14 @@ def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
     assert list(ThreadPair.objects.using(MONGODB).order_by("id").values_list("id", flat=True)) == [1, 2, 3, 4]
     with connections[MONGODB].schema_editor() as editor:
         editor.delete_model(ThreadPair)
+
+
+def test_page_starts_at_its_place_in_the_index() -> None:
+    """The server reads an index from where the first column's bound says, not from its beginning."""
+    rows = Thread.objects.of_tenant("x").window((START, "a"), (START, "b"), descending=True)
+    sql, params = rows.query.get_compiler(rows.db).as_sql()
+    statement = read(sql)
+    assert isinstance(statement, Select)
+    found = statement.filter(None, params)  # type: ignore[arg-type]  # no statement within it to ask
+    assert {"created_at": {"$gte": START.replace(tzinfo=None)}} in found["$and"][2]["$and"]
+    assert {"created_at": {"$lte": START.replace(tzinfo=None)}} in found["$and"][3]["$and"]

@@ -5,6 +5,8 @@ from typing import Any
 from django.db import NotSupportedError
 from django.db.models.expressions import OrderBy
 from django.db.models.fields.json import DataContains, HasKeyLookup, JSONField, JSONIContains, KeyTransform
+from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
+from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 Compiled = tuple[str, list[Any]]
 
@@ -43,6 +45,18 @@ def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> Compiled:
     raise NotSupportedError(f"MongoDB: no {self.lookup_name!r}; KEY__isnull=False says the same")
 
 
+def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> Compiled:
+    """(a, b) > (x, y) as a >= x AND (a > x OR (a = x AND b > y)): where a page starts in its index.
+
+    Without the first part the server would read the index from its beginning and compare each entry.
+    """
+    (column, *_), (value, *_) = tuple(self.lhs), tuple(self.rhs)
+    bound = (GreaterThanOrEqual if isinstance(self, TupleGreaterThan) else LessThanOrEqual)(column, value)
+    bound_sql, bound_params = compiler.compile(bound)
+    sql, params = self.get_fallback_sql(compiler, connection)
+    return f"({bound_sql} AND {sql})", [*bound_params, *params]
+
+
 def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
     expression: Any = self.expression
     if isinstance(expression.output_field, JSONField):
@@ -59,6 +73,8 @@ def register() -> None:
         HasKeyLookup: has_key,
         JSONIContains: json_icontains,
         OrderBy: order_by,
+        TupleGreaterThan: beyond,
+        TupleLessThan: beyond,
     }
     for node, method in methods.items():
         setattr(node, "as_djongo", method)  # noqa: B010
