@@ -1,0 +1,22 @@
+"""`python -m tests.servers ENGINE COMMAND...`: runs the command beside a server of its own (none for sqlite), which
+THREADS_DATABASE_URL names; ends with its status."""
+
+import os
+import subprocess
+import sys
+
+from tests.engines import start
+
+
+def main(engine: str, *command: str) -> int:
+    server = start(engine)
+    if server is None:
+        return subprocess.call(command)
+    try:
+        return subprocess.call(command, env={**os.environ, "THREADS_DATABASE_URL": server.new_database()})
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
