@@ -68,7 +68,7 @@ def assert_unavailable_soon(service: Served, thread: str) -> None:
     for answer in answers:
         *told, seconds = answer.result()
         assert tuple(told) == UNAVAILABLE
-        assert seconds < 2
+        assert seconds < 3  # two, and some for a busy machine
     assert service.call("GET", "/readyz").status == 503
     assert service.call("GET", "/healthz").status == 200
 
