@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, database_url, environment, manage, migrate
+from tests.conftest import ROOT, connection, database_url, environment, manage, migrate
 from tests.stored import stored
 
 
@@ -102,7 +102,8 @@ def test_options_that_do_not_go_together_are_one_line(untouched: Path, options: 
 def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "empty", "seed")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
-    assert "`manage.py migrate` makes the tables" in refused.stderr
+    migrate = "migrate" if connection.alias == "default" else f"migrate --database {connection.alias}"
+    assert f"`manage.py {migrate}` makes the tables" in refused.stderr
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> None:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, RequestDataTooBig
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from rest_framework import exceptions
@@ -89,8 +89,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return Response({"detail": exc.detail}, exc.status_code)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
-        case OperationalError() | InterfaceError():
-            logger.error("database unavailable: %s", exc)
+        case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only
+            logger.error("database unavailable: %s", str(exc).partition("\n")[0])
             return service_unavailable()
     return None
 

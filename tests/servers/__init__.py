@@ -132,7 +132,7 @@ class Server(ABC):
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """As a power cut would end it."""
+        """Ends all its processes at once, with no chance to write anything more. What the system had taken is kept."""
         pids = self.pids()
         self.send(signal.SIGKILL)
         if self.process:

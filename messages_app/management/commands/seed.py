@@ -55,7 +55,9 @@ class Command(BaseCommand):
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
         except DatabaseError as error:
             reason = str(error).splitlines()[0]
-            raise CommandError(f"cannot store them: {reason}; `manage.py migrate` makes the tables") from error
+            alias = Thread.objects.db
+            migrate = "migrate" if alias == "default" else f"migrate --database {alias}"
+            raise CommandError(f"cannot store them: {reason}; `manage.py {migrate}` makes the tables") from error
         finally:
             progress.close()
         seconds = time.monotonic() - start
