@@ -16,6 +16,16 @@ from uuid import uuid4
 import pymongo
 import pytest
 from django.utils import timezone
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ExecutionTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
 
 from messages_app import purging
 from messages_app.models import Message, Thread, ThreadQuerySet
@@ -196,6 +206,77 @@ def test_writers_at_once_lose_no_pair_of_metadata(api: Api, thread_id: str) -> N
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(write, range(12))) == [{200}] * 12
     assert api.get(f"/threads/{thread_id}").body["metadata"] == {f"w{writer}": "9" for writer in range(12)}
+
+
+# What the server answers when it cannot
+
+UNAVAILABLE: dict[str, PyMongoError] = {
+    "it is not the primary any more": NotPrimaryError("not primary"),
+    "it is shutting down": OperationFailure("shutdown in progress", 91),
+    "it was stepped down amid the call": OperationFailure("interrupted", 11602),
+    "its disk is full": OperationFailure("out of disk space", 14031),
+    "it took too long": ExecutionTimeout("operation exceeded time limit", 50),
+    "the majority did not answer": WTimeoutError("waiting for replication timed out", 64),
+    "the majority did not answer to several": BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
+    "no connection is free": WaitQueueTimeoutError("timed out"),
+    "the log-in is refused": OperationFailure("authentication failed", 18),
+}
+
+
+@pytest.mark.parametrize("error", UNAVAILABLE.values(), ids=UNAVAILABLE)
+def test_server_that_cannot_for_now_is_a_503(
+    api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch, error: PyMongoError
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pymongo.collection.Collection, "insert_one", refuse)
+    answer = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"})
+    assert (answer.status, answer.body, answer.headers["retry-after"]) == (503, {"detail": "Service Unavailable"}, "1")
+
+
+@pytest.fixture
+def before_its_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
+    """What is done between storing a thread, hidden, and storing its messages."""
+    hooks: list[Callable[[], None]] = []
+    insert = pymongo.collection.Collection.insert_many
+
+    def insert_many(*args: Any, **kwargs: Any) -> Any:
+        for hook in hooks:
+            hook()
+        return insert(*args, **kwargs)
+
+    monkeypatch.setattr(pymongo.collection.Collection, "insert_many", insert_many)
+    yield hooks
+    hooks.clear()
+
+
+def test_thread_whose_messages_cannot_be_stored_is_removed_by_the_next_purge(
+    api: Api, before_its_messages: list[Callable[[], None]]
+) -> None:
+    def fail() -> None:
+        raise AutoReconnect("connection closed")
+
+    mark = uuid4().hex
+    before_its_messages.append(fail)
+    said = {"role": "user", "content": mark}
+    answer = api.post("/threads", {"messages": [said, said], "metadata": {"mark": mark}})
+    assert answer.status == 503
+    (left,) = collection("thread").find({"metadata": {"k": "mark", "v": mark}})
+    before_its_messages.clear()
+    purge()
+    assert collection("thread").find_one({"_id": left["_id"]})["tenant"] == ""
+
+
+def test_thread_that_was_purged_before_it_was_finished_is_a_503_and_not_shown(
+    api: Api, before_its_messages: list[Callable[[], None]], two_hours_later: Callable[[], None]
+) -> None:
+    mark = uuid4().hex
+    before_its_messages.append(two_hours_later)
+    said = {"role": "user", "content": mark}
+    answer = api.post("/threads", {"messages": [said, said], "metadata": {"mark": mark}})
+    assert answer.status == 503
+    assert listed(api, mark) == []
 
 
 # Outages

@@ -217,6 +217,27 @@ def test_two_thousand_random_queries_answer_as_on_sqlite(stored: tuple[list[Thre
     assert empty < equal / 2  # or nothing would be compared
 
 
+def test_null_among_values_is_neither_equal_nor_different(stored: object) -> None:
+    def asked(alias: str) -> list[list[str]]:
+        messages = Message.objects.using(alias).order_by("id")
+        runs = messages.filter(role="user").order_by().values("run_id")
+        assert None in [run["run_id"] for run in runs]
+        conditions = [
+            Q(run_id__in=runs),
+            ~Q(run_id__in=runs),
+            ~Q(run_id__in=runs.filter(run_id__isnull=False)),
+            ~(Q(run_id__in=runs) | Q(role="assistant")),
+            Q(run_id__in=["run_1", None]),
+            ~Q(run_id__in=["run_1", None]),
+            ~Q(run_id__in=[]),
+            ~Q(run_id="run_1"),
+            ~Q(deleted_at__gt=START),
+        ]
+        return [list(messages.filter(condition).values_list("id", flat=True)) for condition in conditions]
+
+    assert asked(MONGODB) == asked(SQLITE)
+
+
 def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
     threads, messages = stored
     rng = random.Random(7)
