@@ -15,4 +15,4 @@ if __name__ == "__main__":
     except ImproperlyConfigured as error:
         sys.exit(f"threadsvc: {error}")
     except OperationalError as error:  # a database that does not answer, whatever the command wanted of it
-        sys.exit(f"threadsvc: a database cannot be used: {str(error).strip().splitlines()[0]}")
+        sys.exit(f"threadsvc: a database cannot be used: {(str(error).strip() or 'no reason given').splitlines()[0]}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ERROR_FLAG
-from django.db import DataError, connections
+from django.db import DataError, NotSupportedError, connections
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -54,7 +54,8 @@ class LookOnly(ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         try:
             return super().changelist_view(request, extra_context)
-        except (OverflowError, ValueError, DataError):  # a date that no calendar has, a text with U+0000
+        # A date that no calendar has, a text with U+0000, a comparison that the engine cannot make.
+        except (OverflowError, ValueError, DataError, NotSupportedError):
             return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:

@@ -153,9 +153,10 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
             stored = len(Message.objects.bulk_create(messages))
             if hidden and unfinished.update(deleted_at=None) < len(threads):
                 raise OperationalError("storing took so long that purge removed what there was of it")
-        except Error:
-            if hidden:
-                with suppress(Error):  # if that fails as well, it stays hidden, and is removed when its time comes
+        except Error as error:
+            # Where the engine is away, it stays hidden, and is removed when its time comes.
+            if hidden and not isinstance(error, OperationalError):
+                with suppress(Error):
                     unfinished.update(deleted_at=timezone.now())
             raise
         for thread in threads:

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 CURSORS_LAST = timedelta(hours=24)
 
 # Where nothing is rolled back and no foreign key holds, a writer that saw a thread just before it was deleted may store
-# a message after all were removed, and die before it takes that back. The thread's id stays this long to find it by.
+# a message after all were removed, and die before it takes that back. The thread's id stays this long to find it by,
+# as deleted at the time when it may go.
 WRITERS_LAST = timedelta(hours=1)
 
 SECONDS_BETWEEN_PURGES = 3600
@@ -45,33 +46,25 @@ class Purged(NamedTuple):
 
 def purge() -> Purged:
     """Removes all that may be removed now."""
-    purged = purge_threads()
-    if not can_roll_back(Thread.objects.db):
-        remove_emptied_threads(timezone.now() - WRITERS_LAST)
-    return purged._replace(places=remove_places(timezone.now() - CURSORS_LAST))
+    return purge_threads()._replace(places=remove_places(timezone.now() - CURSORS_LAST))
 
 
 def purge_threads() -> Purged:
     """Removes deleted threads and what is in them. Where nothing is rolled back, their bare ids stay for a while."""
     threads = messages = 0
-    deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).exclude(tenant=NOBODY).order_by("deleted_at")
+    deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
         messages += remove(Message.objects.filter(thread=thread).order_by("position"))
         with half_of_the_time():
             if can_roll_back(deleted.db):
                 threads += thread.delete()[1].get(Thread._meta.label, 0)
+            elif thread.tenant == NOBODY:
+                thread.delete()
             else:
-                threads += deleted.filter(id=thread.id).update(tenant=NOBODY)
+                threads += deleted.filter(id=thread.id, tenant=thread.tenant).update(
+                    tenant=NOBODY, deleted_at=timezone.now() + WRITERS_LAST
+                )
     return Purged(threads, messages)
-
-
-def remove_emptied_threads(before: datetime) -> None:
-    """Removes what is left of threads that were deleted before then, and what came to them late."""
-    emptied = Thread.objects.filter(tenant=NOBODY, deleted_at__lt=before).order_by("deleted_at")
-    while thread := emptied.first():
-        remove(Message.objects.filter(thread=thread).order_by("position"))
-        with half_of_the_time():
-            thread.delete()
 
 
 def remove(messages: MessageQuerySet) -> int:

@@ -12,6 +12,9 @@ from tests.servers import free_port
 MONGODB_DRIVERS = ("djongo", "pymongo", "bson")
 
 
+UNUSABLE = "not a MongoDB URL that can be used (its hosts, user, password, or a file that it names)"
+
+
 @pytest.fixture
 def without_mongodb_drivers(tmp_path: Path) -> dict[str, str]:
     """Settings of an environment in which they cannot be imported, as where they are not installed."""
@@ -59,10 +62,20 @@ def test_mongodb_without_its_drivers_is_told_in_one_line(
         ("mongodb://host", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
         ("mongodb://u:hidden@host/", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
         ("mongodb://host/a.b", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
-        ("mongodb://u:hid:den@host/x", "not a MongoDB URL that can be read (its hosts, user or password)"),
-        ("mongodb://u:hidden@host:port/x", "not a MongoDB URL that can be read (its hosts, user or password)"),
-        ("mongodb://host/x?bogus=1", "an option that pymongo does not know, or a wrong value: bogus"),
-        ("mongodb://host/x?maxPoolSize=many", "an option that pymongo does not know, or a wrong value: maxPoolSize"),
+        ("mongodb://u:hid:den@host/x", UNUSABLE),
+        ("mongodb://u:hidden@host:port/x", UNUSABLE),
+        ("mongodb://host/x?bogus=1", "has an option that is none here, or one twice: bogus"),
+        (
+            "mongodb://host/x?tz_aware=true&appname=a",
+            "has an option that is none here, or one twice: tz_aware, appname",
+        ),
+        (
+            "mongodb://host/x?readConcernLevel=snapshot",
+            "has an option that is none here, or one twice: readConcernLevel",
+        ),
+        ("mongodb://host/x?w=1&W=majority", "has an option that is none here, or one twice: w, W"),
+        ("mongodb://host/x?maxPoolSize=many", "has an option with a wrong value: maxPoolSize"),
+        ("mongodb://host/x?tls=true&tlsCAFile=/none", "has an option with a wrong value: tls, tlsCAFile"),
         ("mongodb://host/x?w=1", "w=1 would break promises; it is majority here"),
         ("mongodb://host/x?journal=false", "journal=false would break promises; it is true here"),
         (

@@ -301,7 +301,7 @@ print(*(query["sql"].split()[0] for query in queries))
 print(Message.objects.count())
 """
     # SQL finds none at once; documents are asked one by one whether they are their thread's last.
-    asked = " ".join(["SELECT"] * (1 + 1 + 1 + 5 + 1)) if engines.chosen == "mongodb" else "SELECT SELECT"
+    asked = " ".join(["SELECT"] * (1 + 1 + 5 + 1)) if engines.chosen == "mongodb" else "SELECT SELECT"
     assert run(tmp_path, program).splitlines() == ["0 0 0", asked, "5"]
 
 

@@ -17,13 +17,14 @@ import pymongo
 import pytest
 from django.utils import timezone
 from pymongo.errors import (
-    AutoReconnect,
     BulkWriteError,
+    DocumentTooLarge,
     ExecutionTimeout,
     NotPrimaryError,
     OperationFailure,
     PyMongoError,
     WaitQueueTimeoutError,
+    WriteError,
     WTimeoutError,
 )
 
@@ -82,11 +83,14 @@ def call_and_die(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def two_hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Purges as if that were the time."""
+    """Purges as if that were the time; the next time it is two hours later again."""
+    hours = 0
 
     def later() -> None:
+        nonlocal hours
+        hours += 2
         with monkeypatch.context() as patched:
-            clock = SimpleNamespace(now=lambda: timezone.now() + timedelta(hours=2))
+            clock = SimpleNamespace(now=lambda: timezone.now() + timedelta(hours=hours))
             patched.setattr(purging, "timezone", clock)
             purge()
 
@@ -217,6 +221,8 @@ UNAVAILABLE: dict[str, PyMongoError] = {
     "its disk is full": OperationFailure("out of disk space", 14031),
     "it took too long": ExecutionTimeout("operation exceeded time limit", 50),
     "the majority did not answer": WTimeoutError("waiting for replication timed out", 64),
+    "a shard has no primary": OperationFailure("could not find host", 133),
+    "it is elected amid several writes": BulkWriteError({"writeErrors": [{"code": 11602}]}),
     "the majority did not answer to several": BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
     "no connection is free": WaitQueueTimeoutError("timed out"),
     "the log-in is refused": OperationFailure("authentication failed", 18),
@@ -233,6 +239,17 @@ def test_server_that_cannot_for_now_is_a_503(
     monkeypatch.setattr(pymongo.collection.Collection, "insert_one", refuse)
     answer = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"})
     assert (answer.status, answer.body, answer.headers["retry-after"]) == (503, {"detail": "Service Unavailable"}, "1")
+
+
+def test_change_that_makes_a_document_too_large_is_a_413(
+    api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise WriteError("Resulting document after update is larger than 16777216", 17419)
+
+    monkeypatch.setattr(pymongo.collection.Collection, "update_many", refuse)
+    answer = api.post(f"/threads/{thread_id}", {"metadata": {"a": "b"}})
+    assert (answer.status, answer.body) == (413, {"detail": "Request body too large"})
 
 
 @pytest.fixture
@@ -255,13 +272,13 @@ def test_thread_whose_messages_cannot_be_stored_is_removed_by_the_next_purge(
     api: Api, before_its_messages: list[Callable[[], None]]
 ) -> None:
     def fail() -> None:
-        raise AutoReconnect("connection closed")
+        raise DocumentTooLarge("one of them")
 
     mark = uuid4().hex
     before_its_messages.append(fail)
     said = {"role": "user", "content": mark}
     answer = api.post("/threads", {"messages": [said, said], "metadata": {"mark": mark}})
-    assert answer.status == 503
+    assert answer.status == 413
     (left,) = collection("thread").find({"metadata": {"k": "mark", "v": mark}})
     before_its_messages.clear()
     purge()
@@ -306,7 +323,7 @@ def test_server_that_is_away_is_a_503_within_two_seconds_and_comes_back_without_
         lambda: service.call("POST", f"/threads/{thread}/messages", said),
         lambda: service.call("GET", f"/threads/{thread}/messages"),
         lambda: service.call("POST", "/threads"),
-        lambda: service.call("DELETE", f"/threads/{thread}"),
+        lambda: service.call("POST", "/threads", {"messages": [said, said]}),
     ] * 4
     with ThreadPoolExecutor(16) as pool:
         for answer, seconds in pool.map(timed, calls):

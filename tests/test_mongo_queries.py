@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from django.db import connections, models
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, F, Max, Min, Q
+from django.db.models.lookups import In
 
 from messages_app.models import Message, Thread, ThreadPair, text_part
 from threadsvc.mongo.sql import read
@@ -232,6 +233,10 @@ def test_null_among_values_is_neither_equal_nor_different(stored: object) -> Non
             ~Q(run_id__in=[]),
             ~Q(run_id="run_1"),
             ~Q(deleted_at__gt=START),
+            ~Q(metadata__icontains="100%"),
+            Q(metadata__icontains="a.B"),
+            ~Q(In(F("run_id"), runs.filter(position__gt=999))),
+            ~Q(In(F("run_id"), runs)),
         ]
         return [list(messages.filter(condition).values_list("id", flat=True)) for condition in conditions]
 

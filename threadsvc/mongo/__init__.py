@@ -11,7 +11,7 @@ what is in the server, and the `__schema__` collection. What was measured to be 
 | LIKE is an unescaped regular expression | statements.py: Like |
 | more than 10,000 tokens in a bulk insert | sql.py: one regular expression splits a statement |
 | the key of a new row is not given back; a round trip more for each INSERT | statements.py: Insert |
-| a duplicate key is no IntegrityError, a network failure no OperationalError | base.py: database_error |
+| a duplicate key is no IntegrityError, a network failure no OperationalError | errors.py: database_error |
 | the client is closed and used again; a new one for each thread; unsafe after a fork | base.py: client_of |
 | a failed `atomic` block breaks the connection | base.py: DatabaseWrapper._rollback |
 | a bare boolean in WHERE | base.py: DatabaseOperations |
@@ -23,5 +23,6 @@ what is in the server, and the `__schema__` collection. What was measured to be 
 
 What it cannot do right raises NotSupportedError: joins, DISTINCT, GROUP BY, expressions (so `F()` in updates and
 `bulk_update`), functions (so `created_at__date`), regular expressions, ignore_conflicts, unique columns with NULLs,
-constraints with conditions. `atomic` undoes nothing: `supports_transactions` is False, for callers to look at.
+constraints with conditions. `atomic` undoes nothing: `supports_transactions` is False, for callers to look at. The
+server checks no foreign key, no NOT NULL and no range of numbers.
 """

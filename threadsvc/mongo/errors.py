@@ -22,8 +22,10 @@ from threadsvc.databases import RowTooLarge
 
 DUPLICATE_KEY = 11000
 IMMUTABLE_FIELD = 66
-# Codes of failures that pass: no primary, shutting down, out of time, log-in refused, disk full.
-UNAVAILABLE = {6, 7, 13, 18, 50, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
+# Codes of failures that pass: no primary, shutting down, interrupted, out of time, log-in refused, disk full.
+UNAVAILABLE = {6, 7, 13, 18, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 262, 365}
+UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031}
+TOO_LARGE = {10334, 17419, 17420}  # a document, with what an update adds to it
 
 
 def database_error(error: Exception) -> Exception:
@@ -36,13 +38,15 @@ def database_error(error: Exception) -> Exception:
             codes = {write["code"] for write in error.details.get("writeErrors", ())}
             if DUPLICATE_KEY in codes:
                 kind = database.IntegrityError
-            elif not codes:  # written, but not as safely as was asked for
+            elif not codes or codes & UNAVAILABLE:  # none: it is written, but not as safely as was asked for
                 kind = database.OperationalError
         case ConnectionFailure() | ExecutionTimeout() | WriteConcernError() | InvalidOperation() | ConfigurationError():
             kind = database.OperationalError
         case DocumentTooLarge():
             return RowTooLarge(str(error))
         case OperationFailure():
+            if error.code in TOO_LARGE:
+                return RowTooLarge(str(error))
             if error.code in UNAVAILABLE:
                 kind = database.OperationalError
             elif error.code == IMMUTABLE_FIELD:  # an _id, which is for good
@@ -50,7 +54,9 @@ def database_error(error: Exception) -> Exception:
         case BSONError() | OverflowError() | UnicodeError():
             kind = database.DataError
     # What pymongo says of servers that are away begins with why, and goes on with all that it knows.
-    reason = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    reason = str(error)
+    for rest in (" (configured timeouts", ", Timeout:", ", full error:"):
+        reason = reason.partition(rest)[0]
     raised: Exception = kind(reason)
     return raised
 

@@ -1,7 +1,7 @@
 """Migrations -> collections and indexes. Every step may be run again: what broke off half-way is finished then."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymongo
@@ -15,7 +15,7 @@ from threadsvc.mongo.statements import SCHEMA_COLLECTION, Document
 
 PRIMARY_KEY = "__primary_key__"  # djongo's name of that index
 
-# Building an index takes as long as it takes; the time-outs of requests are not for it.
+# A change of all documents takes as long as it takes; the time-outs of requests are not for it.
 SECONDS = 24 * 3600
 
 INDEX_NOT_FOUND = 27
@@ -36,6 +36,11 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     def execute(self, sql: Any, params: Any = ()) -> None:
         raise NotSupportedError(f"MongoDB: no such change of the schema: {sql}")
 
+    @contextmanager
+    def at_length(self) -> Iterator[None]:
+        with self.connection.errors(), pymongo.timeout(SECONDS):
+            yield
+
     def collection(self, model: type[Model]) -> Collection[Document]:
         self.connection.ensure_connection()
         collection: Collection[Document] = self.connection.connection[model._meta.db_table]
@@ -45,7 +50,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     def create_model(self, model: type[Model]) -> None:
         collection = self.collection(model)
-        with self.connection.errors():
+        with self.at_length():
             with suppress(CollectionInvalid):  # made by a migration that broke off
                 collection.database.create_collection(collection.name)
             if model._meta.auto_field is not None:
@@ -67,7 +72,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         for field in model._meta.local_many_to_many:
             self.remove_field(model, field)
         collection = self.collection(model)
-        with self.connection.errors():
+        with self.at_length():
             collection.drop()
             collection.database[SCHEMA_COLLECTION].delete_one({"name": collection.name})
 
@@ -75,7 +80,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         if old_db_table != new_db_table:
             self.connection.ensure_connection()
             database = self.connection.connection
-            with self.connection.errors():
+            with self.at_length():
                 if old_db_table in database.list_collection_names():
                     database[old_db_table].rename(new_db_table)
                 database[SCHEMA_COLLECTION].update_one({"name": old_db_table}, {"$set": {"name": new_db_table}})
@@ -89,7 +94,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
                 self.create_model(through)
         elif field.column is not None:
             missing = {field.column: {"$exists": False}}
-            with self.connection.errors():
+            with self.at_length():
                 self.collection(model).update_many(missing, {"$set": {field.column: self.effective_default(field)}})
             self.index_field(model, field)
 
@@ -102,7 +107,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
             for name, information in self.indexes(model):
                 if field.column in [column for column, _ in information["key"]]:
                     self.drop_index(model, name)
-            with self.connection.errors():
+            with self.at_length():
                 self.collection(model).update_many({}, {"$unset": {field.column: ""}})
 
     def alter_field(self, model: type[Model], old_field: Any, new_field: Any, strict: bool = False) -> None:
@@ -113,7 +118,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         if new_type is None:
             return
         collection = self.collection(model)
-        with self.connection.errors():
+        with self.at_length():
             if old_field.column != new_field.column and old_field.column:
                 collection.update_many({}, {"$rename": {old_field.column: new_field.column}})
             if old_field.null and not new_field.null:
@@ -170,11 +175,11 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
             raise NotSupportedError("MongoDB: unique_together cannot be changed; use a UniqueConstraint")
 
     def create_index(self, model: type[Model], name: str, keys: list[tuple[str, int]], unique: bool = False) -> None:
-        with self.connection.errors(), pymongo.timeout(SECONDS):
+        with self.at_length():
             self.collection(model).create_index(keys, name=name, unique=unique)
 
     def drop_index(self, model: type[Model], name: str) -> None:
-        with self.connection.errors():
+        with self.at_length():
             try:
                 self.collection(model).drop_index(name)
             except OperationFailure as error:
@@ -182,7 +187,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
                     raise
 
     def indexes(self, model: type[Model]) -> Iterator[tuple[str, Any]]:
-        with self.connection.errors():
+        with self.at_length():
             yield from self.collection(model).index_information().items()
 
     def keys(self, model: type[Model]) -> list[list[tuple[str, int]]]:

@@ -145,6 +145,9 @@ class Reader:
         select = Select(table, items=self.listed(self.item))
         self.need("FROM")
         self.at = after
+        aggregates = [item.function for item in select.items]
+        if any(aggregates) and not all(aggregates):
+            self.refuse("SELECT of rows and aggregates")
         if self.take("WHERE"):
             select.where = self.either()
         if self.take("ORDER", "BY"):
@@ -155,6 +158,8 @@ class Reader:
                 self.refuse("LIMIT 0")
         if self.take("OFFSET"):
             select.offset = int(self.kind("number"))
+        if any(aggregates) and (select.limit or select.offset or select.order):
+            self.refuse("LIMIT of aggregates")
         self.names = outer
         return select
 

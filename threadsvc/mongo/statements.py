@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bson import ObjectId
-from django.db import NotSupportedError
+from django.db import DataError, NotSupportedError
 from pymongo import ReturnDocument
 from pymongo.database import Database
 
@@ -20,6 +20,8 @@ Document = dict[str, Any]
 Params = Sequence[Any]
 
 NO_ROW: Document = {"_id": {"$in": []}}
+
+MAX_EXPRESSION_BYTES = 16_000  # of a regular expression; the server refuses a little more
 
 # djongo's own collection of what it must remember of the others; here, the last number that was given in each.
 SCHEMA_COLLECTION = "__schema__"
@@ -195,6 +197,8 @@ class Among(Condition):
             raise NotSupportedError("MongoDB compares whole documents one at a time")
         if not negated:
             return self.operand.where({"$in": known}, params)
+        if not values:
+            return {}  # of nothing, NULL is no part either
         return NO_ROW if len(known) < len(values) else self.operand.where({"$nin": [*known, None]}, params)
 
 
@@ -214,7 +218,11 @@ class Like(Condition):
             found = self.object_ids(pattern)
             return {"$nor": [found]} if negated else found  # there is always an _id
         found = {"$regex": regular_expression(pattern), "$options": "is" if self.any_case else "s"}
-        return self.operand.where({"$not": found, "$ne": None} if negated else found, params)
+        if not negated:
+            return self.operand.where(found, params)
+        if isinstance(self.operand, Column):  # of arrays on the way, no element may match
+            return {"$nor": [self.operand.where(found, params)], **self.operand.where({"$ne": None}, params)}
+        return self.operand.where({"$not": found, "$ne": None}, params)
 
     def object_ids(self, pattern: str) -> Document:
         """ObjectIds that begin with some digits are a range of them; no other part of one can be searched for."""
@@ -231,7 +239,10 @@ def regular_expression(pattern: str) -> str:
     """The regular expression for a pattern of LIKE; djongo put the pattern in as it was."""
     signs = {"%": ".*", "_": "."}
     parts = (signs.get(part) or literally(part[-1]) for part in re.findall(r"\\.|.", pattern, re.DOTALL))
-    return f"^{''.join(parts)}\\z".removeprefix("^.*").removesuffix(".*\\z")
+    expression = f"^{''.join(parts)}\\z".removeprefix("^.*").removesuffix(".*\\z")
+    if len(expression.encode()) > MAX_EXPRESSION_BYTES:
+        raise DataError("MongoDB: the text to look for is too long")
+    return expression
 
 
 def literally(character: str) -> str:

@@ -22,6 +22,18 @@ TIMEOUTS = {
 PROMISES = {"w": "majority", "journal": True}
 PROMISED = {"w": "majority", "journal": "true", "j": "true", "readpreference": "primary"}
 
+# What the URL may say besides. Other options of pymongo's change what values come back as, or how they are read.
+OPTIONS = {
+    *PROMISED,
+    *map(str.lower, TIMEOUTS),
+    *("replicaset", "directconnection", "loadbalanced", "srvservicename", "srvmaxhosts", "localthresholdms"),
+    *("authsource", "authmechanism", "authmechanismproperties", "appname"),
+    *("tls", "ssl", "tlscafile", "tlscertificatekeyfile", "tlscertificatekeyfilepassword", "tlscrlfile"),
+    *("tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "tlsinsecure", "tlsdisableocspendpointcheck"),
+    *("maxpoolsize", "minpoolsize", "maxidletimems", "maxconnecting", "compressors", "zlibcompressionlevel"),
+    *("retrywrites", "retryreads", "servermonitoringmode"),
+}
+
 _NAME = re.compile(r"mongodb(?:\+srv)?://[^/?#]+/(?P<name>[^/?#]*)(?:\?(?P<options>[^#]*))?")
 _IS_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
@@ -33,8 +45,9 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
     """
     try:
         import djongo  # noqa: F401
+        from pymongo import MongoClient
         from pymongo.errors import PyMongoError
-        from pymongo.uri_parser import parse_uri, split_options
+        from pymongo.uri_parser import split_options
     except ImportError as error:
         message = f"{setting}: MongoDB needs djongo5 and pymongo: pip install -r requirements.txt"
         raise ImproperlyConfigured(message) from error
@@ -45,20 +58,13 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             f"{setting}: must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"
         )
+    names = re.findall(r"(?:^|[&;])([^=&;]+)", match["options"] or "")
+    if any(name.lower() not in OPTIONS for name in names) or len({*map(str.lower, names)}) < len(names):
+        raise ImproperlyConfigured(f"{setting}: has an option that is none here, or one twice: {', '.join(names)}")
     try:
         options = split_options(match["options"], validate=True, warn=False) if match["options"] else {}
-    except (PyMongoError, ValueError) as error:
-        names = ", ".join(re.findall(r"(?:^|[&;])([^=&;]+)", match["options"]))
-        raise ImproperlyConfigured(
-            f"{setting}: an option that pymongo does not know, or a wrong value: {names}"
-        ) from error
-    try:
-        if url.startswith("mongodb://"):  # the hosts of mongodb+srv:// are in the DNS, which may be away for now
-            parse_uri(url, warn=False)
-    except (PyMongoError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"{setting}: not a MongoDB URL that can be read (its hosts, user or password)"
-        ) from error
+    except (PyMongoError, OSError, ValueError) as error:
+        raise ImproperlyConfigured(f"{setting}: has an option with a wrong value: {', '.join(names)}") from error
     given = {option.lower(): str(value).lower() for option, value in options.items()}
     for option, promised in PROMISED.items():
         if given.get(option, promised) != promised:
@@ -66,5 +72,19 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
                 f"{setting}: {option}={given[option]} would break promises; it is {promised} here"
             )
     timeouts = {option: value for option, value in TIMEOUTS.items() if option.lower() not in given}
-    client = {"host": url, "appname": "threadsvc", "uuidRepresentation": "standard", **timeouts, **PROMISES}
+    client: dict[str, Any] = {
+        "host": url,
+        "appname": "threadsvc",
+        "uuidRepresentation": "standard",
+        **timeouts,
+        **PROMISES,
+    }
+    if url.startswith("mongodb://"):  # the hosts of mongodb+srv:// are in the DNS, which may be away for now
+        try:
+            MongoClient(connect=False, **client).close()
+        except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:
+            message = (
+                f"{setting}: not a MongoDB URL that can be used (its hosts, user, password, or a file that it names)"
+            )
+            raise ImproperlyConfigured(message) from error
     return {"ENGINE": "threadsvc.mongo", "NAME": name, "CLIENT": client}
