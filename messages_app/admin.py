@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from messages_app.documents import stores_documents
-from messages_app.models import Message, Thread
+from messages_app.models import NOBODY, Message, Thread
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
@@ -152,7 +152,8 @@ class MessageAdmin(LookOnly):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        deleted = Thread.objects.filter(deleted_at__isnull=False)  # few: they are removed soon
+        # Few: they are emptied soon.
+        deleted = Thread.objects.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
         return super().get_queryset(request).exclude(thread__in=deleted)
 
     @admin.display(description="text")
