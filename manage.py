@@ -8,6 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
+from threadsvc.databases import reason_of
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
     try:
@@ -15,4 +17,4 @@ if __name__ == "__main__":
     except ImproperlyConfigured as error:
         sys.exit(f"threadsvc: {error}")
     except OperationalError as error:  # a database that does not answer, whatever the command wanted of it
-        sys.exit(f"threadsvc: a database cannot be used: {(str(error).strip() or 'no reason given').splitlines()[0]}")
+        sys.exit(f"threadsvc: a database cannot be used: {reason_of(error)}")

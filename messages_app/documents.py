@@ -42,14 +42,10 @@ class PairsField(DocumentField):
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         if isinstance(value, dict) and stores_documents(connection):
-            return pairs_of(value)
+            return [{"k": key, "v": text} for key, text in value.items()]
         return super().get_db_prep_value(value, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         if isinstance(value, list):
             return {pair["k"]: pair["v"] for pair in value}
         return super().from_db_value(value, expression, connection)
-
-
-def pairs_of(metadata: dict[str, str]) -> list[dict[str, str]]:
-    return [{"k": key, "v": value} for key, value in metadata.items()]

@@ -32,6 +32,24 @@ def tables(url: str) -> set[str]:
     return {name for name in found if not name.startswith(("sqlite_", "system."))}
 
 
+def execute(url: str, *statements: str) -> None:
+    """Runs statements of SQL, all or none."""
+    if urlsplit(url).scheme == "sqlite":
+        with closing(sqlite3.connect(_file(url))) as database, database:
+            for statement in statements:
+                database.execute(statement)
+        return
+    import psycopg
+
+    with psycopg.connect(url) as server:
+        for statement in statements:
+            server.execute(statement)
+
+
+def _file(url: str) -> str:
+    return unquote(urlsplit(url).path[1:])
+
+
 def _sql(table: str, equal: dict[str, Any], placeholder: str) -> str:
     conditions = " AND ".join(f'"{column}" = {placeholder}' for column in equal)
     return f'SELECT * FROM "{table}"' + (f" WHERE {conditions}" if conditions else "")
@@ -45,7 +63,7 @@ def _from_sqlite(url: str, table: str, equal: dict[str, Any]) -> list[dict[str, 
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
         return value
 
-    with closing(sqlite3.connect(unquote(urlsplit(url).path[1:]))) as connection:
+    with closing(sqlite3.connect(_file(url))) as connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute(_sql(table, equal, "?"), list(equal.values())).fetchall()
     return [{column: python(column, row[column]) for column in row.keys()} for row in rows]  # noqa: SIM118

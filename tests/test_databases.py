@@ -1,11 +1,11 @@
 """Which databases may be used, and what one is told where one cannot be."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import engines
 from tests.conftest import Served, manage
 from tests.servers import free_port
 
@@ -124,7 +124,7 @@ def test_server_that_is_missing_is_told_in_one_line(tmp_path: Path, scheme: str,
 
 
 def test_databases_that_answer_have_no_problem(tmp_path: Path) -> None:
-    aliases = ["--database", "default"] + ["--database", "threads"] * (sys.modules["tests.engines"].server is not None)
+    aliases = ["--database", "default"] + ["--database", "threads"] * (engines.server is not None)
     done = manage(tmp_path / "data", "check", *aliases)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,5 +1,6 @@
 """What MongoDB holds, as pymongo alone reads it, and each fault of djongo's that the engine mends (threadsvc/mongo)."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,11 +38,13 @@ def new_thread(api: Api, **body: Any) -> str:
     return thread_id
 
 
-def run_python(tmp_path: Path, code: str, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    tmp_path: Path, code: str, url: str, *flags: str, arguments: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Runs code in a process of its own, with this database and the project set up."""
     setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'threadsvc.settings'; django.setup()\n"
     variables = environment(tmp_path / "process", THREADS_DATABASE_URL=url, THREADSVC_ALLOWED_HOSTS="testserver")
-    command = [sys.executable, *flags, "-c", setup + code]
+    command = [sys.executable, *flags, "-c", setup + code, *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
 
 
@@ -349,8 +352,6 @@ print(json.dumps({name: sorted(concerns) for name, concerns in sent.items()}))
 """
     done = run_python(tmp_path, code, url)
     assert not done.returncode, done.stderr
-    import json
-
     sent: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     promised = ['{"j": true, "w": "majority", "wtimeout": 10000}']
     assert {name: sent.pop(name) for name in ("insert", "update", "delete")} == dict.fromkeys(

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,17 +29,17 @@ from pymongo.errors import (
 from messages_app import purging
 from messages_app.models import Message, Thread, ThreadQuerySet
 from messages_app.purging import purge
-from tests.conftest import ROOT, Answer, Api, Served, environment
+from tests.conftest import Answer, Api, Served
 from tests.servers.mongodb import MongoDB
-from tests.test_mongo import collection, new_thread
+from tests.test_mongo import collection, new_thread, run_python, url
+
+__all__ = ["url"]  # a fixture
 
 pytestmark = pytest.mark.engine("mongodb")
 
 # Runs a call of the API in a process of its own, which is killed before its write number `deadly`.
 CALL = """
-import os, signal, sys, django, pymongo
-os.environ["DJANGO_SETTINGS_MODULE"] = "threadsvc.settings"
-django.setup()
+import signal, sys, pymongo
 deadly, writes = int(sys.argv[1]), 0
 def before_each_write(name):
     write = getattr(pymongo.collection.Collection, name)
@@ -62,17 +60,11 @@ print(Api().call(sys.argv[2], sys.argv[3], sys.argv[4].encode()).status)
 
 
 @pytest.fixture
-def call_and_die(tmp_path: Path) -> Callable[..., str]:
+def call_and_die(tmp_path: Path, url: str) -> Callable[..., str]:
     """Calls the API in a process that dies before its write of that number; returns the status, "" where it died."""
-    from django.db import connections
-
-    settings = connections["threads"].settings_dict
-    url = f"{settings['CLIENT']['host'].rpartition('/')[0]}/{settings['NAME']}"
-    variables = environment(tmp_path / "dying", THREADS_DATABASE_URL=url, THREADSVC_ALLOWED_HOSTS="testserver")
 
     def call(deadly: int, method: str, path: str, body: str = "") -> str:
-        command = [sys.executable, "-c", CALL, str(deadly), method, path, body]
-        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+        done = run_python(tmp_path, CALL, url, arguments=(str(deadly), method, path, body))
         if done.returncode == -signal.SIGKILL:
             return ""
         assert not done.returncode, done.stderr

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from messages_app.models import Message, Thread, ThreadPair
 from tests import engines
-from tests.conftest import Answer, Served, connection, manage, migrate
+from tests.conftest import Answer, Served, connection, manage
 from tests.servers.postgresql import PostgreSQL
 from tests.stored import tables
 from threadsvc.databases import database_from_url
@@ -321,30 +321,6 @@ def test_database_without_its_tables_is_not_ready(serve: Callable[..., Served]) 
     answer = service.call("GET", "/readyz")
     assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
     assert service.call("GET", "/healthz").status == 200
-
-
-def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
-    directory = tmp_path / "data"
-    url = engines.variables(directory)["THREADS_DATABASE_URL"]
-    migrate(directory)
-    assert manage(directory, "migrate", "-v0", "--database", "threads", "messages_app", "0001").returncode == 0
-    with closing(psycopg.connect(url, autocommit=True)) as other:
-        other.execute(
-            "INSERT INTO messages_app_thread (id, _id, tenant, metadata, created_at) VALUES"
-            """ ('thread_a', 'a', 'default', '{"user":"zoë"}', '2026-01-01 00:00:00Z')"""
-        )
-        other.execute(
-            "INSERT INTO messages_app_message (id, _id, thread_id, position, role, content, attachments, assistant_id,"
-            " run_id, metadata, created_at) VALUES"
-            " ('msg_a', 'a', 'thread_a', 1, 'user', '[]', '[]', '', '', '{}', '2026-01-01 00:00:00Z')"
-        )
-    service = serve()
-    assert service.call("GET", "/threads?metadata[user]=zo%C3%AB").body["last_id"] == "thread_a"
-    (message,) = service.call("GET", "/threads/thread_a/messages").body["data"]
-    assert (message["id"], message["run_id"]) == ("msg_a", "")
-    assert [row["run_id"] for row in service.stored("message")] == [None]
 
 
 def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:

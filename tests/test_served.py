@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Served, environment, free_port, manage
-from tests.stored import tables
+from tests.conftest import Served, connection, database_url, environment, free_port, manage, migrate
+from tests.stored import execute, tables
 
 GOOD = b'{"role":"user","content":"hello"}'
 
@@ -447,23 +447,22 @@ def test_environment_of_the_tests_is_not_the_developers(monkeypatch: pytest.Monk
     assert "DATABASE_URL" not in environment(tmp_path)
 
 
-@pytest.mark.engine("sqlite")
+@pytest.mark.engine("sqlite", "postgresql")  # MongoDB came with this version
 def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
     serve: Callable[..., Served], tmp_path: Path
 ) -> None:
     directory = tmp_path / "data"
-    assert manage(directory, "migrate", "-v0").returncode == 0
-    assert manage(directory, "migrate", "-v0", "messages_app", "0001").returncode == 0
-    with closing(sqlite3.connect(directory / "threadsvc.db")) as database, database:
-        database.execute(
-            "INSERT INTO messages_app_thread (id, _id, tenant, metadata, created_at) VALUES"
-            """ ('thread_a', 'a', 'default', '{"user":"zoë"}', '2026-01-01 00:00:00')"""
-        )
-        database.execute(
-            "INSERT INTO messages_app_message (id, _id, thread_id, position, role, content, attachments, assistant_id,"
-            " run_id, metadata, created_at) VALUES"
-            " ('msg_a', 'a', 'thread_a', 1, 'user', '[]', '[]', '', '', '{}', '2026-01-01 00:00:00')"
-        )
+    migrate(directory)
+    earlier = manage(directory, "migrate", "-v0", "--database", connection.alias, "messages_app", "0001")
+    assert earlier.returncode == 0
+    execute(
+        database_url(directory, environment(directory)),
+        "INSERT INTO messages_app_thread (id, _id, tenant, metadata, created_at) VALUES"
+        """ ('thread_a', 'a', 'default', '{"user":"zoë"}', '2026-01-01 00:00:00')""",
+        "INSERT INTO messages_app_message (id, _id, thread_id, position, role, content, attachments, assistant_id,"
+        " run_id, metadata, created_at) VALUES"
+        " ('msg_a', 'a', 'thread_a', 1, 'user', '[]', '[]', '', '', '{}', '2026-01-01 00:00:00')",
+    )
     service = serve()
     assert service.call("GET", "/threads?metadata[user]=zo%C3%AB").body["last_id"] == "thread_a"
     (message,) = service.call("GET", "/threads/thread_a/messages").body["data"]

@@ -6,6 +6,8 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, InterfaceError, connections
 
+from threadsvc.databases import reason_of
+
 
 def url_setting(alias: str) -> str:
     """The setting that names a database."""
@@ -20,6 +22,5 @@ def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, *
         try:
             connections[alias].introspection.table_names()
         except (DatabaseError, InterfaceError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            problems.append(Error(f"{url_setting(alias)}: {reason}", id="threadsvc.E001"))
+            problems.append(Error(f"{url_setting(alias)}: {reason_of(error)}", id="threadsvc.E001"))
     return problems

@@ -15,9 +15,17 @@ from threadsvc.mongo.url import mongodb_entry
 from threadsvc.postgresql.url import postgresql_entry
 from threadsvc.sqlite.url import sqlite_entry
 
+# ?timeout=SECONDS: how long a writer waits for its turn (SQLite), or a statement may take (PostgreSQL).
+TIMEOUT_SECONDS = 30
+
 
 class RowTooLarge(DataError):
     """A row is larger than its engine takes (16 MB in MongoDB). Becomes 413."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a database refused, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def database_from_url(name: str, url: str, threads: int) -> dict[str, Any]:
@@ -46,7 +54,19 @@ def database_from_url(name: str, url: str, threads: int) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name}: not a database URL that can be read") from error
     if not parsed["NAME"]:
         raise ImproperlyConfigured(f"{name}: the URL names no database")
-    return sqlite_entry(name, parsed) if scheme == "sqlite" else postgresql_entry(name, parsed, threads)
+    options = parsed.pop("OPTIONS", {})
+    seconds = _number(options.pop("timeout", TIMEOUT_SECONDS))
+    if scheme == "sqlite":
+        return sqlite_entry(name, parsed, options, seconds)
+    return postgresql_entry(name, parsed, options, seconds, threads)
+
+
+def _number(value: Any) -> float:
+    """What a text of a URL says; -1 where that is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return -1
 
 
 class ThreadsRouter:

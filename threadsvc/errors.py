@@ -17,7 +17,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from threadsvc.databases import RowTooLarge
+from threadsvc.databases import RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only
-            logger.error("database unavailable: %s", str(exc).partition("\n")[0])
+            logger.error("database unavailable: %s", reason_of(exc))
             return service_unavailable()
     return None
 

@@ -11,12 +11,16 @@ from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 Compiled = tuple[str, list[Any]]
 
 
+def stores_pairs(expression: Any) -> bool:
+    return getattr(expression.output_field, "stores_pairs", False)
+
+
 def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compiled:
     column, params, keys = self.preprocess_lhs(compiler, connection)
     previous: Any = self.lhs
     while isinstance(previous, KeyTransform):
         previous = previous.lhs
-    if not getattr(previous.output_field, "stores_pairs", False):
+    if not stores_pairs(previous):
         return f"{column}{' -> %s' * len(keys)}", [*params, *keys]
     if len(keys) > 1:
         raise NotSupportedError("MongoDB: the values of pairs have no keys")
@@ -24,7 +28,7 @@ def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compile
 
 
 def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compiled:
-    if not getattr(self.lhs.output_field, "stores_pairs", False):
+    if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'contains' is for fields of pairs")
     column, params = self.process_lhs(compiler, connection)
     value, value_params = self.process_rhs(compiler, connection)
@@ -33,7 +37,7 @@ def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compile
 
 def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compiled:
     """Text anywhere in a field of pairs is text in a key or in a value."""
-    if not getattr(self.lhs.output_field, "stores_pairs", False):
+    if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
     column, params = compiler.compile(self.lhs)
     _, (pattern,) = self.process_rhs(compiler, connection)

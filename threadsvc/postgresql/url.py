@@ -4,8 +4,6 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-# How long a statement may take, waits for locks included. What takes longer is undone and answers 503.
-STATEMENT_SECONDS = 30
 MAX_STATEMENT_SECONDS = 3600
 
 # How long a server may leave us without any sign of life before it counts as away.
@@ -30,10 +28,13 @@ PURGERS = 1
 NOT_OPTIONS = {"dbname", "user", "password", "port", "client_encoding", "replication"}
 
 
-def postgresql_entry(setting: str, parsed: dict[str, Any], threads: int) -> dict[str, Any]:
-    """The entry for what `dj_database_url` has read; `threads` is how many requests a process works on at a time.
+def postgresql_entry(
+    setting: str, parsed: dict[str, Any], options: dict[str, Any], seconds: float, threads: int
+) -> dict[str, Any]:
+    """The entry for what `dj_database_url` has read, with the options that the URL gives.
 
-    Raises ImproperlyConfigured.
+    `seconds` is how long a statement may take, waits for locks included; what takes longer is undone and answers 503.
+    `threads` is how many requests a process works on at a time. Raises ImproperlyConfigured.
     """
     try:
         import psycopg
@@ -41,16 +42,10 @@ def postgresql_entry(setting: str, parsed: dict[str, Any], threads: int) -> dict
         from threadsvc.postgresql.pool import pool_options
     except ImportError as error:
         raise ImproperlyConfigured(f"{setting}: PostgreSQL needs psycopg[binary,pool] (requirements.txt)") from error
-    given = parsed.get("OPTIONS", {})
-    try:
-        seconds = float(given.get("timeout", STATEMENT_SECONDS))
-    except (TypeError, ValueError):
-        seconds = 0
     if not 0 < seconds <= MAX_STATEMENT_SECONDS:
         raise ImproperlyConfigured(
             f"{setting}: ?timeout=SECONDS of postgresql:// takes more than 0 and up to {MAX_STATEMENT_SECONDS}"
         )
-    options = {option: value for option, value in given.items() if option != "timeout"}
     known = {keyword.keyword.decode() for keyword in psycopg.pq.Conninfo.get_defaults()} - NOT_OPTIONS
     for option, value in options.items():
         if option not in known or isinstance(value, list):

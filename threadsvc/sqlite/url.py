@@ -5,13 +5,9 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-# Busy time-out in seconds: how long a SQLite writer waits for the one before it. A write takes about a millisecond, so
-# only a stuck process can make anybody wait this long.
-BUSY_SECONDS = 30
 MAX_BUSY_SECONDS = 3600
 
 OPTIONS = {
-    "timeout": BUSY_SECONDS,
     # A transaction that begins as a reader and then writes can fail at once with "database is locked", whatever the
     # busy time-out. Taking the write lock at BEGIN queues writers instead.
     "transaction_mode": "IMMEDIATE",
@@ -21,16 +17,18 @@ OPTIONS = {
 }
 
 
-def sqlite_entry(setting: str, parsed: dict[str, Any]) -> dict[str, Any]:
-    """The entry for what `dj_database_url` has read. Raises ImproperlyConfigured."""
+def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The entry for what `dj_database_url` has read, with the options that the URL gives.
+
+    `seconds` is the busy time-out: how long a writer waits for the one before it. A write takes about a millisecond, so
+    only a stuck process can make anybody wait for long. Raises ImproperlyConfigured.
+    """
     name = parsed["NAME"]
     if name == ":memory:":
         raise ImproperlyConfigured(f"{setting}: an in-memory database is lost with its process; name a file")
     if "\0" in name:
         raise ImproperlyConfigured(f"{setting}: no file can have that name")
-    given = parsed.get("OPTIONS", {})
-    seconds = seconds_of(given.get("timeout", BUSY_SECONDS))
-    if not given.keys() <= {"timeout"} or not 0 <= seconds <= MAX_BUSY_SECONDS:
+    if given or not 0 <= seconds <= MAX_BUSY_SECONDS:
         raise ImproperlyConfigured(
             f"{setting}: the one option of sqlite:/// is ?timeout=SECONDS, from 0 to {MAX_BUSY_SECONDS}"
         )
@@ -38,13 +36,5 @@ def sqlite_entry(setting: str, parsed: dict[str, Any]) -> dict[str, Any]:
         **parsed,
         "ENGINE": "threadsvc.sqlite",
         "NAME": os.path.realpath(name),  # one file, one name
-        "OPTIONS": {**OPTIONS, "timeout": seconds},
+        "OPTIONS": {"timeout": seconds, **OPTIONS},
     }
-
-
-def seconds_of(value: Any) -> float:
-    """The number that a text in a URL says; -1 where it says none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return -1

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
+from messages_app.management import reason_of
 from messages_app.purging import purge
 
 
@@ -18,8 +19,7 @@ class Command(BaseCommand):
         try:
             purged = purge()
         except Error as error:
-            reason = str(error).splitlines()[0]
-            raise CommandError(f"cannot purge: {reason}; what is left, the next purge removes") from error
+            raise CommandError(f"cannot purge: {reason_of(error)}; what is left, the next purge removes") from error
         self.stdout.write(
             f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
             f"and the places of {purged.places:,} messages deleted before."

@@ -15,6 +15,7 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from messages_app.conversations import conversation
+from messages_app.management import reason_of
 from messages_app.models import MAX_TENANT_CHARACTERS, Message, Thread, text_part
 
 BATCH_MESSAGES = 2000
@@ -54,10 +55,11 @@ class Command(BaseCommand):
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
         except DatabaseError as error:
-            reason = str(error).splitlines()[0]
             alias = Thread.objects.db
             migrate = "migrate" if alias == "default" else f"migrate --database {alias}"
-            raise CommandError(f"cannot store them: {reason}; `manage.py {migrate}` makes the tables") from error
+            raise CommandError(
+                f"cannot store them: {reason_of(error)}; `manage.py {migrate}` makes the tables"
+            ) from error
         finally:
             progress.close()
         seconds = time.monotonic() - start

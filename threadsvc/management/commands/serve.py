@@ -14,6 +14,7 @@ from gunicorn.http import message
 
 from threadsvc import __version__
 from threadsvc.checks import url_setting
+from threadsvc.databases import reason_of
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
@@ -76,7 +77,7 @@ class Command(BaseCommand):
                 call_command("migrate", database=alias, verbosity=0, interactive=False)
                 missing = missing_tables(alias)
             except (DatabaseError, OSError) as error:
-                raise CommandError(f"cannot use the database of {name}: {str(error).splitlines()[0]}") from error
+                raise CommandError(f"cannot use the database of {name}: {reason_of(error)}") from error
             if missing:
                 raise CommandError(
                     f"the database of {name} has no table {missing[0]}, though its migrations are recorded there: "
