@@ -1,6 +1,46 @@
 """What commands share."""
 
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
 
 def reason_of(error: Exception) -> str:
     """Why a database refused, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Progress:
+    """On stderr: a bar with rate and time left on a terminal; elsewhere a line at most every two seconds.
+
+    `total` and what `update` is told are counts of `unit` ("messages"); without a total no time left is told.
+    """
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self.start = self.told = time.monotonic()
+        self.bar = tqdm(total=total, unit=f" {unit}", unit_scale=True) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, done: int) -> None:
+        """`done` is how many there are by now, in all."""
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        elif time.monotonic() - self.told >= 2:
+            self.told = time.monotonic()
+            rate = done / (self.told - self.start)
+            of_all, left = "", ""
+            if self.total is not None:
+                of_all, left = f" of {self.total:,}", f", {(self.total - done) / rate:,.0f} s left" if rate else ""
+            print(f"{done:,}{of_all} {self.unit}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
 """`manage.py seed`: fills the store with threads and messages that read like real conversations."""
 
 import random
-import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
@@ -12,10 +11,9 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
-from tqdm import tqdm
 
 from messages_app.conversations import conversation
-from messages_app.management import reason_of
+from messages_app.management import Progress, reason_of
 from messages_app.models import MAX_TENANT_CHARACTERS, Message, Thread, text_part
 
 BATCH_MESSAGES = 2000
@@ -47,11 +45,11 @@ class Command(BaseCommand):
         rng = random.Random(seed)
         now = timezone.now() if seed is None else SEEDED_NOW
         start, stored = time.monotonic(), 0
-        progress = Progress(messages)
         try:
-            for batch in batches(made_up(rng, now, tenant, threads, messages)):
-                stored += Thread.objects.store([thread for thread, _ in batch], [m for _, ms in batch for m in ms])
-                progress.update(stored)
+            with Progress(messages, "messages") as progress:
+                for batch in batches(made_up(rng, now, tenant, threads, messages)):
+                    stored += Thread.objects.store([thread for thread, _ in batch], [m for _, ms in batch for m in ms])
+                    progress.update(stored)
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
         except DatabaseError as error:
@@ -60,8 +58,6 @@ class Command(BaseCommand):
             raise CommandError(
                 f"cannot store them: {reason_of(error)}; `manage.py {migrate}` makes the tables"
             ) from error
-        finally:
-            progress.close()
         seconds = time.monotonic() - start
         self.stdout.write(
             f"Made {threads:,} threads with {messages:,} messages in {seconds:.1f} s ({messages / seconds:,.0f}/s)."
@@ -115,24 +111,3 @@ def batches(
             batch, size = [], 0
     if batch:
         yield batch
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a line at most every two seconds."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.start, self.told = total, time.monotonic(), time.monotonic()
-        self.bar = tqdm(total=total, unit=" messages", unit_scale=True) if sys.stderr.isatty() else None
-
-    def update(self, done: int) -> None:
-        if self.bar is not None:
-            self.bar.update(done - self.bar.n)
-        elif time.monotonic() - self.told >= 2:
-            self.told = time.monotonic()
-            rate = done / (self.told - self.start)
-            left = (self.total - done) / rate
-            print(f"{done:,} of {self.total:,} messages, {rate:,.0f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
