@@ -107,9 +107,21 @@ class Asking:
         start = rng.choice([0, 0, 1, 7, 50])
         bounds = slice(start, rng.choice([None, start + 1, start + 20]))
         shown = rng.sample(columns, rng.randrange(1, 4))
-        kind = rng.choice(
-            ["values", "values", "values", "rows", "count", "exists", "aggregate", "counted", "first", "in"]
-        )
+        group = rng.choice(sortable)
+        kinds = [
+            "values",
+            "values",
+            "values",
+            "rows",
+            "count",
+            "exists",
+            "aggregate",
+            "grouped",
+            "counted",
+            "first",
+            "in",
+        ]
+        kind = rng.choice(kinds)
 
         def ask(alias: str) -> Any:
             rows: Any = model.objects.using(alias)
@@ -132,7 +144,10 @@ class Asking:
                 case "in":
                     of = Message.objects.using(alias).filter(thread__in=rows) if model is Thread else rows
                     return list(of.order_by("id").values_list("id", flat=True))
-            return rows.aggregate(Count("deleted_at"), Max("created_at"), Min("deleted_at"), Max("id"), n=Count("*"))
+            numbers = [Count("deleted_at"), Max("created_at"), Min("deleted_at"), Max("id")]
+            if kind == "grouped":
+                return sorted(rows.order_by().values_list(group).annotate(*numbers, n=Count("*")), key=str)
+            return rows.aggregate(*numbers, n=Count("*"))
 
         return f"{model.__name__} {filters} {order} {bounds} {shown} {kind}", ask
 

@@ -21,7 +21,7 @@ what is in the server, and the `__schema__` collection. What was measured to be 
 | UniqueConstraints in CREATE TABLE and directions of indexes are dropped | schema.py |
 | AddField, AlterField, RemoveConstraint fail | schema.py |
 
-What it cannot do right raises NotSupportedError: joins, DISTINCT, GROUP BY, expressions (so `F()` in updates and
+What it cannot do right raises NotSupportedError: joins, DISTINCT, HAVING, expressions (so `F()` in updates and
 `bulk_update`), functions (so `created_at__date`), regular expressions, ignore_conflicts, unique columns with NULLs,
 constraints with conditions. `atomic` undoes nothing: `supports_transactions` is False, for callers to look at. The
 server checks no foreign key, no NOT NULL and no range of numbers.

@@ -2,7 +2,7 @@
 
 djongo picks out of a statement the tokens that it knows, and steps over the others: conditions vanish, and rows come
 back that nobody asked for. Here a statement is read by a grammar, whole or not at all: what the grammar does not have
-(joins, GROUP BY, DISTINCT, functions, expressions) raises NotSupportedError.
+(joins, DISTINCT, HAVING, functions, expressions) raises NotSupportedError.
 """
 
 import re
@@ -145,11 +145,13 @@ class Reader:
         select = Select(table, items=self.listed(self.item))
         self.need("FROM")
         self.at = after
-        aggregates = [item.function for item in select.items]
-        if any(aggregates) and not all(aggregates):
-            self.refuse("SELECT of rows and aggregates")
         if self.take("WHERE"):
             select.where = self.either()
+        if self.take("GROUP", "BY"):
+            select.group = self.column_of(select.items)
+        aggregates = [item.function for item in select.items if item.function or not item.column or item.column != select.group]
+        if any(aggregates) and not all(aggregates) or select.group and not any(aggregates):
+            self.refuse("SELECT of rows and aggregates")
         if self.take("ORDER", "BY"):
             select.order = self.listed(lambda: self.ordering(select.items))
         if self.take("LIMIT"):
@@ -201,15 +203,19 @@ class Reader:
         return Item(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
 
     def ordering(self, items: list[Item]) -> tuple[str, int]:
-        if self.next.kind == "number":  # a place in the list of what is selected
-            number = int(self.kind("number"))
-            column = items[number - 1].column if 0 < number <= len(items) else None
-        else:
-            column = self.column().name
-        if column is None:
-            self.refuse("ORDER BY")
+        column = self.column_of(items)
         descending = not self.take("ASC") and self.take("DESC")
         return column, -1 if descending else 1
+
+    def column_of(self, items: list[Item]) -> str:
+        """A column that stands there by its name, or by its place among what is selected."""
+        if self.next.kind != "number":
+            return self.column().name
+        number = int(self.kind("number"))
+        item = items[number - 1] if 0 < number <= len(items) else Item()
+        if item.column is None or item.function:
+            self.refuse(str(number))
+        return item.column
 
     def insert(self) -> Insert:
         self.need("INTO")

@@ -271,7 +271,7 @@ class HasPairs(Condition):
 
 @dataclass(frozen=True)
 class Item:
-    """What a SELECT asks for: a column, a constant, or an aggregate of all rows (`function`, of a column or `*`)."""
+    """What a SELECT asks for: a column, a constant, or an aggregate of rows (`function`, of a column or `*`)."""
 
     column: str | None = None
     constant: Value | None = None
@@ -303,6 +303,7 @@ class Filtered(Statement):
 @dataclass
 class Select(Filtered):
     items: list[Item] = field(default_factory=list)
+    group: str | None = None  # the column of GROUP BY
     order: list[tuple[str, int]] = field(default_factory=list)
     limit: int = 0
     offset: int = 0
@@ -311,10 +312,10 @@ class Select(Filtered):
     def run(self, database: Database[Document], params: Params) -> Answer:
         if self.inner is not None:
             return Answer(iter([(self.inner.number(database, params),)]))
-        if [item.function for item in self.items] == ["COUNT"] and self.items[0].column is None:
+        if self.group is None and [(item.function, item.column) for item in self.items] == [("COUNT", None)]:
             return Answer(iter([(self.number(database, params),)]))
         if any(item.function for item in self.items):
-            return Answer(iter([self.aggregated(database, params)]))
+            return self.aggregated(database, params)
         columns = [item.column for item in self.items]
         projection = {column: 1 for column in columns if column is not None} or {"_id": 1}
         if "_id" not in projection:
@@ -338,20 +339,25 @@ class Select(Filtered):
             self.filter(database, params), **{name: bound for name, bound in bounds.items() if bound}
         )
 
-    def aggregated(self, database: Database[Document], params: Params) -> tuple[Any, ...]:
-        group: Document = {"_id": None}
+    def aggregated(self, database: Database[Document], params: Params) -> Answer:
+        """A row for each value of the column that groups; one row, also of nothing, where none does."""
+        group: Document = {"_id": self.group and f"${self.group}"}
         for number, item in enumerate(self.items):
             path = f"${item.column}"
             if item.function == "COUNT":
                 counted = 1 if item.column is None else {"$cond": [{"$gt": [path, None]}, 1, 0]}
                 group[str(number)] = {"$sum": counted}
-            else:
-                group[str(number)] = {f"${str(item.function).lower()}": path}
-        stages = [{"$match": self.filter(database, params)}, {"$group": group}]
-        with database[self.table].aggregate(stages) as found:
-            document: Mapping[str, Any] = next(found, {})
-        empty = [0 if item.function == "COUNT" else None for item in self.items]
-        return tuple(from_bson(document.get(str(number), none)) for number, none in enumerate(empty))
+            elif item.function:
+                group[str(number)] = {f"${item.function.lower()}": path}
+        found = database[self.table].aggregate([{"$match": self.filter(database, params)}, {"$group": group}])
+        empty = {str(number): 0 for number, item in enumerate(self.items) if item.function == "COUNT"}
+        documents: Iterable[Document] = found
+        if self.group is None:
+            with found:
+                documents = [next(found, empty)]
+        names = [str(number) if item.function else "_id" for number, item in enumerate(self.items)]
+        rows = (tuple(from_bson(document.get(name)) for name in names) for document in documents)
+        return Answer(rows, close=found.close)
 
 
 @dataclass
