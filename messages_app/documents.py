@@ -29,6 +29,8 @@ class DocumentField(JSONField):
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         if isinstance(value, list | dict):
             return value
+        if value in ("[]", "{}"):  # most of them: no files, no metadata
+            return [] if value == "[]" else {}
         return super().from_db_value(value, expression, connection)
 
 

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from django.db import Error, IntegrityError, OperationalError, connections, models, transaction
-from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from django.utils import timezone
 
@@ -29,6 +29,10 @@ ATTEMPTS = 100
 # Where nothing is rolled back, a thread is hidden until all of it is stored: until then it counts as deleted at this
 # time in the future. If its writer dies, that time comes, and purge removes it.
 UNFINISHED_LASTS = timedelta(hours=1)
+
+# There, too, an idle thread is hidden from such a time on before it is deleted, so that nobody writes to it. That time
+# does not come: purge removes nothing of which it is not decided.
+UNDECIDED = datetime(9999, 1, 1, tzinfo=UTC)
 
 # How many messages are removed in one transaction, for which other writers may have to wait.
 REMOVED_AT_ONCE = 100
@@ -169,10 +173,15 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
         Raises Thread.DoesNotExist.
         """
         with transaction.atomic(using=self.db):  # on SQLite, what is not in a transaction does not queue
-            if not self.named(id=thread_id).update(deleted_at=timezone.now(), metadata={}):
+            if not self.named(id=thread_id).mark_all_deleted([thread_id]):
                 raise Thread.DoesNotExist
-            if can_roll_back(self.db):
-                ThreadPair.objects.filter(thread=thread_id).delete()
+
+    def mark_all_deleted(self, thread_ids: Collection[str]) -> int:
+        """Marks the threads of this query, in the transaction that is open; their ids are these, or there are none."""
+        marked = self.update(deleted_at=timezone.now(), metadata={})
+        if marked and can_roll_back(self.db):
+            ThreadPair.objects.filter(thread__in=thread_ids).delete()
+        return marked
 
     def replace_metadata(self, row: "Thread", metadata: dict[str, str]) -> bool:
         replaced = super().replace_metadata(row, metadata)
@@ -181,6 +190,17 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
             ThreadPair.objects.bulk_create(row.new_pairs())
         return replaced
 
+    def tenants(self, at_most: int) -> list[str]:
+        """The tenants that have threads, by name. One query each, and one more: none reads more than one row."""
+        found: list[str] = []
+        threads = self.filter(deleted_at=None).order_by("tenant").values_list("tenant", flat=True)
+        while len(found) < at_most:
+            tenant = (threads.filter(tenant__gt=found[-1]) if found else threads).first()
+            if tenant is None:
+                break
+            found.append(tenant)
+        return found
+
     def matching(self, tenant: str, pairs: Mapping[str, str]) -> "ThreadQuerySet | ThreadPairQuerySet":
         """What lists those of a tenant's threads whose metadata has all of these pairs (one at least)."""
         if len(pairs) > MAX_METADATA_PAIRS:
@@ -188,6 +208,14 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
         if can_roll_back(self.db):
             return ThreadPair.objects.matching(tenant, pairs)
         return self.of_tenant(tenant).filter(metadata__contains=dict(pairs))
+
+
+class Activity(NamedTuple):
+    """What there is in a thread: how many messages, and the positions of the first and the last of them."""
+
+    messages: int
+    first: int
+    last: int
 
 
 class Thread(models.Model):
@@ -208,6 +236,7 @@ class Thread(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["tenant", "created_at", "id"], condition=Q(deleted_at=None), name="thread_list"),
+            models.Index(fields=["created_at", "id"], condition=Q(deleted_at=None), name="thread_by_time"),
             models.Index(fields=["deleted_at"], condition=Q(deleted_at__isnull=False), name="thread_deleted"),
         ]
 
@@ -277,7 +306,7 @@ class ThreadPair(models.Model):
 
 
 class MessageQuerySet(RowQuerySet["Message"]):
-    place = ("position",)
+    place: ClassVar[tuple[str, ...]] = ("position",)
 
     def visible_in(self, thread_id: str) -> Self:
         """The messages of a thread that are not deleted; whether the thread is there is for the caller to ask."""
@@ -319,6 +348,19 @@ class MessageQuerySet(RowQuerySet["Message"]):
         of_thread = Message.objects.filter(thread_id=thread_id)
         return of_thread.order_by("-position").values_list("position", flat=True).first()
 
+    def activity(self, thread_ids: Iterable[str]) -> dict[str, Activity]:
+        """What there is in these threads; those without messages are left out. One query, in an index alone."""
+        visible = self.filter(thread__in=thread_ids, deleted_at=None).order_by()
+        counted = visible.values_list("thread").annotate(Count("position"), Min("position"), Max("position"))
+        return {thread_id: Activity(*numbers) for thread_id, *numbers in counted}
+
+    def at(self, places: Iterable[tuple[str, int]]) -> Self:
+        """The messages at these positions of threads."""
+        either = Q()
+        for thread_id, position in places:
+            either |= Q(thread=thread_id, position=position)
+        return self.filter(either) if either else self.none()
+
     def erase(self, message_id: str) -> None:
         """Deletes a message: by one write it is invisible, and all of it gone but its ids, its times and its position.
 
@@ -341,6 +383,12 @@ class MessageQuerySet(RowQuerySet["Message"]):
         with transaction.atomic(using=self.db):
             ids = list(self.values_list("id", flat=True)[:REMOVED_AT_ONCE])
             return Message.objects.filter(id__in=ids).delete()[0] if ids else None
+
+
+class MessageByTimeQuerySet(MessageQuerySet):
+    """Messages of all threads, in the order of their times."""
+
+    place = ("created_at", "id")
 
 
 class Message(models.Model):
@@ -370,6 +418,7 @@ class Message(models.Model):
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
 
     objects = MessageQuerySet.as_manager()
+    by_time = MessageByTimeQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -380,6 +429,10 @@ class Message(models.Model):
                 fields=["thread", "run_id", "position"], condition=Q(run_id__isnull=False), name="message_run"
             ),
             models.Index(fields=["deleted_at", "id"], condition=Q(deleted_at__isnull=False), name="message_deleted"),
+            models.Index(fields=["created_at", "id"], condition=Q(deleted_at=None), name="message_by_time"),
+            models.Index(
+                fields=["run_id", "created_at", "id"], condition=Q(run_id__isnull=False), name="message_by_run"
+            ),
         ]
 
     def __str__(self) -> str:

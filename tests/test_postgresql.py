@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -324,19 +325,20 @@ def test_database_without_its_tables_is_not_ready(serve: Callable[..., Served]) 
 
 
 def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
-    now = timezone.now()
-    new = [Thread.new(metadata={"k": str(i)}) for i in range(1000)]
+    now, day = timezone.now(), timedelta(days=1)
+    new = [Thread.new(tenant=f"tenant-{i % 10}", metadata={"k": str(i)}) for i in range(1000)]
     places = [(thread, position + 1) for thread in new[::10] for position in range(10)]
     rows = [Message.new(thread=thread, position=position, role="user", content=[]) for thread, position in places]
     thread, message = new[0].id, rows[0].id
-    threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in(thread)
-    pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
+    threads, messages = Thread.objects.of_tenant("tenant-0"), Message.objects.visible_in(thread)
+    pairs = ThreadPair.objects.matching("tenant-0", {"k": "v", "l": "w"})
+    by_time = Message.by_time.filter(deleted_at=None)
     queries: list[tuple[str, Any]] = [
         ("thread_list", threads.order_by("-created_at", "-id")),
-        ("thread_list", threads.window((now, "x"), None, descending=True)),
-        ("thread_list", threads.window(None, (now, "x"), descending=True)),
+        ("thread_list", threads.window((now - day, "x"), None, descending=True)),
+        ("thread_list", threads.window(None, (now + day, "x"), descending=True)),
         ("thread_by_pair", pairs.window(None, None, descending=True)),
-        ("thread_by_pair", pairs.window(None, (now, "x"), descending=True)),
+        ("thread_by_pair", pairs.window(None, (now + day, "x"), descending=True)),
         ("thread_pair", pairs),
         ("messages_app_thread_pkey", threads.filter(id=thread)),
         ("thread_deleted", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
@@ -347,6 +349,9 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
         ("message_position", Message.objects.filter(thread_id=thread).order_by("-position")),
         ("message_deleted", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("messages_app_message_pkey", messages.filter(id=message)),
+        ("thread_by_time", Thread.objects.filter(deleted_at=None).window(None, (now + day, "x"), descending=True)),
+        ("message_by_time", by_time.window(None, (now + day, "x"), descending=True)),
+        ("message_by_run", by_time.filter(run_id="r").window(None, (now + day, "x"), descending=True)),
     ]
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         Thread.objects.store(new, rows)

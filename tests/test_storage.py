@@ -221,6 +221,7 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
     now = timezone.now()
     threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in("x")
     pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
+    by_time = Message.by_time.filter(deleted_at=None)
     queries: list[tuple[str, Any]] = [
         ("thread_list (tenant=?)", threads.order_by("-created_at", "-id")),
         ("thread_list (tenant=? AND (created_at,id)>(?,?))", threads.window((now, "x"), None, descending=True)),
@@ -240,6 +241,12 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
+        (
+            "thread_by_time ((created_at,id)<(?,?))",
+            Thread.objects.filter(deleted_at=None).window(None, (now, "x"), descending=True),
+        ),
+        ("message_by_time ((created_at,id)<(?,?))", by_time.window(None, (now, "x"), descending=True)),
+        ("message_by_run (run_id=?", by_time.filter(run_id="r").window(None, (now, "x"), descending=True)),
     ]
     for index, query in queries:
         plan = query.explain()

@@ -149,9 +149,13 @@ class Reader:
             select.where = self.either()
         if self.take("GROUP", "BY"):
             select.group = self.column_of(select.items)
-        aggregates = [item.function for item in select.items if item.function or not item.column or item.column != select.group]
-        if any(aggregates) and not all(aggregates) or select.group and not any(aggregates):
+        # The column that groups may stand beside aggregates, and no other.
+        others = (item for item in select.items if item.function or item.column is None or item.column != select.group)
+        aggregates = [item.function for item in others]
+        if any(aggregates) and not all(aggregates):
             self.refuse("SELECT of rows and aggregates")
+        if select.group and not any(aggregates):
+            self.refuse("GROUP BY")
         if self.take("ORDER", "BY"):
             select.order = self.listed(lambda: self.ordering(select.items))
         if self.take("LIMIT"):
