@@ -8,19 +8,28 @@ crash left, the next purge removes, and several processes may purge at once.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from django.db import Error, connections
+from django.db import Error, connections, transaction
 from django.db.models import Exists, F, OuterRef
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan
 from django.utils import timezone
 
 from messages_app.documents import stores_documents
 from messages_app.ids import EPOCH
-from messages_app.models import NOBODY, REMOVED_AT_ONCE, Message, MessageQuerySet, Thread, can_roll_back
+from messages_app.models import (
+    NOBODY,
+    REMOVED_AT_ONCE,
+    UNDECIDED,
+    Message,
+    MessageQuerySet,
+    Thread,
+    ThreadQuerySet,
+    can_roll_back,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,36 +55,54 @@ class Purged(NamedTuple):
 
 def purge() -> Purged:
     """Removes all that may be removed now."""
+    show_undecided()
     return purge_threads()._replace(places=remove_places(timezone.now() - CURSORS_LAST))
 
 
-def purge_threads() -> Purged:
-    """Removes deleted threads and what is in them. Where nothing is rolled back, their bare ids stay for a while."""
+def show_undecided() -> None:
+    """Shows the threads that a process left hidden, which died while it looked whether they may be deleted.
+
+    One that is still at it deletes none of those: it looks for what it has hidden itself.
+    """
+    if not can_roll_back(Thread.objects.db):
+        Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
+
+
+def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purged:
+    """Removes deleted threads and what is in them. Where nothing is rolled back, their bare ids stay for a while.
+
+    `removed` is told after each how many are gone.
+    """
     threads = messages = 0
     deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
-        messages += remove(Message.objects.filter(thread=thread).order_by("position"))
-        with half_of_the_time():
-            if can_roll_back(deleted.db):
+        # The id may be given again meanwhile, by an import of what was deleted.
+        still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
+        messages += remove(Message.objects.filter(thread=thread).order_by("position"), of=still)
+        with half_of_the_time(), transaction.atomic(using=deleted.db):
+            if still.locked().only("id").first() is None:
+                pass
+            elif can_roll_back(deleted.db):
                 threads += thread.delete()[1].get(Thread._meta.label, 0)
             elif thread.tenant == NOBODY:
-                thread.delete()
+                still._raw_delete(still.db)  # by one write, as it is
             else:
                 threads += deleted.filter(id=thread.id, tenant=thread.tenant).update(
                     tenant=NOBODY, deleted_at=timezone.now() + WRITERS_LAST
                 )
+        removed(threads)
     return Purged(threads, messages)
 
 
-def remove(messages: MessageQuerySet) -> int:
-    """Removes messages, some at a time."""
+def remove(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
+    """Removes messages, some at a time, as long as there is such a thread."""
     total = 0
     while True:
-        with half_of_the_time():
-            removed = messages.remove_some()
-        if removed is None:
+        with half_of_the_time(), transaction.atomic(using=of.db):
+            removed = messages.remove_some() if of.locked().only("id").first() else None
+        total += removed or 0
+        if not removed or removed < REMOVED_AT_ONCE:
             return total
-        total += removed
 
 
 @contextmanager

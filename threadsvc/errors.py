@@ -107,14 +107,19 @@ def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
 
 def _item(fault: Any, root: str) -> dict[str, Any]:
     """One error of a ValidationError: a `code`, where it is (`loc`), and the numbers of the rule that was broken."""
-    message, error_type = MESSAGES[fault.code]
-    permitted = ", ".join(map(repr, fault.params.get("enum_values", ())))
     return {
         "loc": [root, *map(_valid_utf8, fault.loc)],
-        "msg": message.format(permitted=permitted, **fault.params) if fault.params else message,
-        "type": error_type,
+        "msg": words_of(fault),
+        "type": MESSAGES[fault.code][1],
         **({"ctx": fault.params} if fault.params else {}),
     }
+
+
+def words_of(fault: Any) -> str:
+    """The `msg` of an error; settings name this function for those that tell faults in no answer."""
+    message = MESSAGES[fault.code][0]
+    permitted = ", ".join(map(repr, fault.params.get("enum_values", ())))
+    return message.format(permitted=permitted, **fault.params) if fault.params else message
 
 
 def _valid_utf8(step: str | int) -> str | int:

@@ -208,16 +208,21 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "threadsvc",
-    "DESCRIPTION": "A self-hosted store of conversations: threads and the messages in them.",
+    "DESCRIPTION": "A self-hosted store of conversations: threads and the messages in them. "
+    "Create Thread comes first: the id in its answer is the `thread_id` of Create Message.",
     "VERSION": __version__,
     "LICENSE": {"name": "MIT"},
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
-    "TAGS": [{"name": "Messages"}, {"name": "Threads"}],
+    "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
     "PREPROCESSING_HOOKS": ["threadsvc.openapi.one_prefix"],
     "POSTPROCESSING_HOOKS": ["threadsvc.openapi.with_error_schemas"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
+
+# What a fault of a value is told in, by programs as by answers.
+
+WORDS_OF_FAULTS = "threadsvc.errors.words_of"
 
 # What each worker process runs when it starts.
 

@@ -5,12 +5,23 @@ import time
 from types import TracebackType
 from typing import Self
 
+from django.core.management import CommandError
 from tqdm import tqdm
+
+from messages_app.models import MAX_TENANT_CHARACTERS
 
 
 def reason_of(error: Exception) -> str:
     """Why a database refused, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def require_tenant_name(tenant: str | None) -> None:
+    """Raises CommandError for what cannot be the name of a tenant; None is none."""
+    if tenant is not None and not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
+        raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
+    if tenant is not None and any("\ud800" <= character <= "\udfff" for character in tenant):
+        raise CommandError("--tenant is not UTF-8")
 
 
 class Progress:
@@ -33,9 +44,10 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def update(self, done: int) -> None:
-        """`done` is how many there are by now, in all."""
+    def update(self, done: int, also: str = "") -> None:
+        """`done` is how many there are by now, in all; `also` is told behind it."""
         if self.bar is not None:
+            self.bar.set_postfix_str(also, refresh=False)
             self.bar.update(done - self.bar.n)
         elif time.monotonic() - self.told >= 2:
             self.told = time.monotonic()
@@ -43,4 +55,5 @@ class Progress:
             of_all, left = "", ""
             if self.total is not None:
                 of_all, left = f" of {self.total:,}", f", {(self.total - done) / rate:,.0f} s left" if rate else ""
-            print(f"{done:,}{of_all} {self.unit}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)
+            more = f", {also}" if also else ""
+            print(f"{done:,}{of_all} {self.unit}, {rate:,.0f}/s{left}{more}", file=sys.stderr, flush=True)

@@ -1,0 +1,749 @@
+"""`manage.py import_threads`: our own lines, and what others save."""
+
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from messages_app import purging
+from messages_app.exchange import exported, lines, reading
+from messages_app.exchange.reading import Objects
+from messages_app.models import Message, Thread
+from messages_app.purging import purge
+from tests.conftest import ROOT, Api, Served, connection, environment, manage, migrate
+
+SAVED = Path(__file__).resolve().parent / "saved"
+V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
+
+
+class Told(NamedTuple):
+    """What an import says: on stdout, on stderr, and as its last word where it failed."""
+
+    out: list[str]
+    err: list[str]
+    failed: str
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"tenant-{uuid4().hex}"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Told]:
+    """Imports texts, values or paths."""
+
+    def run(*given: Any, **options: Any) -> Told:
+        files = []
+        for i, content in enumerate(given):
+            if not isinstance(content, Path):
+                path = tmp_path / f"given-{i}"
+                if not isinstance(content, str | bytes):
+                    content = "".join(json.dumps(value) + "\n" for value in content)
+                path.write_bytes(content if isinstance(content, bytes) else content.encode())
+                content = path
+            files.append(str(content))
+        out, err, failed = io.StringIO(), io.StringIO(), ""
+        try:
+            call_command("import_threads", *files, stdout=out, stderr=err, **options)
+        except CommandError as error:
+            failed = str(error)
+        told = err.getvalue().replace(f"{tmp_path}/", "")
+        return Told(out.getvalue().replace(f"{tmp_path}/", "").splitlines(), told.splitlines(), failed)
+
+    return run
+
+
+def part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": {"value": text, "annotations": []}}
+
+
+def new_message(text: str = "Hi", **fields: Any) -> dict[str, Any]:
+    """A message in a line, with all that can be in one."""
+    key = uuid4().hex
+    return {
+        "_id": key[:24],
+        "assistant_id": None,
+        "attachments": [],
+        "content": [part(text)],
+        "created_at": 1707856371,
+        "id": f"msg_{key}",
+        "metadata": {},
+        "object": "thread.message",
+        "role": "user",
+        "run_id": None,
+        **fields,
+    }
+
+
+def new_line(*messages: Any, **fields: Any) -> dict[str, Any]:
+    key = uuid4().hex
+    return {
+        "_id": key[:24],
+        "created_at": 1707856370,
+        "id": f"thread_{key}",
+        "messages": list(messages),
+        "metadata": {},
+        "object": "thread",
+        "tenant": "default",
+        **fields,
+    }
+
+
+def stored_line(thread_id: str) -> dict[str, Any]:
+    """What an export says of a thread, which must be there."""
+    value: dict[str, Any] = json.loads("".join(exported([Thread.objects.get(id=thread_id, deleted_at=None)])))
+    return value
+
+
+def texts_of(thread_id: str) -> list[str]:
+    return [message["content"][0]["text"]["value"] for message in stored_line(thread_id)["messages"]]
+
+
+# Our own lines
+
+
+def test_ids_times_order_and_contents_are_kept(api: Api, run: Callable[..., Told]) -> None:
+    files = [{"file_id": "file-1", "tools": [{"type": "code_interpreter"}]}, {"file_id": "file-2", "tools": []}]
+    messages = [
+        new_message("later, but first", created_at=1707856399, role="tool_call"),
+        new_message("", role="assistant", assistant_id="asst_1", run_id="run_1", attachments=files),
+        new_message(role="tool_output", content=[]),
+        new_message(content=[{"type": "image_file", "image_file": {"file_id": "file-3", "detail": "low"}}, part("🙂")]),
+    ]
+    line = new_line(*messages, metadata={"a.$x": "1", "": "é"})
+    told = run([line])
+    assert (told.err, told.failed) == ([], "")
+    assert told.out[0].startswith("Imported 1 threads with 4 messages in ")
+    assert stored_line(line["id"]) == line
+    thread = api.get(f"/threads/{line['id']}").body
+    assert thread == {key: line[key] for key in ("_id", "id", "object", "created_at", "metadata")}
+    listed = api.get(f"/threads/{line['id']}/messages", QUERY_STRING="order=asc", **V2).body["data"]
+    for shown, given in zip(listed, messages, strict=True):
+        assert {key: shown[key] for key in given} == given
+    # What comes next is behind them.
+    api.post(f"/threads/{line['id']}/messages", {"role": "user", "content": "next"})
+    last = api.get(f"/threads/{line['id']}/messages", QUERY_STRING="limit=1").body["data"][0]
+    assert last["content"] == [part("next")]
+    assert api.get("/threads", QUERY_STRING="metadata[a.$x]=1&limit=100").body["data"][-1]["id"] == line["id"]
+
+
+def test_least_that_a_line_may_have(run: Callable[..., Told], tenant: str) -> None:
+    message = {"id": uuid4().hex, "role": "user", "content": [part("Hi")], "created_at": 0}
+    line: dict[str, Any] = {
+        "object": "thread", "id": uuid4().hex, "created_at": 253402300799, "messages": [message]
+    }  # fmt: skip
+    assert not run([line], tenant=tenant).failed
+    first = stored_line(line["id"])
+    assert (first["tenant"], first["metadata"], first["created_at"]) == (tenant, {}, 253402300799)
+    assert first["messages"][0]["attachments"] == []
+    # An _id is made, the same wherever it is made.
+    assert first["messages"][0]["_id"].startswith("00000000")
+    Thread.objects.mark_deleted(line["id"])
+    assert not run([line], tenant=tenant).failed
+    assert stored_line(line["id"]) == first
+
+
+NOT_A_ROLE = (
+    "value is not a valid enumeration member; permitted: 'user', 'assistant', 'tool_call', 'tool_output'"
+)  # fmt: skip
+WRONG_IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
+    ({"role": "system"}, f"role: {NOT_A_ROLE}"),
+    ({"role": None}, "role: none is not an allowed value"),
+    ({"id": ""}, "id: ensure this value has at least 1 characters"),
+    ({"id": "x" * 65}, "id: ensure this value has at most 64 characters"),
+    ({"id": "a\0"}, "id: null characters are not allowed"),
+    ({"id": "\ud800"}, "id: surrogate characters are not allowed"),
+    ({"_id": "65cbd1f2"}, "_id: value is not a valid ObjectId"),
+    ({"created_at": -1}, "created_at: ensure this value is greater than or equal to 0"),
+    ({"created_at": 10**12}, "created_at: ensure this value is less than or equal to 253402300799"),
+    ({"created_at": 1.5}, "created_at: value is not a valid integer"),
+    ({"created_at": True}, "created_at: value is not a valid integer"),
+    ({"content": "Hi"}, "content: value is not a valid list"),
+    ({"content": [part("x" * 256001)]}, "content: ensure this value has at most 256000 characters"),
+    ({"content": [part("\0")]}, "content.0.text.value: null characters are not allowed"),
+    ({"content": [{"type": "text"}]}, "content.0.text: field required"),
+    ({"content": [{"type": "text", "text": "Hi"}]}, "content.0.text: value is not a valid dict"),
+    (
+        {"content": [None, 5]},
+        "content.0: none is not an allowed value; messages.0.content.1: value is not a valid dict",
+    ),
+    (
+        {"content": [{"type": "video"}]},
+        "content.0.type: value is not a valid enumeration member; permitted: 'text', 'image_file', 'image_url'",
+    ),
+    ({"content": [{"type": "image_url", "image_url": {}}]}, "content.0.image_url.url: field required"),
+    ({"attachments": [{"tools": []}]}, "attachments.0.file_id: field required"),
+    ({"attachments": [{"file_id": "f"}] * 11}, "attachments: ensure this value has at most 10 items"),
+    ({"file_ids": list(map(str, range(11)))}, "file_ids: ensure this value has at most 10 items"),
+    ({"metadata": {"a\nb": 5}}, 'metadata."a\\nb": str type expected'),
+    ({"metadata": {str(i): "" for i in range(17)}}, "metadata: ensure this value has at most 16 items"),
+    ({"run_id": "x" * 257}, "run_id: ensure this value has at most 256 characters"),
+    ({"assistant_id": 5}, "assistant_id: str type expected"),
+]
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(("wrong", "words"), WRONG_IN_MESSAGES)
+def test_what_is_wrong_in_a_message_is_named(run: Callable[..., Told], wrong: dict[str, Any], words: str) -> None:
+    told = run([new_line(new_message(**wrong))])
+    assert told.err == [f"given-0:1: messages.0.{words}"]
+    assert told.failed == "1 with faults, told above, were not taken"
+    assert told.out[0].startswith("Imported 0 threads with 0 messages")
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"id": None}, "id: none is not an allowed value"),
+        ({"created_at": "1707856370"}, "created_at: value is not a valid integer"),
+        ({"metadata": []}, "metadata: value is not a valid dict"),
+        ({"tenant": ""}, "tenant: ensure this value has at least 1 characters"),
+        ({"tenant": "x" * 65}, "tenant: ensure this value has at most 64 characters"),
+        ({"messages": {}}, "messages: value is not a valid list"),
+        ({"messages": [5]}, "messages.0: value is not a valid dict"),
+        ({"messages": [new_message(id="m"), new_message(id="m")]},
+         "messages.1.id: another message of this thread has this id"),
+        ({"messages": [new_message(thread_id="other")]},
+         "messages.0.thread_id: the message is in the line of another thread"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_thread_is_named(run: Callable[..., Told], wrong: dict[str, Any], words: str) -> None:
+    assert run([new_line(**wrong)]).err == [f"given-0:1: {words}"]
+
+
+def test_all_faults_of_a_line_are_told_and_the_other_threads_go_in(run: Callable[..., Told]) -> None:
+    first, last = new_line(new_message("first")), new_line(new_message("last"))
+    bad = new_line(
+        new_message(), new_message(role="system", content=5), new_message(metadata={"k": None}), created_at=-1
+    )
+    told = run([first, bad, last])
+    assert told.err == [
+        (
+            "given-0:2: created_at: ensure this value is greater than or equal to 0; "
+            f"messages.1.role: {NOT_A_ROLE}; messages.1.content: value is not a valid list; "
+            "messages.2.metadata.k: none is not an allowed value"
+        )
+    ]
+    assert told.out[0].startswith("Imported 2 threads with 2 messages")
+    assert (texts_of(first["id"]), texts_of(last["id"])) == (["first"], ["last"])
+    assert not Thread.objects.filter(id=bad["id"]).exists()
+    assert not Message.objects.filter(id__in=[message["id"] for message in bad["messages"]]).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"id": "thr', "not JSON: Invalid control character (character 12)"),
+        ('{"id": 5,', "not JSON: Expecting property name enclosed in double quotes (line 3)"),
+        ('{"id": 5 "a": 6}', "not JSON: Expecting ',' delimiter (character 10)"),
+        ('{"a": NaN}', "not JSON: NaN is no value of JSON"),
+        ("not JSON", "neither an object of JSON nor a list of them"),
+        ('"text"', "neither an object of JSON nor a list of them"),
+        ('{"a": 1}}', "not JSON: more follows behind the object"),
+        ("{" + '"a":{' * 100_000, "not JSON that can be read: nested too deep"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON that can be read: a number of too many digits"),
+        ("{}", "neither a thread nor a message: object is not thread or thread.message"),
+    ],
+)
+def test_line_that_is_no_json_is_a_fault_of_that_line(run: Callable[..., Told], text: str, words: str) -> None:
+    before, after = new_line(new_message("before")), new_line(new_message("after"))
+    told = run(f"{json.dumps(before)}\n{text}\n{json.dumps(after)}\n")
+    assert told.err[0] == f"given-0:2: {words}"
+    assert (texts_of(before["id"]), texts_of(after["id"])) == (["before"], ["after"])
+
+
+@pytest.mark.stateless
+def test_bytes_that_are_no_utf8_are_a_fault_of_the_text_they_are_in(run: Callable[..., Told]) -> None:
+    line = json.dumps(new_line(new_message("caf\xe9")), ensure_ascii=False).encode("latin-1")
+    assert run(line).err == ["given-0:1: messages.0.content.0.text.value: surrogate characters are not allowed"]
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"object": "thread", "mess', "given-0:1: not JSON: it breaks off"),
+        ('{"object": "thread"\n', "given-0:1: not JSON: it breaks off"),
+        ("[\n\n", "given-0:3: breaks off within a list"),
+        (gzip.compress(b"{}" * 1000)[:-4], "given-0:1: cannot be read any further: Compressed file ended"),
+        (b"\x1f\x8b no more than looks like it", "given-0:1: cannot be read any further: Unknown compression method"),
+    ],
+)
+def test_file_that_breaks_off_is_told(run: Callable[..., Told], content: str | bytes, words: str) -> None:
+    told = run(content)
+    assert told.err[-1].startswith(words)
+    assert told.failed
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_objects_are_found_however_a_document_is_laid_out_and_read(
+    monkeypatch: pytest.MonkeyPatch, piece: int, indent: int | None, as_list: bool
+) -> None:
+    monkeypatch.setattr(reading, "PIECE", piece)
+    values = [{"a": '}{\n\\"[é🙂', "b": [1.5e3, -7, True, None]}, {}, {"c": {"d": [[], {}]}}, {"e": "x" * 500}]
+    text = json.dumps(values, indent=indent) if as_list else "\n".join(json.dumps(v, indent=indent) for v in values)
+    found = list(Objects(io.BytesIO(b"\xef\xbb\xbf\r\n" + text.encode())))
+    assert [each.value for each in found] == values
+    assert all(each.fault is None for each in found)
+    at = [text[:position].count("\n") + 2 for position in starts(text, values, indent, as_list)]
+    assert [each.line for each in found] == at
+
+
+def starts(text: str, values: list[Any], indent: int | None, as_list: bool) -> list[int]:
+    decoder, found, position = json.JSONDecoder(), [], 0
+    for _ in values:
+        position = text.index("{", position)
+        found.append(position)
+        position = decoder.raw_decode(text, position)[1]
+    return found
+
+
+# Again, and what is there already
+
+
+def test_second_import_writes_nothing(run: Callable[..., Told]) -> None:
+    given = [new_line(new_message(str(i)), new_message()) for i in range(5)]
+    run(given)
+    again = run(given)
+    assert (again.out[1:], again.failed) == (["There already: 5 threads, left as they are."], "")
+    with CaptureQueriesContext(connection) as queries:
+        updated = run(given, update=True)
+    assert updated.out[1:] == ["There already: 5 threads, all as given."]
+    assert not [query["sql"] for query in queries if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
+    assert [stored_line(line["id"]) for line in given] == given
+
+
+def test_thread_that_is_there_stays_as_it_is_unless_it_is_to_be_updated(api: Api, run: Callable[..., Told]) -> None:
+    kept, changed, lost = new_message("kept"), new_message("changed"), new_message("deleted here")
+    line = new_line(kept, changed, lost, metadata={"a": "1"})
+    run([line])
+    here = api.post(f"/threads/{line['id']}/messages", {"role": "user", "content": "only here"}).body
+    api.delete(f"/threads/{line['id']}/messages/{lost['id']}")
+    before = stored_line(line["id"])
+    new = [new_message("new 1"), new_message("new 2", role="assistant", run_id="run_9")]
+    changed |= {"content": [part("other")], "role": "assistant", "metadata": {"x": "y"}, "run_id": "run_8",
+                "assistant_id": "asst", "attachments": [{"file_id": "f", "tools": []}]}  # fmt: skip
+    line |= {"messages": [new[0], kept, changed, lost, new[1]], "metadata": {"b": "2"}}
+    assert run([line]).out[1:] == ["There already: 1 threads, left as they are."]
+    dry = run([line], dry_run=True)
+    assert dry.out == [
+        "Would import 0 threads with 0 messages.",
+        "There already: 1 threads, 1 of them not as given (2 messages missing, 1 changed).",
+        "Stay deleted: 1 messages of those, which were deleted here.",
+    ]
+    assert stored_line(line["id"]) == before
+    told = run([line], update=True)
+    assert told.out[1:] == [
+        "There already: 1 threads, 1 of them brought up to date (2 messages added, 1 changed).",
+        "Stay deleted: 1 messages of those, which were deleted here.",
+    ]
+    after = stored_line(line["id"])
+    assert after["metadata"] == {"b": "2"}
+    assert after["messages"] == [kept, changed, before["messages"][2], *new]
+    assert after["messages"][2]["id"] == here["id"]
+    assert [row["id"] for row in api.get("/threads", QUERY_STRING="metadata[b]=2").body["data"]][:1] == [line["id"]]
+    assert run([line], update=True).out[1] == "There already: 1 threads, all as given."
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_deleted_thread_is_restored(api: Api, run: Callable[..., Told], is_purged: bool) -> None:
+    line = new_line(new_message("1"), new_message("2"), metadata={"k": "v"})
+    run([line])
+    api.delete(f"/threads/{line['id']}")
+    if is_purged:
+        purge()
+    told = run([line])
+    assert (told.out[0].startswith("Imported 1 threads with 2 messages"), told.failed) == (True, "")
+    assert stored_line(line["id"]) == line
+    purge()
+    assert stored_line(line["id"]) == line
+
+
+def test_what_an_import_that_died_left_unfinished_is_stored_by_the_next(run: Callable[..., Told]) -> None:
+    line = new_line(new_message("1"), new_message("2"))
+    at = datetime(2024, 2, 13, tzinfo=UTC)
+    hidden = Thread(
+        id=line["id"], object_id=uuid4().hex[:24], created_at=at, deleted_at=timezone.now() + timedelta(hours=1)
+    )
+    first = Message(id=line["messages"][0]["id"], object_id=uuid4().hex[:24], thread=hidden, position=1, role="user",
+                    content=[], created_at=at)  # fmt: skip
+    Thread.objects.bulk_create([hidden])
+    Message.objects.bulk_create([first])
+    assert run([line]).failed == ""
+    assert stored_line(line["id"]) == line
+
+
+def test_purge_under_way_does_not_touch_what_was_restored_meanwhile(run: Callable[..., Told]) -> None:
+    line = new_line(*(new_message(str(i)) for i in range(3)))
+    run([line])
+    # In the future, where this process's own purge does not see it.
+    Thread.objects.filter(id=line["id"]).update(deleted_at=timezone.now() + timedelta(minutes=1))
+    still = Thread.objects.filter(id=line["id"], deleted_at=Thread.objects.get(id=line["id"]).deleted_at)
+    assert purging.remove(Message.objects.filter(thread=line["id"], position=1), of=still) == 1
+    assert run([line]).failed == ""
+    assert purging.remove(Message.objects.filter(thread=line["id"]), of=still) == 0
+    assert stored_line(line["id"]) == line
+
+
+def test_threads_that_purge_removes_right_now_are_restored(run: Callable[..., Told]) -> None:
+    given = [new_line(*(new_message() for _ in range(120))) for _ in range(8)]
+    run(given)
+    for line in given:
+        Thread.objects.mark_deleted(line["id"])
+    purging_now = threading.Thread(target=purge_and_disconnect)
+    purging_now.start()
+    assert run(given).failed == ""
+    purging_now.join()
+    assert [stored_line(line["id"]) for line in given] == given
+
+
+def purge_and_disconnect() -> None:
+    try:
+        purge()
+    finally:
+        connections.close_all()
+
+
+def test_update_and_creates_at_the_same_time_lose_nothing(api: Api, run: Callable[..., Told]) -> None:
+    line = new_line(new_message("0"))
+    run([line])
+    line["messages"] += [new_message(f"given {i}") for i in range(20)]
+
+    def post() -> None:
+        try:
+            for i in range(20):
+                api.post(f"/threads/{line['id']}/messages", {"role": "user", "content": f"posted {i}"})
+        finally:
+            connections.close_all()
+
+    posted = threading.Thread(target=post)
+    posted.start()
+    told = run([line], update=True)
+    posted.join()
+    assert told.failed == ""
+    texts = texts_of(line["id"])
+    assert [text for text in texts if text.startswith("given")] == [f"given {i}" for i in range(20)]
+    assert [text for text in texts if text.startswith("posted")] == [f"posted {i}" for i in range(20)]
+    assert len(texts) == 41
+
+
+def test_thread_given_twice_is_there_already_the_second_time(run: Callable[..., Told]) -> None:
+    line = new_line(new_message("first"))
+    told = run([line, {**line, "messages": [new_message("second")]}])
+    assert told.out[0].startswith("Imported 1 threads with 1 messages")
+    assert told.out[1:] == ["There already: 1 threads, left as they are."]
+    assert texts_of(line["id"]) == ["first"]
+
+
+def test_dry_run_judges_everything_and_writes_nothing(run: Callable[..., Told]) -> None:
+    good, bad = new_line(new_message(), new_message()), new_line(new_message(role="x"))
+    told = run([good, bad], dry_run=True)
+    assert told.out == ["Would import 1 threads with 2 messages."]
+    assert told.err == [f"given-0:2: messages.0.role: {NOT_A_ROLE}"]
+    assert not Thread.objects.filter(id=good["id"]).exists()
+
+
+# Whose it is
+
+
+def test_threads_go_to_the_tenant_of_the_line_or_to_the_one_that_is_named(
+    run: Callable[..., Told], tenant: str
+) -> None:
+    own, named = new_line(tenant=tenant), new_line(tenant="somebody")
+    run([own])
+    run([named], tenant=f"{tenant}-2")
+    assert [Thread.objects.get(id=line["id"]).tenant for line in (own, named)] == [tenant, f"{tenant}-2"]
+    told = run([own, named], tenant=tenant, update=True)
+    assert told.err == [f"given-0:2: tenant: {named['id']} is there already, of tenant '{tenant}-2'"]
+
+
+def test_message_that_is_in_another_thread_is_a_fault(run: Callable[..., Told]) -> None:
+    taken = new_message("taken")
+    first, second, third = new_line(taken), new_line(new_message(), taken), new_line(new_message("fine"))
+    told = run([first, second, third])
+    words = f"messages.1.id: {taken['id']} is there already, in thread {first['id']}"
+    assert told.err == [f"given-0:2: {words}"]
+    assert told.out[0].startswith("Imported 2 threads with 2 messages")
+    assert run([second]).err == [f"given-0:1: {words}"]
+    assert not Thread.objects.filter(id=second["id"]).exists()
+    # Nor by an update.
+    third["messages"].append(taken)
+    assert run([third], update=True).err == [f"given-0:1: {words}"]
+    assert texts_of(third["id"]) == ["fine"]
+
+
+@pytest.mark.engine("mongodb")
+def test_thread_that_the_database_refuses_is_a_fault_and_the_others_go_in(run: Callable[..., Told]) -> None:
+    first, twin, other = new_line(new_message()), new_line(new_message()), new_line(new_message())
+    twin["messages"][0]["_id"] = first["messages"][0]["_id"]
+    told = run([first, twin, other])
+    assert len(told.err) == 1
+    assert told.err[0].startswith("given-0:2: the database refuses it: ")
+    assert [stored_line(line["id"]) for line in (first, other)] == [first, other]
+    assert not Thread.objects.filter(id=twin["id"], deleted_at=None).exists()
+
+
+# What others save
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Callable[[str], Path]:
+    """A saved file with ids of this test's own: tables are not flushed."""
+    key = uuid4().hex[:6]
+
+    def mine(name: str) -> Path:
+        text = (SAVED / name).read_text(encoding="utf-8")
+        text = re.sub(r'"(thread|msg)_(?!id")', rf'"\1_{key}', text)
+        path = tmp_path / name
+        # An _id is unique in MongoDB.
+        path.write_text(text.replace("65cb", key[:4]), encoding="utf-8")
+        return path
+
+    return mine
+
+
+def test_lists_of_openai_v1_become_threads(run: Callable[..., Told], mine: Callable[[str], Path]) -> None:
+    threads = mine("openai-v1-threads.jsonl")
+    told = run(mine("openai-v1-messages.json"), threads)
+    assert (told.err, told.failed) == ([], "")
+    assert told.out[0].startswith("Imported 1 threads with 3 messages")
+    assert told.out[1:] == ["Left out: 2 x annotations (first: openai-v1-messages.json:1 data.0.content.0)"]
+    thread_id = json.loads(threads.read_text())["id"]
+    line = stored_line(thread_id)
+    assert (line["created_at"], line["metadata"], line["tenant"]) == (1699012949, {"user": "u-17"}, "default")
+    first, second, third = line["messages"]
+    assert first["content"] == [part("How did sales go?")]
+    assert second["content"] == [part("And as a chart?")]  # of the same second as the first: lists are newest first
+    assert second["attachments"] == [{"file_id": "file-cVbNm", "tools": []}, {"file_id": "file-xYz12", "tools": []}]
+    assert (second["metadata"], second["assistant_id"], second["run_id"]) == ({"source": "web"}, None, None)
+    assert third["content"] == [
+        part("Sales went up in Q3【7†source】 and down in Q4【7†source】."),
+        {"type": "image_file", "image_file": {"file_id": "file-cHaRt"}},
+    ]
+    assert (third["assistant_id"], third["run_id"]) == ("asst_v1QwErTy", "run_v1AsDfGh")
+
+
+def test_pages_of_openai_v2_become_threads_and_what_has_no_place_is_named(
+    run: Callable[..., Told], mine: Callable[[str], Path]
+) -> None:
+    thread = mine("openai-v2-thread.json")
+    told = run(thread, mine("openai-v2-messages.json"))
+    assert (told.err, told.failed) == ([], "")
+    assert told.out[0].startswith("Imported 1 threads with 4 messages")
+    assert told.out[1:] == [
+        "Left out: 1 x completed_at (first: openai-v2-messages.json:1 data.1)",
+        "Left out: 1 x incomplete_at (first: openai-v2-messages.json:1 data.0)",
+        "Left out: 1 x incomplete_details (first: openai-v2-messages.json:1 data.0)",
+        "Left out: 1 x refusal (its words are kept as text) (first: openai-v2-messages.json:1 data.1.content.0)",
+        "Left out: 1 x status incomplete (the message itself is kept) (first: openai-v2-messages.json:1 data.0)",
+        "Left out: 1 x tool_resources (first: openai-v2-thread.json:1)",
+    ]
+    line = stored_line(json.loads(thread.read_text())["id"])
+    assert [message["content"][0] for message in line["messages"]] == [
+        part("Hello"), part("What is on it?"), part("I cannot help with that."), part("Once upon a")
+    ]  # fmt: skip
+    second = line["messages"][1]
+    assert second["content"][1] == {
+        "type": "image_url",
+        "image_url": {"url": "https://example.org/a.png", "detail": "low"},
+    }
+    assert second["attachments"] == [{"file_id": "file-DaTa", "tools": [{"type": "code_interpreter"}]}]
+
+
+def test_collections_of_rubra_become_threads_with_their_object_ids(
+    run: Callable[..., Told], mine: Callable[[str], Path]
+) -> None:
+    threads = mine("rubra-threads.json")
+    told = run(mine("rubra-messages-canonical.json"), threads, mine("rubra-messages-array.json"))
+    assert (told.err, told.failed) == ([], "")
+    assert told.out[0].startswith("Imported 2 threads with 4 messages")
+    assert told.out[1:] == []
+    first, second = map(json.loads, threads.read_text().splitlines())
+    line = stored_line(first["id"])
+    assert (line["_id"], line["created_at"]) == (first["_id"]["$oid"], 1707856370)
+    (question, answer) = line["messages"]
+    assert (question["_id"][4:], question["created_at"]) == ("d1f2a1b2c3d4e5f60011", 1707856370)
+    assert (question["assistant_id"], question["run_id"]) == (None, None)
+    assert (answer["assistant_id"], answer["run_id"]) == ("asst_welcome", "run_51b3c8")
+    assert texts_of(second["id"]) == ["Read this.", "And this."]  # of one second: in the order of the file
+    assert stored_line(second["id"])["messages"][0]["attachments"] == [{"file_id": "file_77aa", "tools": []}]
+
+
+def new_api_message(thread_id: str, text: str, created_at: int) -> dict[str, Any]:
+    return {
+        "id": f"msg_{uuid4().hex}", "object": "thread.message", "thread_id": thread_id, "created_at": created_at,
+        "role": "user", "content": [part(text)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layout", "times", "expected"),
+    [
+        ("list", [9, 9, 9], "321"),  # nothing tells: a list is newest first
+        ("list", [8, 9, 9], "123"),
+        ("list", [9, 9, 8], "321"),
+        ("lines", [9, 9, 9], "123"),
+        ("lines", [9, 9, 8], "321"),
+    ],
+)
+def test_messages_of_one_second_are_in_the_order_of_their_list(
+    run: Callable[..., Told], layout: str, times: list[int], expected: str
+) -> None:
+    thread_id = f"thread_{uuid4().hex}"
+    messages = [new_api_message(thread_id, str(i), at) for i, at in enumerate(times, start=1)]
+    assert not run([{"object": "list", "data": messages}] if layout == "list" else messages).failed
+    assert "".join(texts_of(thread_id)) == expected
+
+
+def test_thread_whose_messages_alone_were_saved_is_made_and_an_update_keeps_its_metadata(
+    run: Callable[..., Told],
+) -> None:
+    thread_id = f"thread_{uuid4().hex}"
+    messages = [new_api_message(thread_id, "b", 1707856379), new_api_message(thread_id, "a", 1707856370)]
+    told = run(messages)
+    assert told.out[1:] == [
+        f"Without an object of their own: 1 threads, made from their messages (first: {thread_id})."
+    ]
+    line = stored_line(thread_id)
+    assert (line["created_at"], line["metadata"], texts_of(thread_id)) == (1707856370, {}, ["a", "b"])
+    Thread.objects.merge_metadata(thread_id, {"k": "v"})
+    assert run([*messages, new_api_message(thread_id, "c", 1707856380)], update=True).out[1] == (
+        "There already: 1 threads, 1 of them brought up to date (1 messages added, 0 changed)."
+    )
+    assert (stored_line(thread_id)["metadata"], texts_of(thread_id)) == ({"k": "v"}, ["a", "b", "c"])
+
+
+def test_thread_without_messages_is_a_thread(run: Callable[..., Told]) -> None:
+    thread_id = f"thread_{uuid4().hex}"
+    told = run([{"object": "thread", "id": thread_id, "created_at": 5, "metadata": {"k": "v"}, "tool_resources": {}}])
+    assert told.out[0].startswith("Imported 1 threads with 0 messages")
+    assert told.out[1:] == []
+    line = stored_line(thread_id)
+    assert (line["messages"], line["metadata"], line["created_at"]) == ([], {"k": "v"}, 5)
+
+
+def test_what_was_saved_twice_counts_once_and_what_differs_is_a_fault(run: Callable[..., Told]) -> None:
+    first, second = f"thread_{uuid4().hex}", f"thread_{uuid4().hex}"
+    once, twice = new_api_message(first, "1", 5), new_api_message(first, "2", 6)
+    other = new_api_message(second, "1", 5)
+    told = run([once, twice, other], [twice, {**other, "role": "assistant"}, {"object": "assistant", "id": "asst_1"}])
+    assert told.err == ["given-1:2: id: given-0:3 has the same id and other values"]
+    assert "Left out: 1 x repeated object (first: given-1:1)" in told.out
+    assert "Left out: 1 x object of kind assistant (first: given-1:3)" in told.out
+    assert texts_of(first) == ["1", "2"]
+    assert not Thread.objects.filter(id=second).exists()
+
+
+@pytest.mark.stateless
+def test_fault_of_a_saved_message_is_told_where_it_stands(run: Callable[..., Told]) -> None:
+    good, bad = new_api_message("thread_x", "a", 5), {**new_api_message("thread_x", "a", 5), "role": "system", "x": 1}
+    told = run([{"object": "thread", "id": "thread_x", "created_at": 5}], [{"object": "list", "data": [good, bad]}])
+    assert told.err == [f"given-1:1: data.1.role: {NOT_A_ROLE}"]
+    assert run([{**good, "thread_id": 5}]).err == ["given-0:1: thread_id: str type expected"]
+
+
+def test_unknown_keys_are_counted_by_name(run: Callable[..., Told]) -> None:
+    line = new_line(
+        new_message(status="in_progress", mood="good"), new_message(mood=[None, 1]), mood={"a": [0]}, empty={"a": [""]}
+    )
+    told = run([line])
+    assert told.failed == ""
+    assert told.out[1:] == [
+        "Left out: 3 x mood (first: given-0:1)",
+        "Left out: 1 x status in_progress (the message itself is kept) (first: given-0:1 messages.0)",
+    ]
+
+
+# Where it comes from
+
+
+def test_many_threads_go_in_by_batches(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Told], tenant: str) -> None:
+    given = [new_line(*(new_message(str(i)) for i in range(3)), created_at=n) for n in range(100)]
+    with CaptureQueriesContext(connection) as queries:
+        assert not run(gzip.compress("".join(json.dumps(line) + "\n" for line in given).encode()), tenant=tenant).failed
+    assert len(queries) < 30
+    written = [json.loads(line) for line in "".join(exported(lines.visible_threads(tenant))).splitlines()]
+    assert written == [{**line, "tenant": tenant} for line in given]
+
+
+def test_file_that_is_not_there_is_told_before_anything_is_read(run: Callable[..., Told], tmp_path: Path) -> None:
+    line = new_line()
+    assert run([line], tmp_path / "nowhere").failed == f"cannot read {tmp_path}/nowhere: No such file or directory"
+    assert run([line], tmp_path).failed == f"cannot read {tmp_path}: Is a directory"
+    assert not Thread.objects.filter(id=line["id"]).exists()
+
+
+def test_standard_input_is_read_and_a_fault_is_the_status(tmp_path: Path) -> None:
+    migrate(tmp_path / "data")
+    given = json.dumps(new_line(new_message())) + "\n" + json.dumps({"object": "thread", "messages": []})
+    done = subprocess.run(
+        [sys.executable, "manage.py", "import_threads"], input=given, cwd=ROOT,
+        env=environment(tmp_path / "data"), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout[:34]) == (1, "Imported 1 threads with 1 messages")
+    assert done.stderr.splitlines() == [
+        "stdin:2: created_at: field required; id: field required",
+        "CommandError: 1 with faults, told above, were not taken",
+    ]
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "given").write_text(json.dumps(new_line()))
+    done = manage(tmp_path / "empty", "import_threads", str(tmp_path / "given"))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert done.stderr.startswith("CommandError: stopped: ")
+
+
+# What docs/moving.md shows
+
+
+MOVING = (ROOT / "docs/moving.md").read_text(encoding="utf-8")
+
+
+def test_line_that_the_document_shows_is_what_an_export_writes(run: Callable[..., Told]) -> None:
+    shown = MOVING.partition("```json\n")[2].partition("\n```")[0]
+    assert run(shown).failed == ""
+    assert "".join(exported([Thread.objects.get(id=json.loads(shown)["id"])])) == shown + "\n"
+
+
+@pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
+def test_what_the_program_for_openai_saves_is_what_is_stored(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread_id = served.call(
+        "POST", "/threads", {"messages": [{"role": "user", "content": text} for text in ("1", "2", "3")]},
+        Content_Type="application/json",
+    ).body["id"]  # fmt: skip
+    code = MOVING.partition("```python\n")[2].partition("\n```")[0]
+    made = f'OpenAI(base_url="http://127.0.0.1:{served.port}/v1", api_key="any")'
+    assert "client = OpenAI()" in code
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"thread_ids": [thread_id]}
+    exec(code.replace("OpenAI()", made), names)
+    names["client"].close()
+    done = manage(served.directory, "import_threads", str(tmp_path / "saved.jsonl"), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "Would import 0 threads with 0 messages.",
+        "There already: 1 threads, all as given.",
+    ]
