@@ -1,0 +1,54 @@
+"""What backup and restore share: which database, in which file, and how far they are."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management import CommandError
+from django.db import connections
+from tqdm import tqdm
+
+from threadsvc.checks import url_setting
+from threadsvc.sqlite.backup import Report
+
+TOOLS = {
+    "threadsvc.postgresql": ("PostgreSQL", "pg_dump and pg_restore"),
+    "threadsvc.mongo": ("MongoDB", "mongodump and mongorestore"),
+}
+
+
+def add_database_option(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--database",
+        choices=list(settings.DATABASES),
+        default="threads" if "threads" in settings.DATABASES else "default",
+        help="which one, where THREADS_DATABASE_URL is not DATABASE_URL (default: that of the threads)",
+    )
+
+
+def file_of(alias: str) -> Path:
+    """The file of an SQLite database. Raises CommandError, which names what to use, for another engine."""
+    if other := TOOLS.get(connections[alias].settings_dict["ENGINE"]):
+        engine, tools = other
+        raise CommandError(
+            f"this command is for SQLite, and {url_setting(alias)} is {engine}: use {tools} (docs/operations.md)"
+        )
+    return Path(connections[alias].settings_dict["NAME"])
+
+
+@contextmanager
+def bar(doing: str) -> Iterator[Report]:
+    """A bar on a terminal, and nothing elsewhere, for what reports bytes done and bytes in all."""
+    with tqdm(desc=doing, unit="B", unit_scale=True, leave=False, disable=None) as shown:
+
+        def report(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield report
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1_000_000:,.1f} MB"

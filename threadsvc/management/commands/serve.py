@@ -126,6 +126,7 @@ def banner() -> str:
     at = f"http://{bracketed(host)}:{settings.PORT}"
     lines = [
         f"threadsvc {__version__}",
+        f"  Start here  {at}/",
         f"  API         {at}/v1/threads",
         f"  API docs    {at}/docs  and  {at}/redoc",
         f"  Admin       {at}/admin/",

@@ -1,0 +1,266 @@
+"""`manage.py delete_threads`: what is old goes, what somebody still uses stays, also when they use it just now."""
+
+import io
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from messages_app.models import UNDECIDED, Message, Thread, ThreadPair
+from messages_app.purging import purge
+from tests import engines
+from tests.conftest import Api, connection, manage
+from tests.test_mongo import run_python, url
+
+__all__ = ["url"]  # a fixture
+
+SAID = {"role": "user", "content": "hello"}
+
+
+def days_ago(days: float) -> datetime:
+    return timezone.now().replace(microsecond=0) - timedelta(days=days)
+
+
+def made(tenant: str, age: float, *said: float, **fields: Any) -> str:
+    """A thread as old as that, in days, with messages of these ages."""
+    thread = Thread.new(at=days_ago(age), tenant=tenant, metadata={"mark": "x"}, **fields)
+    rows = enumerate(said, start=1)
+    Thread.objects.store(
+        [thread],
+        [Message.new(at=days_ago(days), thread=thread, position=i, role="user", content=[]) for i, days in rows],
+    )
+    return thread.id
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant of this test's own."""
+    return uuid4().hex
+
+
+def delete(*options: str) -> str:
+    shown = io.StringIO()
+    call_command("delete_threads", *options, stdout=shown)
+    return shown.getvalue()
+
+
+def left(tenant: str) -> set[str]:
+    return set(Thread.objects.of_tenant(tenant).values_list("id", flat=True))
+
+
+def test_goes_by_the_last_message_that_is_there_or_else_by_when_the_thread_was_made(tenant: str) -> None:
+    old = [made(tenant, 365), made(tenant, 91), made(tenant, 365, 365, 120), made(tenant, 100, 91)]
+    last_deleted = made(tenant, 200, 150, 1)
+    Message.objects.visible_in(last_deleted).filter(position=2).update(deleted_at=timezone.now(), content=[])
+    kept = {made(tenant, 89), made(tenant, 365, 300, 1), made(tenant, 365, 89), made(tenant, 0, 0)}
+    other = made(uuid4().hex, 365, 365)
+    with_messages = "5 threads with 4 messages, of tenant"
+    would = delete("--older-than", "90d", "--tenant", tenant, "--dry-run")
+    assert would.startswith(f"Would delete {with_messages} {tenant}, idle since 20")
+    assert left(tenant) == {*old, last_deleted, *kept}
+    did = delete("--older-than", "90d", "--tenant", tenant)
+    assert did.startswith(f"Deleted {with_messages} {tenant}, idle since 20")
+    assert left(tenant) == kept
+    # They are removed, not hidden: but for bare ids where nothing is rolled back.
+    gone = [*old, last_deleted]
+    assert not Message.objects.filter(thread__in=gone).exists()
+    there = list(Thread.objects.filter(id__in=gone).values_list("tenant", flat=True))
+    assert there == ([""] * 5 if engines.chosen == "mongodb" else [])
+    if engines.chosen != "mongodb":
+        assert not ThreadPair.objects.filter(thread__in=gone).exists()
+    assert Thread.objects.get(id=other).deleted_at is None
+    assert delete("--older-than", "90d", "--tenant", tenant).startswith("Deleted 0 threads with 0 messages, ")
+
+
+def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> None:
+    # So long ago that no other test has such threads.
+    tenants = [uuid4().hex for _ in range(3)]
+    threads = [
+        Thread.new(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
+        for i in range(130)
+    ]
+    Thread.objects.store(threads)
+    Message.objects.append(tenants[0], threads[0].id, role="user", content=[])
+    assert delete("--older-than", "1972-01-01") == (
+        "Deleted 129 threads with 0 messages, idle since 1972-01-01 00:00:00 UTC.\n"
+    )
+    assert [left(tenant) for tenant in tenants] == [{threads[0].id}, set(), set()]
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_queries_do_not_grow_with_threads(tenant: str) -> None:
+    def queries_of(number: int) -> int:
+        for _ in range(number):
+            made(tenant, 10, 10, 9)
+        with CaptureQueriesContext(connection) as queries:
+            delete("--older-than", "5d", "--tenant", tenant, "--dry-run")
+        return len(queries)
+
+    assert queries_of(1) == queries_of(20)
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_message_that_is_stored_while_it_waits_saves_its_thread(tenant: str) -> None:
+    used, unused = made(tenant, 50, 40), made(tenant, 50, 40)
+
+    def run() -> str:
+        try:
+            return delete("--older-than", "30d", "--tenant", tenant)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor() as pool:
+        with transaction.atomic(using=connection.alias):
+            Message.objects.append(tenant, used, role="user", content=[])
+            running = pool.submit(run)
+            with pytest.raises(TimeoutError):
+                running.result(timeout=0.5)  # it has seen both as idle, and waits for the writer
+        assert running.result(timeout=10).startswith("Deleted 1 threads with 1 messages, ")
+    assert left(tenant) == {used}
+    assert Message.objects.visible_in(used).count() == 2
+    assert not Thread.objects.filter(id=unused).exists()
+
+
+# Where nothing is rolled back nor locked.
+
+
+@pytest.mark.engine("mongodb")
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    import pymongo
+
+    mark = uuid4().hex
+    used, unused = made("default", 5000, 4000), made("default", 5000, 4000)
+    answers = []
+    update, writes = pymongo.collection.Collection.update_many, 0
+
+    def update_many(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal writes
+        if self.name == "messages_app_thread":
+            writes += 1
+            if writes == write + 1:  # the first one shows what a run that died left hidden
+                with ThreadPoolExecutor(1) as somebody:
+                    sent = {**SAID, "metadata": {"mark": mark}}
+                    answers.append(somebody.submit(api.post, f"/threads/{used}/messages", sent).result())
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(pymongo.collection.Collection, "update_many", update_many)
+    said = delete("--older-than", "4000d")
+    (answer,) = answers
+    found = Message.objects.filter(thread=used).count()
+    if answer.status == 200:
+        assert said.startswith("Deleted 1 threads with 1 messages, ")
+        assert (api.get(f"/threads/{used}").status, found) == (200, 2)
+    else:
+        assert answer.status == 404
+        assert said.startswith("Deleted 2 threads with 2 messages, ")
+        assert (api.get(f"/threads/{used}").status, found) == (404, 0)
+    assert answer.status == (200 if write == 1 else 404)
+    assert api.get(f"/threads/{unused}").status == 404
+
+
+# Deletes old threads in a process of its own, which is killed before its write number `deadly`; just before it hides
+# any, somebody else writes to one of them.
+DELETE = """
+import signal, sys, pymongo
+from django.core.management import call_command
+from messages_app.models import Message
+deadly, used, writes = int(sys.argv[1]), sys.argv[2], 0
+update = pymongo.collection.Collection.update_many
+def update_many(self, *args, **kwargs):
+    global writes
+    writes += 1
+    if writes == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if writes == 2:
+        Message.objects.append("default", used, role="user", content=[])
+    return update(self, *args, **kwargs)
+pymongo.collection.Collection.update_many = update_many
+call_command("delete_threads", "--older-than", "4000d")
+"""
+
+
+@pytest.mark.engine("mongodb")
+def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
+    api: Api, tmp_path: Path, url: str
+) -> None:
+    finished, hidden = False, 0
+    for deadly in range(1, 20):
+        used, unused = made("default", 5000, 4500), made("default", 5000, 4500)
+        done = run_python(tmp_path, DELETE, url, arguments=(str(deadly), used))
+        finished = done.returncode != -signal.SIGKILL
+        assert not finished or done.returncode == 0, done.stderr
+        hidden += Thread.objects.filter(deleted_at__gte=UNDECIDED).count()
+        delete("--older-than", "4000d")
+        assert not Thread.objects.filter(deleted_at__gte=UNDECIDED).exists()
+        assert api.get(f"/threads/{unused}").status == 404
+        assert not Message.objects.filter(thread=unused).exists()
+        if Message.objects.filter(thread=used).exists():
+            assert len(api.get(f"/threads/{used}/messages").body["data"]) == 2
+            Thread.objects.of_tenant("default").mark_deleted(used)
+        else:
+            assert deadly <= 2  # it died before anybody wrote
+        if finished:
+            break
+    assert finished
+    assert hidden > 0
+
+
+@pytest.mark.engine("mongodb")
+def test_purge_shows_what_a_dead_run_left_hidden(api: Api) -> None:
+    thread = Thread.new(deleted_at=UNDECIDED + timedelta(days=1))
+    thread.save()
+    assert api.get(f"/threads/{thread.id}").status == 404
+    purge()
+    assert api.get(f"/threads/{thread.id}").status == 200
+
+
+@pytest.mark.parametrize(
+    "age", ["", "90", "0d", "-5d", "1.5d", "90 d", "90m", "²d", "99999999d", "2026-02-30", "yesterday"]
+)
+@pytest.mark.stateless
+def test_age_that_is_none_is_refused(age: str) -> None:
+    with pytest.raises(CommandError, match="is no age such as 12h, 90d or 4w, and no date such as 2026-01-31"):
+        call_command("delete_threads", f"--older-than={age}")
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "--older-than"),
+        (("--older-than=9999999w",), "is no age such as"),
+        (("--older-than=2999-01-01",), "2999-01-01 is still to come: every thread is older"),
+        (("--older-than=90d", "--tenant="), "--tenant takes 1 to 64 characters"),
+        (("--older-than=90d", f"--tenant={'x' * 65}"), "--tenant takes 1 to 64 characters"),
+    ],
+)
+def test_bad_option_is_refused(options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        call_command("delete_threads", *options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("age", "hours"), [("36h", 36), ("2d", 48), ("1w", 168)])
+@pytest.mark.stateless
+def test_age_counts_back_from_now(tenant: str, age: str, hours: int) -> None:
+    told = delete("--older-than", age, "--tenant", tenant, "--dry-run").rpartition("since ")[2]
+    since = datetime.strptime(told, "%Y-%m-%d %H:%M:%S UTC.\n").replace(tzinfo=UTC)
+    assert abs(timezone.now() - timedelta(hours=hours) - since) < timedelta(seconds=5)
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
+    refused = manage(tmp_path / "data", "delete_threads", "--older-than", "90d")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert refused.stderr.startswith("CommandError: cannot go on: ")

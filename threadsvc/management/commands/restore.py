@@ -1,0 +1,150 @@
+"""`manage.py restore FILE`: puts back what `manage.py backup` copied, also under a running service."""
+
+import sqlite3
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.core.management import BaseCommand, CommandError, call_command
+from django.db import DatabaseError, connections, router
+from django.db.migrations.loader import MigrationLoader
+
+from threadsvc.databases import reason_of
+from threadsvc.management import add_database_option, bar, file_of
+from threadsvc.sqlite.backup import (
+    Unusable,
+    copy,
+    draft_beside,
+    fault_of,
+    migrations_of,
+    page_size_of,
+    put_back,
+    rows_of,
+    tables_of,
+)
+
+
+class Command(BaseCommand):
+    help = (
+        "Replaces an SQLite database by a copy that backup made, all or nothing; running services go on with it. What "
+        "was there is kept in a file beside the database."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE", help="the copy; other engines: docs/operations.md")
+        parser.add_argument("--yes", "--no-input", action="store_true", help="do not ask")
+        parser.add_argument("--discard", action="store_true", help="do not keep what is there now")
+        add_database_option(parser)
+
+    def handle(self, *args: Any, file: Path, yes: bool, discard: bool, database: str, **options: Any) -> None:
+        target = file_of(database)
+        if not file.is_file():
+            raise CommandError(f"there is no file {file}")
+        if target.exists() and file.samefile(target):
+            raise CommandError(f"{file} is the database itself")
+        try:
+            with usable(file, target, database) as source:
+                is_empty = not holds_something(target)
+                if not is_empty and not yes and not self.is_confirmed(file, target):
+                    raise CommandError("nothing was changed")
+                keep = None if is_empty or discard else name_to_keep(target)
+                start = time.monotonic()
+                with bar("restoring") as report:
+                    put_back(source, target, connections[database].settings_dict["OPTIONS"]["timeout"], report, keep)
+        except Unusable as error:
+            raise CommandError(f"{file} {error}") from error
+        except (sqlite3.Error, DatabaseError, OSError) as error:
+            # The file is sound: it is the database of which SQLite says, by this very class, that it is damaged.
+            away = f"; move {target}* away, and restore again" if type(error) is sqlite3.DatabaseError else ""
+            raise CommandError(f"cannot restore {file}: {reason_of(error)}{away}") from error
+        self.stdout.write(f"Restored {target} in {time.monotonic() - start:.1f} s: {contents(target)}.")
+        if keep is not None:
+            self.stdout.write(f"What was there before is in {keep}; remove it when nobody misses anything.")
+
+    def is_confirmed(self, file: Path, target: Path) -> bool:
+        self.stdout.write(
+            f"This replaces all that is in {target}:\n  now   {contents(target)}\n  then  {contents(file)}"
+        )
+        try:
+            return input("Type yes to go on: ").strip().lower() == "yes"
+        except EOFError:
+            raise CommandError("nobody answered; --yes restores without asking") from None
+
+
+@contextmanager
+def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
+    """A file with the content of `file` in the tables of this version. Raises Unusable."""
+    try:
+        if fault := fault_of(file):
+            raise Unusable(f"is damaged: {fault}")
+        if "django_migrations" not in tables_of(file):
+            raise Unusable("is no backup of threadsvc: it has no table django_migrations")
+    except sqlite3.DatabaseError as error:
+        raise Unusable(f"cannot be used: {error}") from error
+    had, known = migrations_of(file), set(MigrationLoader(None).disk_migrations)
+    if unknown := sorted(had - known):
+        raise Unusable(f"is of a newer version: its migration {'.'.join(unknown[0])} is not known here")
+    if holds_something(target) and page_size_of(file) != page_size_of(target):
+        raise Unusable(f"has pages of {page_size_of(file)} bytes, the database of {page_size_of(target)}")
+    if known <= had:
+        refuse_without_tables(file, alias)
+        yield file
+        return
+    with draft_beside(target) as draft:
+        copy(file, draft, lambda *_: None, check=False)
+        with connected_to(draft, alias):
+            call_command("migrate", database=alias, verbosity=0, interactive=False)
+        refuse_without_tables(draft, alias)
+        yield draft
+
+
+def refuse_without_tables(file: Path, alias: str) -> None:
+    expected = {
+        model._meta.db_table
+        for model in apps.get_models(include_auto_created=True)
+        if router.allow_migrate_model(alias, model) and model._meta.can_migrate(connections[alias])
+    }
+    if missing := sorted(expected - tables_of(file)):
+        raise Unusable(f"is no backup of this database: it has no table {missing[0]}")
+
+
+@contextmanager
+def connected_to(file: Path, alias: str) -> Iterator[None]:
+    """Sends this process's queries to another file meanwhile."""
+    connection = connections[alias]
+    name = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = str(file)
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = name
+
+
+def holds_something(target: Path) -> bool:
+    """Whether a database has tables; one that cannot be read may have."""
+    try:
+        return target.exists() and bool(tables_of(target))
+    except sqlite3.DatabaseError:
+        return True
+
+
+def contents(path: Path) -> str:
+    """What an operator recognises a database by."""
+    try:
+        threads, messages = rows_of(path, "messages_app_thread", "messages_app_message")
+        (accounts,) = rows_of(path, "auth_user")
+    except sqlite3.DatabaseError as error:
+        return f"not readable ({error})"
+    counts = ((threads, "threads"), (messages, "messages"), (accounts, "accounts"))
+    return ", ".join(f"{number:,} {what}" for number, what in counts if number is not None)
+
+
+def name_to_keep(target: Path) -> Path:
+    return target.with_name(f"{target.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
