@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 
 class Turn(NamedTuple):
+    """What somebody says; `attached` is what comes with it: a "document", "table" or "picture", or nothing."""
+
     role: str
     text: str
+    attached: str = ""
 
 
 SLOTS = {
@@ -30,7 +33,8 @@ SLOTS = {
     "order": "A-10482|B-77310|C-20951|D-66207".split("|"),
 }
 
-# One scene a paragraph: U and A are user and assistant, C and O a tool's call and its output.
+# One scene a paragraph: U and A are user and assistant, C and O a tool's call and its output; D, T and P are a user with
+# a document, a table, a picture.
 SCENES = r"""
 U: I'm going to {city} for {days} days in {month}. What should I not miss? 🙂
 A: {city} in {month} is a good choice: fewer people, and the weather is usually kind. I'd keep the first morning for the old town on foot, one day for a trip outside, and the evenings for food. Do you prefer museums or being outdoors?
@@ -79,7 +83,81 @@ U: It has {number} million lines. Will that take hours?
 A: No; minutes. The disk is the limit, not {language}. If it is too slow, first look whether you parse dates that you never use.
 U: I do. Took them out: from {number} seconds to nine.
 A: That's the usual story. Leave a comment there, so that nobody puts them back.
+
+D: Attached is the contract for the {service}. What notice do we have to give?
+C: search_files(query="notice period termination", limit=3)
+O: page {number}: "Either party may terminate this agreement with {days} weeks' notice to the end of a month."
+A: {days} weeks to the end of a month, on page {number}. If you give notice before the middle of {month}, it ends that month.
+U: And if we miss it?
+A: Then it goes on for another month, and nothing else happens: there is no automatic renewal for a year.
+
+T: Here are the sales of {product}s by month. Which month was best?
+C: run_code("sales.groupby('month').amount.sum().sort_values().tail(3)")
+O: September    {number}81\n{month}    {number}90\nDecember    {number}97
+A: December, with {month} just behind it. Without the one large order {order}, {month} would be first.
+U: Leave that order out, then. What remains?
+A: Then {month} leads by a little: about {number} pieces more than December.
+
+P: What is growing on this leaf? The plant is on my balcony in {city}.
+A: It looks like powdery mildew: white, dry, and only on the upper side. Does it come off when you rub it?
+U: Yes, it does. 🌿
+A: Then it is mildew. Take the worst leaves off, and spray the rest with one part milk and nine parts water, twice a week.
 """
+
+# In other languages: the bridge between two scenes (B), then scenes.
+ELSEWHERE = r"""
+B: Otra cosa:
+U: Mi pedido {order} todavía no ha llegado. ¿Dónde está?
+C: track(order="{order}")
+O: en reparto, última lectura: {city}
+A: Está en reparto desde esta mañana. Debería llegar hoy antes de las ocho; si no estás, lo dejan con el vecino.
+U: ¡Qué bien! ¿Y si no llega mañana tampoco?
+A: Entonces te devolvemos el dinero: escríbeme aquí con el número {order}, y lo hago enseguida.
+
+B: もう一つ質問です。
+U: {number}分で作れる晩ごはんを教えてください。🍚
+A: 親子丼はいかがですか。鶏肉と玉ねぎを煮て、卵でとじるだけです。
+U: 卵が一つしかありません。
+A: 一つでも大丈夫です。水溶き片栗粉を少し入れると、ふんわり仕上がります。
+
+B: 还有一个问题：
+U: 我打算去{city}玩几天，有什么推荐吗？
+A: 第一天可以在老城散步，第二天坐火车去郊外。您更喜欢博物馆还是户外活动？
+U: 户外活动，最好不用开车。
+A: 那就沿着河边走一圈，大约{number}分钟；傍晚去山顶看日落。
+
+B: سؤال آخر:
+U: الطلب رقم {order} وصل مكسورًا. ماذا أفعل؟
+A: نأسف لذلك. هل تفضّل أن نرسل لك قطعة جديدة أم أن نعيد لك المبلغ؟
+U: قطعة جديدة من فضلك.
+A: تمّ. سترسل غدًا، ورقم الطلب هو {order}.
+
+B: एक और सवाल:
+U: चक्रवृद्धि ब्याज क्या होता है? आसान भाषा में समझाइए।
+A: जब ब्याज पर भी ब्याज मिलता है, उसे चक्रवृद्धि ब्याज कहते हैं। पहले साल ₹{number}, दूसरे साल उससे थोड़ा ज़्यादा।
+U: धन्यवाद, अब समझ में आ गया। 🙏
+A: बहुत बढ़िया! कोई और सवाल हो तो ज़रूर पूछिए।
+
+B: И ещё один вопрос.
+U: Сервис падает с ошибкой «{error}» примерно раз в час. С чего начать?
+C: read_logs(lines={number})
+O: 02:00:03 rotate: переименован current.log\n02:00:03 {error}\n02:00:04 перезапуск
+A: Процесс пишет в переименованный файл. Отправьте ему SIGHUP после ротации.
+U: Помогло, спасибо!
+
+B: Κάτι ακόμα:
+U: Μπορείς να μου εξηγήσεις τι είναι η αναδρομή;
+A: Είναι μια συνάρτηση που καλεί τον εαυτό της, κάθε φορά με ένα μικρότερο πρόβλημα, μέχρι να φτάσει στο απλούστερο.
+U: Και πώς ξέρει πότε να σταματήσει;
+A: Έχει μια βασική περίπτωση, που απαντά χωρίς νέα κλήση.
+
+B: 하나 더 물어볼게요.
+U: 회의를 다음 주로 미루고 싶어요. {name} 님께 보낼 메일을 써 주세요.
+A: {name} 님, 안녕하세요. 죄송하지만 회의를 다음 주로 옮길 수 있을까요? 편하신 시간을 알려 주시면 맞추겠습니다.
+U: 조금 더 짧게 부탁해요.
+A: {name} 님, 회의를 다음 주로 옮겨도 괜찮으실까요? 감사합니다.
+"""
+ELSEWHERE_SHARE = 0.2
 
 BRIDGES = [
     "One more thing.",
@@ -88,19 +166,45 @@ BRIDGES = [
     "Thanks! Next question.",
     "While we're at it,",
 ]
-_ROLES = {"U": "user", "A": "assistant", "C": "tool_call", "O": "tool_output"}
-_SCENES = [
-    [Turn(_ROLES[line[0]], line[3:].replace("\\n", "\n")) for line in scene.splitlines()]
-    for scene in SCENES.strip().split("\n\n")
-]
+_SPEAKERS = {
+    "U": ("user", ""),
+    "A": ("assistant", ""),
+    "C": ("tool_call", ""),
+    "O": ("tool_output", ""),
+    "D": ("user", "document"),
+    "T": ("user", "table"),
+    "P": ("user", "picture"),
+}
+
+
+class Language(NamedTuple):
+    bridges: list[str]
+    scenes: list[list[Turn]]
+
+
+def _turns(lines: list[str]) -> list[Turn]:
+    turns = []
+    for line in lines:
+        role, attached = _SPEAKERS[line[0]]
+        turns.append(Turn(role, line[3:].replace("\\n", "\n"), attached))
+    return turns
+
+
+def _paragraphs(text: str) -> list[list[str]]:
+    return [paragraph.splitlines() for paragraph in text.strip().split("\n\n")]
+
+
+_ENGLISH = Language(BRIDGES, [_turns(lines) for lines in _paragraphs(SCENES)])
+_OTHERS = [Language([bridge[3:]], [_turns(lines)]) for bridge, *lines in _paragraphs(ELSEWHERE)]
 
 
 def conversation(rng: random.Random) -> Iterator[Turn]:
-    """The turns of a conversation that never ends: take as many as are wanted."""
+    """The turns of a conversation that never ends, in one language: take as many as are wanted."""
+    language = rng.choice(_OTHERS) if rng.random() < ELSEWHERE_SHARE else _ENGLISH
     bridge = ""
     while True:
         slots = {name: rng.choice(values) for name, values in SLOTS.items()}
-        for role, text in rng.choice(_SCENES):
-            yield Turn(role, f"{bridge} {text.format(**slots)}".lstrip())
+        for turn in rng.choice(language.scenes):
+            yield turn._replace(text=f"{bridge} {turn.text.format(**slots)}".lstrip())
             bridge = ""
-        bridge = rng.choice(BRIDGES)
+        bridge = rng.choice(language.bridges)

@@ -1,10 +1,12 @@
 """`manage.py seed`."""
 
+import json
 import os
 import pty
 import subprocess
 import sys
 import termios
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,43 @@ def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
     assert min(lengths.values()) >= 1
     assert {message["role"] for message in messages} == {"user", "assistant", "tool_call", "tool_output"}
     assert all(message["created_at"] >= threads[message["thread_id"]]["created_at"] for message in messages)
+
+
+@pytest.mark.engine("sqlite")  # which words are made is not a matter of the engine
+def test_has_what_real_conversations_have(data: Path) -> None:
+    manage(data, "seed", "--threads", "80", "--messages", "1200", "--seed", "3")
+    messages = rows(data, "message")
+    texts = "".join(part["text"]["value"] for m in messages for part in m["content"] if part["type"] == "text")
+    scripts = {unicodedata.name(character, "").partition(" ")[0] for character in set(texts)}
+    assert scripts >= {"LATIN", "CJK", "HIRAGANA", "ARABIC", "DEVANAGARI", "CYRILLIC", "GREEK", "HANGUL"}
+    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # also what UTF-16 needs two units for
+    assert not {"{", "}"} & set(texts)
+    kinds = {part["type"] for message in messages for part in message["content"]}
+    assert kinds == {"text", "image_file", "image_url"}
+    tools = {json.dumps(file["tools"]) for message in messages for file in message["attachments"]}
+    assert tools == {"[]", '[{"type": "file_search"}]', '[{"type": "code_interpreter"}]'}
+    assert max(len(message["attachments"]) for message in messages) > 1
+    for model in (messages, rows(data, "thread")):
+        with_metadata = [row for row in model if row["metadata"]]
+        assert 0 < len(with_metadata) < len(model)
+    # What answers a user, tools included, is one run of an assistant's, and each run another one.
+    assert {(m["assistant_id"], m["run_id"]) for m in messages if m["role"] == "user"} == {("", None)}
+    runs: dict[str, list[tuple[str, int]]] = {}
+    for message in messages:
+        if message["role"] != "user":
+            assert message["assistant_id"].startswith("asst_")
+            runs.setdefault(message["run_id"], []).append((message["thread_id"], message["position"]))
+    assert all(run.startswith("run_") for run in runs)
+    assert {1, 3} <= {len(places) for places in runs.values()} <= {1, 2, 3}  # 2 where a thread ends amid a run
+    for places in runs.values():
+        first = min(places)
+        assert sorted(places) == [(first[0], first[1] + i) for i in range(len(places))]
+
+
+def test_one_long_thread_is_made_piece_by_piece(data: Path) -> None:
+    assert manage(data, "seed", "--threads", "1", "--messages", "2100").returncode == 0
+    ((thread, count),) = Counter(message["thread_id"] for message in rows(data, "message")).items()
+    assert ([row["id"] for row in rows(data, "thread")], count) == ([thread], 2100)
 
 
 def test_same_seed_makes_the_same_rows_elsewhere(data: Path, tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from django.core.management import BaseCommand, CommandError
 from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
-from messages_app.conversations import conversation
+from messages_app.conversations import SLOTS, Turn, conversation
 from messages_app.management import Progress, reason_of
 from messages_app.models import MAX_TENANT_CHARACTERS, Message, Thread, text_part
 
 BATCH_MESSAGES = 2000
 SPREAD_DAYS = 90
+ASSISTANTS = ("asst_support", "asst_travel", "asst_tutor")
+# What reads what is attached.
+TOOLS = {"document": "file_search", "table": "code_interpreter"}
 # With --seed, "now" is this moment, so that ids and times are the same on each run.
 SEEDED_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,8 +50,8 @@ class Command(BaseCommand):
         start, stored = time.monotonic(), 0
         try:
             with Progress(messages, "messages") as progress:
-                for batch in batches(made_up(rng, now, tenant, threads, messages)):
-                    stored += Thread.objects.store([thread for thread, _ in batch], [m for _, ms in batch for m in ms])
+                for made in batches(made_up(rng, now, tenant, threads, messages)):
+                    stored += Thread.objects.store(*made)
                     progress.update(stored)
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
@@ -66,48 +69,90 @@ class Command(BaseCommand):
 
 def made_up(
     rng: random.Random, now: datetime, tenant: str, threads: int, messages: int
-) -> Iterator[tuple[Thread, list[Message]]]:
-    """Threads with their messages, not stored yet, oldest first; some threads are much longer than others."""
+) -> Iterator[tuple[Thread, Iterator[Message]]]:
+    """Threads with their messages, not stored yet, oldest first; some threads are much longer than others.
+
+    Each thread's messages must be taken before the next thread is.
+    """
     weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
     total, given = sum(weights), 0
     for number, weight in enumerate(accumulate(weights), start=1):
         # One message each, and the rest by weight.
         upto = number + round(weight / total * (messages - threads))
         at = now - timedelta(days=SPREAD_DAYS) * (1 - (number - 1) / threads)
-        metadata = {"customer": f"customer-{rng.randrange(10_000)}", "channel": rng.choice(["web", "app", "e-mail"])}
+        metadata = {
+            "customer": f"customer-{rng.randrange(10_000)}",
+            "name": rng.choice(SLOTS["name"]),
+            "channel": rng.choice(["web", "app", "e-mail"]),
+        }
         thread = Thread.new(at=at, rng=rng, tenant=tenant, metadata=metadata if rng.random() < 0.6 else {})
-        yield thread, list(messages_of(thread, rng, upto - given))
+        yield thread, messages_of(thread, rng, upto - given)
         given = upto
 
 
 def messages_of(thread: Thread, rng: random.Random, number: int) -> Iterator[Message]:
-    at = thread.created_at
+    at, run_id, assistant_id = thread.created_at, "", rng.choice(ASSISTANTS)
     for position, turn in enumerate(islice(conversation(rng), number), start=1):
         at += timedelta(milliseconds=rng.randrange(2_000, 120_000))
-        file_ids = [f"file-{rng.getrandbits(48):012x}"] if turn.role == "user" and rng.random() < 0.05 else []
+        is_users = turn.role == "user"
+        if is_users:
+            run_id = f"run_{rng.getrandbits(96):024x}"  # what answers it, with its tools
         yield Message.new(
             at=at,
             rng=rng,
-            thread=thread,
+            thread_id=thread.id,
             position=position,
             role=turn.role,
-            content=[text_part(turn.text)],
-            attachments=[{"file_id": file_id, "tools": []} for file_id in file_ids],
-            metadata={"rating": rng.choice(["👍", "👎"])} if rng.random() < 0.04 else {},
-            assistant_id="asst_support" if turn.role == "assistant" else "",
+            content=[text_part(turn.text), *picture(turn, rng)],
+            attachments=attachments(turn, rng),
+            metadata=remark(turn, rng),
+            assistant_id="" if is_users else assistant_id,
+            run_id=None if is_users else run_id,
         )
 
 
+def picture(turn: Turn, rng: random.Random) -> list[dict[str, Any]]:
+    """The part that shows a picture, where there is one: a file, or an address."""
+    if turn.attached != "picture":
+        return []
+    if rng.random() < 0.5:
+        return [{"type": "image_file", "image_file": {"file_id": file_id(rng), "detail": "auto"}}]
+    return [{"type": "image_url", "image_url": {"url": f"https://pictures.example/{rng.getrandbits(32):08x}.jpg"}}]
+
+
+def attachments(turn: Turn, rng: random.Random) -> list[dict[str, Any]]:
+    if turn.attached in TOOLS:
+        return [{"file_id": file_id(rng), "tools": [{"type": TOOLS[turn.attached]}]}]
+    if turn.role == "user" and rng.random() < 0.03:
+        return [{"file_id": file_id(rng), "tools": []} for _ in range(rng.randrange(1, 4))]
+    return []
+
+
+def file_id(rng: random.Random) -> str:
+    return f"file-{rng.getrandbits(48):012x}"
+
+
+def remark(turn: Turn, rng: random.Random) -> dict[str, str]:
+    """The metadata of a message: few have any."""
+    if rng.random() > 0.05:
+        return {}
+    if turn.role == "user":
+        return {"client": rng.choice(["iOS", "Android", "Firefox"]), "Stimmung": rng.choice(["😀", "😐", "müde"])}
+    return {"rating": rng.choice(["👍", "👎"])}
+
+
 def batches(
-    conversations: Iterator[tuple[Thread, list[Message]]],
-) -> Iterator[list[tuple[Thread, list[Message]]]]:
-    """Whole threads, together about BATCH_MESSAGES messages: one transaction each."""
-    batch, size = [], 0
-    for thread, messages in conversations:
-        batch.append((thread, messages))
-        size += len(messages) + 1
-        if size >= BATCH_MESSAGES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    conversations: Iterator[tuple[Thread, Iterator[Message]]],
+) -> Iterator[tuple[list[Thread], list[Message]]]:
+    """BATCH_MESSAGES messages at a time, with the threads that begin among them: one transaction each."""
+    threads: list[Thread] = []
+    messages: list[Message] = []
+    for thread, said in conversations:
+        threads.append(thread)
+        for message in said:
+            messages.append(message)
+            if len(messages) == BATCH_MESSAGES:
+                yield threads, messages
+                threads, messages = [], []
+    if messages:
+        yield threads, messages
