@@ -1,51 +1,187 @@
-"""Browsing for operators. Everything can be looked at and nothing changed: what clients stored is what they get."""
+"""Browsing for operators: looking for threads and messages, reading, exporting and deleting them.
 
-from datetime import datetime
+Nothing can be changed: what clients stored is what they get. Deleting is the API's delete.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin
-from django.contrib.admin.views.main import ERROR_FLAG
-from django.db import DataError, NotSupportedError, connections
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db import DataError, transaction
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from messages_app.documents import stores_documents
-from messages_app.models import NOBODY, Message, Thread
+from messages_app import browsing
+from messages_app.browsing import Found, Place, Range, Summary, Words
+from messages_app.exchange import exported
+from messages_app.models import MAX_TENANT_CHARACTERS, NOBODY, Message, Thread
+from messages_app.purging import wake_purger
+from messages_app.serializers import DEFAULT, V2
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
 
-SEARCH_WORDS = 20
 PREVIEW_CHARACTERS = 100
-# A thread's page shows this many messages; the rest are one click away, page by page.
-TRANSCRIPT_MESSAGES = 200
+# Messages on one page of a transcript, and how many stand before the one that it was opened at.
+TRANSCRIPT_MESSAGES = 50
+CONTEXT_MESSAGES = 5
+MAX_POSITION = 2**63 - 1
+NONE = "-"  # what stands where there is nothing
 
 
-def link_to(model: str, key: str, text: str) -> SafeString:
-    return format_html('<a href="{}">{}</a>', reverse(f"admin:messages_app_{model}_change", args=[key]), text)
+def admin_url(name: str, *keys: str) -> str:
+    return reverse(f"admin:messages_app_{name}", args=[quote(key) for key in keys])
 
 
-def preview(text: str) -> str:
-    return text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}…"
+def transcript_at(message: Message) -> str:
+    """The page of a thread's transcript that has this message."""
+    return f"{admin_url('thread_change', message.thread_id)}?{urlencode({'at': message.position})}#{message.id}"
 
 
-def utc(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+def preview(text: str, words: Words | None = None) -> str:
+    """The beginning of a text, in one line; or what stands around the first of the words that were looked for."""
+    at = words.first_in(text) if words else 0
+    start = at - PREVIEW_CHARACTERS // 2 if at > PREVIEW_CHARACTERS // 2 else 0
+    end = start + PREVIEW_CHARACTERS
+    return ("…" if start else "") + " ".join(text[start:end].split()) + ("…" if end < len(text) else "")
 
 
-class LookOnly(ModelAdmin):
+def number_of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+# What is asked for in a list
+
+
+class LookForm(forms.Form):
+    """The query of a list. `place` is where the page begins: the last row of the page before."""
+
+    q = forms.CharField(label="Search", required=False, max_length=500)
+    since = forms.DateField(label="From", required=False, widget=forms.DateInput({"type": "date"}))
+    until = forms.DateField(label="To", required=False, widget=forms.DateInput({"type": "date"}))
+    after = forms.RegexField(r"[0-9]{1,11}_.{1,64}", required=False, widget=forms.HiddenInput)
+
+    def clean_after(self) -> Place | None:
+        seconds, _, row_id = self.cleaned_data["after"].partition("_")
+        return (browsing.moment(int(seconds)), row_id) if seconds else None
+
+    @property
+    def range(self) -> Range:
+        asked = self.cleaned_data
+        return Range.of_days(asked["since"], asked["until"]).after(asked["after"])
+
+    @property
+    def is_used(self) -> bool:
+        return any(self.data.get(name) for name in self.fields)
+
+
+class ThreadLookForm(LookForm):
+    metadata = forms.CharField(
+        label="Metadata", required=False, max_length=600, widget=forms.TextInput({"placeholder": "key=value"})
+    )
+    tenant = forms.CharField(label="Tenant", required=False, max_length=MAX_TENANT_CHARACTERS)
+
+    def clean_metadata(self) -> dict[str, str]:
+        text = self.cleaned_data["metadata"]
+        pair = browsing.pair_in(text, in_words=False)
+        if text and not pair:
+            raise forms.ValidationError("This is not key=value.")
+        return pair
+
+
+class MessageLookForm(LookForm):
+    role = forms.ChoiceField(
+        label="Role", required=False, choices=[("", "any"), *((role, role) for role in Message.Role.values)]
+    )
+    has_files = forms.ChoiceField(
+        label="Files", required=False, choices=[("", "any"), ("yes", "with files"), ("no", "without files")]
+    )
+    run_id = forms.CharField(label="Run", required=False, max_length=256)
+
+
+class LookList(ChangeList):
+    """A list of rows that `browsing` finds: no count of all rows, no page by its number."""
+
+    model_admin: Any
+    search_form_class = forms.Form  # what is searched for is read by the look's form
+    form: LookForm
+    found: Found
+    told: str
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.title = str(self.opts.verbose_name_plural).capitalize()
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        """What an action may be asked for: any row that is there. The page itself is `result_list`."""
+        self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
+        rows: QuerySet[Any] = self.root_queryset
+        return rows
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.form = self.model_admin.look_form(request.GET, label_suffix="")
+        if self.form.is_valid():
+            self.found, self.told = self.model_admin.find(request, self.form)
+        else:
+            self.found, self.told = Found([]), ""
+        self.result_list = self.found.rows
+        self.result_count = len(self.result_list)
+        self.full_result_count = self.result_count
+        self.show_full_result_count = self.can_show_all = self.multi_page = False
+        self.show_admin_actions = bool(self.result_list)
+
+    @property
+    def next_url(self) -> str | None:
+        """The rows after these, or where a look ended, what is further back."""
+        if self.found.resume is None:
+            return None
+        at, row_id = self.found.resume
+        return self.get_query_string({"after": f"{int(at.timestamp())}_{row_id}"})
+
+    @property
+    def first_url(self) -> str | None:
+        return self.get_query_string(remove=["after"]) if self.form.data.get("after") else None
+
+
+class PageActionForm(ActionForm):
+    """Actions on rows of one page: there is no "all rows of all pages"."""
+
+    select_across: Any = None
+
+    def clean(self) -> dict[str, Any]:
+        return {**(super().clean() or self.cleaned_data), "select_across": False}
+
+
+class BrowsingAdmin(ModelAdmin):
     class Media:
         css = {"all": ["messages_app/admin.css"]}
 
-    show_full_result_count = False
-    list_per_page = 50
-    # Where words are in a document; in SQL they are looked for in its text.
-    paths: ClassVar[dict[str, str]] = {}
+    look_form: ClassVar[type[LookForm]]
+    change_list_template = "admin/messages_app/change_list.html"
+    action_form = PageActionForm
+    sortable_by = ()
+    list_select_related = False
+
+    def find(self, request: HttpRequest, form: Any) -> tuple[Found, str]:
+        """The rows that a form asks for, and a sentence that says what they are."""
+        raise NotImplementedError
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LookList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
@@ -54,26 +190,58 @@ class LookOnly(ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         try:
             return super().changelist_view(request, extra_context)
-        # A date that no calendar has, a text with U+0000, a comparison that the engine cannot make.
-        except (OverflowError, ValueError, DataError, NotSupportedError):
+        except (ValueError, DataError):  # an id with U+0000 among what is selected
             return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         return None if "\0" in object_id else super().get_object(request, object_id, from_field)
 
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        in_documents = stores_documents(connections[self.model._default_manager.db])
-        return [self.paths.get(name, name) if in_documents else name for name in self.search_fields]
+    def there(self, request: HttpRequest, object_id: str) -> Any:
+        """The row of that id, as it stands in an address; None where there is none. Raises PermissionDenied."""
+        row = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        return row
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        words = " ".join(search_term.split()[:SEARCH_WORDS])  # each word is a condition, and SQLite takes a thousand
-        return super().get_search_results(request, queryset, words)
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """The page of a row, to be read."""
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        row = self.there(request, object_id)
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "original": row,
+            "title": str(self.opts.verbose_name).capitalize(),
+            "subtitle": row.id,
+            "delete_url": admin_url(f"{self.opts.model_name}_delete", row.id)
+            if self.has_delete_permission(request, row)
+            else None,
+            **self.page_of(request, row),
+        }
+        template = f"admin/messages_app/{self.opts.model_name}/page.html"
+        return TemplateResponse(request, template, context)
 
-    @admin.display(description="created (UTC)", ordering="id")  # ids sort by time, and have an index
-    def created(self, row: Thread | Message) -> str:
-        return utc(row.created_at)
+    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_rows([obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.delete_rows(queryset)
+
+    def delete_rows(self, rows: Iterable[Any]) -> None:
+        raise NotImplementedError
+
+    @admin.display(description="created (UTC)")
+    def created(self, row: Thread | Message) -> SafeString:
+        return time_of(row.created_at)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -81,92 +249,248 @@ class LookOnly(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+
+def time_of(at: Any) -> SafeString:
+    return format_html('<time datetime="{}">{}</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+def may(request: HttpRequest, *permissions: str) -> bool:
+    return request.user.has_perms([f"messages_app.{permission}" for permission in permissions])
+
+
+def told_of(found: Found, what: str) -> str:
+    """The sentence above a list: what it shows, and how far a look came."""
+    if found.looked_until is None:
+        return f"{what}."
+    return (
+        f"{what}. This looked through the newest messages back to {found.looked_until:%Y-%m-%d %H:%M} UTC: "
+        "“Look further back” goes on from there, dates narrow it down."
+    )
 
 
 @admin.register(Thread)
-class ThreadAdmin(LookOnly):
-    list_display = ["id", "created", "tenant", "metadata_preview"]
-    list_filter = ["created_at"]
-    search_fields = ["id", "^object_id", "metadata"]
-    search_help_text = "Part of an id, or of metadata"
-    fields = ["id", "object_id", "tenant", "created", "metadata", "transcript"]
+class ThreadAdmin(BrowsingAdmin):
+    look_form = ThreadLookForm
+    list_display = ("id", "created", "number_of_messages", "last_activity", "first_words", "pairs", "tenant")
+    actions = ("export",)
+    search_help = "An id (of a thread or a message, or an _id), key=value of the metadata, or words in messages."
 
-    @admin.display(description="metadata")
-    def metadata_preview(self, thread: Thread) -> str:
-        return preview(", ".join(f"{key}: {value}" for key, value in thread.metadata.items())) or "-"
+    def find(self, request: HttpRequest, form: Any) -> tuple[Found, str]:
+        asked, text = form.cleaned_data, form.cleaned_data["q"]
+        reads = may(request, "view_message")
+        by_id = browsing.threads_by_id(text) if text and not asked["after"] else []
+        if by_id:
+            found, what = Found(by_id), "The thread of that id"
+        else:
+            pair = browsing.pair_in(text, in_words=True)
+            pairs = {**asked["metadata"], **pair}
+            with_pairs = " and ".join(f"{key} = {value}" for key, value in pairs.items())
+            where = f" whose metadata has {with_pairs}" if pairs else ""
+            if text and not pair and not reads:
+                found, what = Found([]), "No thread has that id, and you may not look into messages"
+            elif text and not pair:
+                words = Words.of(text)
+                found = browsing.threads_with(words, form.range, asked["tenant"], pairs)
+                for thread in found.rows:
+                    thread.looked_for = words
+                what = f"Threads{where} with messages that contain “{text}”, newest message first"
+            else:
+                found = browsing.threads(form.range, asked["tenant"], pairs)
+                what = f"Threads{where}, newest first"
+        summaries = browsing.summaries([thread.id for thread in found.rows]) if reads else {}
+        for thread in found.rows:
+            thread.summary = summaries.get(thread.id, Summary())
+        return found, told_of(found, what)
 
     @admin.display(description="messages")
-    def transcript(self, thread: Thread) -> SafeString:
-        """The newest messages of the thread, oldest first. One query."""
-        newest = thread.messages.filter(deleted_at=None).order_by("-position")[: TRANSCRIPT_MESSAGES + 1]
-        messages = list(newest)[:TRANSCRIPT_MESSAGES][::-1]
-        rows = format_html_join(
-            "",
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            (
-                (
-                    message.position,
-                    utc(message.created_at),
-                    message.role,
-                    message.text,
-                    link_to("message", message.id, "open"),
-                )
-                for message in messages
-            ),
-        )
-        table = format_html(
-            '<table class="transcript"><thead><tr><th>#</th><th>UTC</th><th>Role</th><th>Text</th><th></th></tr>'
-            "</thead>{}</table>",
-            rows,
-        )
-        if len(newest) <= TRANSCRIPT_MESSAGES:
-            return table
-        every = f"{reverse('admin:messages_app_message_changelist')}?thread__id__exact={thread.id}"
+    def number_of_messages(self, thread: Any) -> str:
+        return f"{thread.summary.messages:,}" if thread.summary.messages else NONE
+
+    @admin.display(description="last activity (UTC)")
+    def last_activity(self, thread: Any) -> str:
+        return time_of(thread.summary.last_at) if thread.summary.last_at else NONE
+
+    @admin.display(description="first words")
+    def first_words(self, thread: Any) -> str:
+        first = thread.summary.first
+        words = preview(first.text) if first else NONE
+        found: Message | None = getattr(thread, "found", None)
+        if found is None or (first and found.id == first.id):
+            return words
         return format_html(
-            '<p>The newest {} messages; <a href="{}">all of them</a></p>{}', TRANSCRIPT_MESSAGES, every, table
+            '{}<a class="hit" href="{}">{} <b>{}</b> {}</a>',
+            words,
+            transcript_at(found),
+            f"#{found.position}",
+            found.role,
+            preview(found.text, thread.looked_for),
         )
+
+    @admin.display(description="metadata")
+    def pairs(self, thread: Thread) -> str:
+        here = admin_url("thread_changelist")
+        pairs = ((f"{here}?{urlencode({'metadata': f'{k}={v}'})}", k, preview(v)) for k, v in thread.metadata.items())
+        return format_html_join(" ", '<a class="pair" href="{}"><b>{}</b> {}</a>', pairs) or NONE
+
+    # A thread's page
+
+    def page_of(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
+        """The messages from a position on (`from`), up to one (`upto`), or around one (`at`)."""
+        if not may(request, "view_message"):
+            return {"may_read": False}
+        there = Message.objects.activity([row.id]).get(row.id)
+        visible = Message.objects.visible_in(row.id)
+        start = position_in(request, "from") or (position_in(request, "at") or 0) - CONTEXT_MESSAGES
+        upto = position_in(request, "upto")
+        low, high = (None, (upto + 1,)) if upto else ((max(start, 1) - 1,), None)
+        if there and there.messages <= TRANSCRIPT_MESSAGES:
+            low = high = None  # all of it, wherever it was opened
+        messages = visible.between(low, high, descending=bool(upto), limit=TRANSCRIPT_MESSAGES)
+        if upto:
+            messages.reverse()
+        pages = []
+        if there and messages and len(messages) < there.messages:
+            first, last = messages[0].position, messages[-1].position
+            pages = [
+                ("First", "?" if first > there.first else None),
+                ("Earlier", f"?upto={first - 1}" if first > there.first else None),
+                ("Later", f"?from={last + 1}" if last < there.last else None),
+                ("Last", f"?upto={there.last}" if last < there.last else None),
+            ]
+        return {
+            "may_read": True,
+            "transcript": messages,
+            "activity": there,
+            "export_url": admin_url("thread_export", row.id),
+            "pages": pages,
+        }
+
+    # Exporting
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        return may(request, "view_thread", "view_message")
+
+    @admin.action(description="Export selected threads", permissions=["export"])
+    def export(self, request: HttpRequest, queryset: QuerySet[Thread]) -> StreamingHttpResponse:
+        return export_of(queryset.order_by("created_at", "id"))
+
+    def get_urls(self) -> list[URLPattern]:
+        one = path(
+            "<path:object_id>/export/", self.admin_site.admin_view(self.export_one), name="messages_app_thread_export"
+        )
+        return [one, *super().get_urls()]
+
+    def export_one(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        thread = self.there(request, object_id)
+        if not self.has_export_permission(request):
+            raise PermissionDenied
+        if thread is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+        return export_of([thread])
+
+    # Deleting
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        activity = Message.objects.activity([thread.id for thread in objs])
+        numbers = [(thread, activity[thread.id].messages if thread.id in activity else 0) for thread in objs]
+        lines = [f"Thread {thread.id} with {number_of(number, 'message')}" for thread, number in numbers]
+        counts = {"threads": len(lines), "messages": sum(number for _, number in numbers)}
+        needed = set() if may(request, "delete_thread", "delete_message") else {"thread with its messages"}
+        return lines, counts, needed, []
+
+    def delete_rows(self, rows: Iterable[Thread]) -> None:
+        for thread in rows:
+            try:
+                Thread.objects.filter(deleted_at=None).mark_deleted(thread.id)
+            except Thread.DoesNotExist:
+                continue  # somebody was faster
+        transaction.on_commit(wake_purger, using=Thread.objects.db)
+
+
+def position_in(request: HttpRequest, name: str) -> int | None:
+    text = request.GET.get(name, "")
+    return min(int(text), MAX_POSITION - 1) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def export_of(threads: Iterable[Thread]) -> StreamingHttpResponse:
+    """A file of JSON Lines, made while it is sent."""
+    name = f"threads-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
+    pieces: Iterator[str] = exported(threads)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(pieces, content_type="application/jsonl; charset=utf-8", headers=headers)
 
 
 @admin.register(Message)
-class MessageAdmin(LookOnly):
-    list_display = ["id", "created", "role", "text_preview", "thread_link"]
-    list_filter = ["role", "created_at"]
-    search_fields = ["id", "^object_id", "thread__id", "content"]
-    paths: ClassVar = {"content": "content__text__value"}
-    search_help_text = "Part of an id, or of the text"
-    fields = [
-        "id",
-        "object_id",
-        "thread_link",
-        "position",
-        "created",
-        "role",
-        "whole_text",
-        "attachments",
-        "metadata",
-        "assistant_id",
-        "run_id",
-        "content",
-    ]
+class MessageAdmin(BrowsingAdmin):
+    look_form = MessageLookForm
+    list_display = ("id", "created", "wire_role", "words", "files", "thread_link")
+    search_help = "An id (of a message or a thread), or words in the text."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # Few: they are emptied soon.
         deleted = Thread.objects.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
         return super().get_queryset(request).exclude(thread__in=deleted)
 
-    @admin.display(description="text")
-    def text_preview(self, message: Message) -> str:
-        return preview(message.text)
+    def find(self, request: HttpRequest, form: Any) -> tuple[Found, str]:
+        asked, text = form.cleaned_data, form.cleaned_data["q"]
+        by_id = browsing.messages_by_id(text, self.get_queryset(request)) if text and not asked["after"] else []
+        if by_id:
+            return Found(by_id), "What has that id"
+        condition, what = Q(), "Messages"
+        if asked["role"]:
+            condition &= Q(role=asked["role"])
+            what += f" of role {asked['role']}"
+        if asked["has_files"]:
+            without = Q(attachments=[])
+            condition &= ~without if asked["has_files"] == "yes" else without
+            what += " with files" if asked["has_files"] == "yes" else " without files"
+        what += f" of run {asked['run_id']}" if asked["run_id"] else ""
+        what += f" that contain “{text}”" if text else ""
+        words = Words.of(text) if text else None
+        found = browsing.messages(form.range, asked["run_id"], condition, words)
+        for message in found.rows:
+            message.looked_for = words
+        return found, told_of(found, f"{what}, newest first")
+
+    @admin.display(description="role")
+    def wire_role(self, message: Message) -> str:
+        return message.role
 
     @admin.display(description="text")
-    def whole_text(self, message: Message) -> SafeString:
-        return format_html('<div class="message-text">{}</div>', message.text)
+    def words(self, message: Message) -> str:
+        return preview(message.text, getattr(message, "looked_for", None)) or NONE
 
-    @admin.display(description="thread", ordering="thread_id")
+    @admin.display(description="files")
+    def files(self, message: Message) -> str:
+        return f"{len(message.attachments)}" if message.attachments else NONE
+
+    @admin.display(description="thread")
     def thread_link(self, message: Message) -> SafeString:
-        return link_to("thread", message.thread_id, message.thread_id)
+        return format_html('<a href="{}">{}</a>', transcript_at(message), message.thread_id)
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return lookup == "thread__id__exact" or super().lookup_allowed(lookup, value, request)
+    def page_of(self, request: HttpRequest, row: Message) -> dict[str, Any]:
+        return {"message": row, "transcript_url": transcript_at(row)}
+
+    def get_urls(self) -> list[URLPattern]:
+        raw = path("<path:object_id>/json/", self.admin_site.admin_view(self.raw), name="messages_app_message_json")
+        return [raw, *super().get_urls()]
+
+    def raw(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """A message as the API shows it; `?shape=v2` in the other shape."""
+        message = self.there(request, object_id)
+        if message is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+        shape = V2 if request.GET.get("shape") == "v2" else DEFAULT
+        return JsonResponse(dict(shape.message(message).data), json_dumps_params={"indent": 2, "ensure_ascii": False})
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        lines = [f"Message {message.id}: {preview(message.text)}" for message in objs]
+        needed = set() if may(request, "delete_message") else {"message"}
+        return lines, {"messages": len(lines)}, needed, []
+
+    def delete_rows(self, rows: Iterable[Message]) -> None:
+        for message in rows:
+            try:
+                Message.objects.filter(deleted_at=None).erase(message.id)
+            except Message.DoesNotExist:
+                continue  # somebody was faster

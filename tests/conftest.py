@@ -20,7 +20,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.test.utils import setup_databases, teardown_databases
 from django.utils.connection import ConnectionProxy
 from pytest_django import DjangoDbBlocker
@@ -103,6 +103,16 @@ class Api:
 @pytest.fixture(scope="session")
 def api() -> Api:
     return Api()
+
+
+@pytest.fixture(scope="session")
+def admin() -> Client:
+    """A superuser's browser, logged in to the admin."""
+    from django.contrib.auth.models import User  # models are there only when Django is set up
+
+    client = Client()
+    client.force_login(User.objects.create_superuser("root", password="a long password"))
+    return client
 
 
 @pytest.fixture

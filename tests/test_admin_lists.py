@@ -1,0 +1,313 @@
+"""Finding threads and messages in the admin's lists: what is shown, in which order, how far a look goes."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from itertools import chain
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from messages_app import browsing
+from messages_app.models import Message, Thread, text_part
+from tests import engines
+from tests.admin_pages import MESSAGES, THREADS, page, store_thread
+
+DAY = timedelta(days=1)
+YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # older than what other tests make
+
+
+def ids_in(html: str) -> list[str]:
+    """The rows of a list, in order."""
+    return [unescape(row_id) for row_id in re.findall(r'class="field-id">.*?>([^<]+)</a>', html)]
+
+
+def told(html: str) -> str:
+    (sentence,) = re.findall(r'<p id="told">(.*?)</p>', html)
+    return unescape(sentence)
+
+
+def link(html: str, text: str) -> str | None:
+    found = re.findall(rf'<a href="([^"]+)"[^>]*>{text}</a>', html)
+    return unescape(found[0]) if found else None
+
+
+def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
+    """The rows of each page, from an address on."""
+    start, _, first = path.partition("?")
+    pages: list[list[str]] = []
+    query: str | None = f"?{first}"
+    while query is not None:
+        assert len(pages) < 20
+        html = page(client, f"{start}{query}")
+        pages.append(ids_in(html))
+        query = link(html, link_text)
+    return pages
+
+
+def cells(html: str, row_id: str, *columns: str) -> list[str]:
+    """What stands in these columns of a row, without markup."""
+    (row,) = [row for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if f">{row_id}</a>" in row]
+    found = {name: re.sub("<[^>]+>", "", text) for name, text in re.findall(r'<td class="field-(\w+)">(.*?)</td>', row)}
+    return [unescape(found[name]).strip() for name in columns]
+
+
+def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any = None, **fields: Any) -> Thread:
+    """A thread of that time, with a message a minute."""
+    thread = Thread.new(at=at, tenant=tenant, metadata=metadata or {})
+    messages = [
+        Message.new(
+            at=at + timedelta(minutes=number), thread=thread, position=number, **{"role": "user", **fields},
+            content=[text_part(text)],
+        )
+        for number, text in enumerate(texts, start=1)
+    ]  # fmt: skip
+    Thread.objects.store([thread], messages)
+    return thread
+
+
+def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
+    thread = store_at(YEAR_1990, "Hello\nthere, " + "long " * 50, "yes", "no", tenant="acme", metadata={"a": "b c"})
+    Message.objects.erase(thread.messages.get(position=2).id)
+    html = page(admin, THREADS, q=thread.id)
+    assert ids_in(html) == [thread.id]
+    (words,) = cells(html, thread.id, "first_words")
+    assert words.startswith("Hello there, long long")
+    assert words.endswith("…")
+    assert cells(html, thread.id, "created", "number_of_messages", "last_activity", "pairs", "tenant") == [
+        "1990-01-01 12:00:00",
+        "2",
+        "1990-01-01 12:03:00",
+        "a b c",
+        "acme",
+    ]
+    empty = store_thread(0)
+    html = page(admin, THREADS, q=empty.id)
+    assert cells(html, empty.id, "number_of_messages", "last_activity", "first_words", "pairs") == ["-"] * 4
+
+
+def test_threads_are_listed_newest_first_each_on_one_page(admin: Client) -> None:
+    threads = [store_thread(0, tenant="pages", at=YEAR_1990 + number * DAY).id for number in range(120)]
+    pages = walk(admin, f"{THREADS}?tenant=pages", "Older")
+    assert [len(each) for each in pages] == [50, 50, 20]
+    assert [row_id for each in pages for row_id in each] == threads[::-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"since": "1991-01-03"}, [2, 3]),
+        ({"until": "1991-01-03"}, [0, 1, 2]),
+        ({"since": "1991-01-02", "until": "1991-01-03"}, [1, 2]),
+        ({"since": "1991-01-03", "until": "1991-01-02"}, []),
+        ({"until": "9999-12-31"}, [0, 1, 2, 3]),
+        ({"since": "0001-01-01"}, [0, 1, 2, 3]),
+        ({"metadata": "colour=red"}, [0, 2]),
+        ({"q": "colour=red"}, [0, 2]),
+        ({"metadata": "colour=red", "q": "size=two words"}, [2]),
+        ({"metadata": "colour=red", "since": "1991-01-02"}, [2]),
+        ({"metadata": "colour=green"}, []),
+        ({"metadata": "a key=="}, [3]),
+        ({"q": "elephants"}, [0, 3]),
+        ({"q": "elephants", "since": "1991-01-02"}, [3]),
+        ({"q": "elephants", "metadata": "colour=red"}, [0]),
+        ({"q": "ELEPHANTS remember"}, [3]),
+        ({"q": '"remember elephants"'}, []),
+    ],
+)
+def test_threads_are_found_by_date_metadata_and_words(
+    admin: Client, query: dict[str, str], expected: list[int]
+) -> None:
+    at = datetime(1991, 1, 1, tzinfo=UTC)
+    tenant = "filters"
+    if not Thread.objects.filter(tenant=tenant).exists():
+        store_at(at, "pink elephants", tenant=tenant, metadata={"colour": "red"})
+        store_at(at + DAY, "grey mice", tenant=tenant, metadata={"colour": "blue"})
+        last = at + 2 * DAY + timedelta(hours=23, minutes=59, seconds=59)
+        store_at(last, tenant=tenant, metadata={"colour": "red", "size": "two words"})
+        store_at(at + 3 * DAY, "elephants do remember", tenant=tenant, metadata={"a key": "="})
+    threads = list(Thread.objects.filter(tenant=tenant).order_by("created_at").values_list("id", flat=True))
+    html = page(admin, THREADS, tenant=tenant, **query)
+    assert ids_in(html) == [threads[number] for number in reversed(expected)]
+
+
+def test_pair_is_found_in_every_tenant_or_in_one(admin: Client) -> None:
+    ours, theirs = (store_at(YEAR_1990, tenant=tenant, metadata={"ticket": "77"}).id for tenant in ("one", "two"))
+    assert sorted(ids_in(page(admin, THREADS, q="ticket=77"))) == sorted([ours, theirs])
+    assert ids_in(page(admin, THREADS, q="ticket=77", tenant="two")) == [theirs]
+
+
+def test_pages_of_a_pair_meet_each_thread_once(admin: Client) -> None:
+    threads = [
+        store_thread(0, tenant=f"pair-{number % 2}", at=YEAR_1990 + number * DAY, metadata={"of": "pairs"}).id
+        for number in range(70)
+    ]
+    assert list(chain(*walk(admin, f"{THREADS}?q=of%3Dpairs", "Older"))) == threads[::-1]
+
+
+def test_thread_is_found_by_its_own_ids_and_those_of_its_messages(admin: Client) -> None:
+    thread = store_at(YEAR_1990, "one", "two")
+    message = thread.messages.get(position=2)
+    for text in (thread.id, thread.object_id, message.id, f" {thread.id} "):
+        assert ids_in(page(admin, THREADS, q=text)) == [thread.id]
+    for text in (f"{thread.id}x", "0" * 24, "f" * 24, thread.id[:-1]):
+        assert ids_in(page(admin, THREADS, q=text)) == []
+    for text in (message.id, message.object_id):
+        assert ids_in(page(admin, MESSAGES, q=text)) == [message.id]
+    assert ids_in(page(admin, MESSAGES, q=thread.id)) == [message.id, thread.messages.get(position=1).id]
+
+
+def test_found_words_are_shown_where_they_stand_and_lead_there(admin: Client) -> None:
+    thread = store_at(YEAR_1990, "Good morning", "no", "and so on " * 40 + "the wombat, of course", "no")
+    html = page(admin, THREADS, q="wombat")
+    assert ids_in(html) == [thread.id]
+    (words,) = cells(html, thread.id, "first_words")
+    assert words.startswith("Good morning#3 user …")
+    assert "the wombat, of course" in words
+    (there,) = re.findall(r'class="hit" href="([^"]+)"', html)
+    message = thread.messages.get(position=3)
+    assert there.endswith(f"?at=3#{message.id}")
+    assert "wombat" in page(admin, unescape(there))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ça s'appelle",
+        'say "quoted" and',
+        r"C:\new\table",
+        "radeau 🦦",
+        "50% of_all",
+        "hold</b>?",
+        "over\ttwo lines",
+        "ÇA",
+    ],
+)
+def test_any_words_are_found(admin: Client, words: str) -> None:
+    others = 'ça s\'appelle un radeau 🦦 say "quoted" and C:\\new\\table 50% of_all <b>hold</b>?'
+    thread = store_at(YEAR_1990, f"AXOLOTL {others}\ntwo\nlines over {words}")
+    found = ids_in(page(admin, MESSAGES, q=f"axolotl {words}", since="1990-01-01", until="1990-01-02"))
+    assert found == [thread.messages.get().id]
+    Thread.objects.mark_deleted(thread.id)
+
+
+@pytest.mark.parametrize("word", ["annotations", "value", "text", "type"])
+def test_words_of_the_stored_form_are_not_found_in_every_message(admin: Client, word: str) -> None:
+    store_at(YEAR_1990, "nothing of the kind")
+    found = ids_in(page(admin, MESSAGES, q=word, since="1990-01-01", until="1990-01-01"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, [3, 2, 1, 0]),
+        ({"role": "assistant"}, [2, 1]),
+        ({"has_files": "yes"}, [3, 1]),
+        ({"has_files": "no"}, [2, 0]),
+        ({"run_id": "run_9"}, [2, 1]),
+        ({"run_id": "run_9", "has_files": "yes"}, [1]),
+        ({"q": "beta"}, [3, 1]),
+        ({"q": "beta", "role": "user"}, [3]),
+        ({"role": "tool_output"}, []),
+    ],
+)
+def test_messages_are_found_by_role_files_run_and_words(
+    admin: Client, query: dict[str, str], expected: list[int]
+) -> None:
+    at = datetime(1992, 1, 1, tzinfo=UTC)
+    if not Message.objects.filter(created_at__lt=at + DAY, created_at__gte=at).exists():
+        files = [{"file_id": "file-1", "tools": []}]
+        store_at(at, "alpha")
+        store_at(at + timedelta(hours=1), "beta", role="assistant", run_id="run_9", attachments=files)
+        store_at(at + timedelta(hours=2), "gamma", role="assistant", run_id="run_9")
+        store_at(at + timedelta(hours=3), "beta", attachments=files)
+    of_day = Message.objects.filter(created_at__lt=at + DAY, created_at__gte=at).order_by("created_at")
+    messages = list(of_day.values_list("id", flat=True))
+    html = page(admin, MESSAGES, since="1992-01-01", until="1992-01-01", **query)
+    assert ids_in(html) == [messages[number] for number in expected]
+
+
+def test_look_that_ends_says_how_far_it_came_and_goes_on(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = datetime(1993, 1, 1, tzinfo=UTC)
+    threads = [
+        store_at(at + number * timedelta(hours=1), "needle" if number % 7 == 0 else "hay") for number in range(24)
+    ]
+    monkeypatch.setattr(browsing, "LOOKED_THROUGH", 5)
+    expected = [threads[number] for number in (21, 14, 7, 0)]
+    days = "since=1993-01-01&until=1993-01-01"
+    pages = walk(admin, f"{THREADS}?q=needle&{days}", "Look further back")
+    assert len(pages) == 5
+    assert list(chain(*pages)) == [thread.id for thread in expected]
+    first = page(admin, f"{THREADS}?q=needle&{days}")
+    assert "looked through the newest messages back to 1993-01-01 19:01 UTC" in told(first)
+    pages = walk(admin, f"{MESSAGES}?q=needle&{days}", "Look further back")
+    assert list(chain(*pages)) == [thread.messages.get().id for thread in expected]
+    nothing = page(admin, f"{MESSAGES}?q=nowhere&{days}")
+    assert "Nothing found so far." in nothing
+    assert link(page(admin, f"{MESSAGES}{link(nothing, 'Look further back')}"), "Newest")
+    monkeypatch.setattr(browsing, "LOOKED_THROUGH", 24)
+    assert "looked through" not in told(page(admin, f"{MESSAGES}?q=nowhere&{days}"))
+    # The same where too many rows may be what is looked for: in SQL, words of the JSON are in each.
+    monkeypatch.setattr(browsing, "CANDIDATES", 3)
+    pages = walk(admin, f"{MESSAGES}?q=annotations&{days}", "Look further back")
+    assert (len(pages), list(chain(*pages))) == (1 if engines.chosen == "mongodb" else 9, [])
+
+
+def test_full_pages_of_found_words_meet_each_message_once(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "SHOWN", 4)
+    at = datetime(1994, 1, 1, tzinfo=UTC)
+    thread = store_at(at, *(f"{'needle' if number % 2 else 'hay'} {number}" for number in range(22)))
+    pages = walk(admin, f"{MESSAGES}?q=needle&since=1994-01-01&until=1994-01-01", "Older")
+    assert [len(each) for each in pages] == [4, 4, 3]
+    expected = [message.id for message in thread.messages.order_by("-position") if "needle" in message.text]
+    assert list(chain(*pages)) == expected
+
+
+@pytest.mark.parametrize("path", [THREADS, MESSAGES])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"since": "1990-02-30"},
+        {"until": "yesterday"},
+        {"metadata": "no pair", "role": "king"},
+        {"q": "\0"},
+        {"q": "x" * 501},
+        {"after": "99999999999_thread_x"},
+        {"after": "99999999999999_thread_x"},
+        {"after": "0_\0"},
+        {"after": "yesterday"},
+        {"tenant": "\0", "run_id": "\0"},
+        {"q": "word " * 99},
+        {"q": '"'},
+        {"q": "=x"},
+        {"q": "\ud800"},
+        {"o": "99", "p": "99999999999999999999", "all": "", "e": "1", "_popup": "1", "created_at__year": "10000"},
+    ],
+)
+def test_odd_question_is_told_and_no_fault_of_the_server(admin: Client, path: str, query: dict[str, str]) -> None:
+    answer = admin.get(path, {name: value.encode(errors="surrogatepass") for name, value in query.items()})
+    assert answer.status_code == 200
+
+
+def test_bad_filter_says_what_is_wrong_and_shows_no_rows(admin: Client) -> None:
+    store_thread(0)
+    html = page(admin, THREADS, since="1990-02-30", metadata="no pair")
+    assert "Enter a valid date." in html
+    assert "This is not key=value." in html
+    assert ids_in(html) == []
+
+
+@pytest.mark.parametrize("path", [THREADS, MESSAGES])
+@pytest.mark.parametrize("row_id", ["\0", "'; --", "%00", "é"])
+def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Client, path: str, row_id: str) -> None:
+    for what in ("change", "delete", "json" if path == MESSAGES else "export"):
+        assert admin.get(f"{path}{row_id}/{what}/").status_code == 302
+    for action in ("delete_selected", "export", ""):
+        assert admin.post(path, {"action": action, "_selected_action": row_id, "post": "yes"}).status_code in (200, 302)
+    for parameter in ("from", "upto", "at"):
+        for value in ("9" * 18, "9" * 30, "0", "-1", "x", "\0"):
+            thread = store_thread(1)
+            assert admin.get(f"{THREADS}{thread.id}/change/", {parameter: value}).status_code == 200
