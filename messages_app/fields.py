@@ -377,6 +377,7 @@ METADATA_SCHEMA = {
     "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE_CHARACTERS},
     "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS},
     "maxProperties": MAX_METADATA_PAIRS,
+    "examples": [{"topic": "ai"}],
     # The reference page's own words and spelling.
     "description": "Set of 16 key-value pairs that can be attached to an object. This can be useful for storing "
     "additional information about the object in a structured format. Keys can be a maximum of 64 characters long and "

@@ -314,6 +314,7 @@ class MessageSerializer(WireSerializer):
             "type": "array",
             "items": {},
             "description": "The content of the message in array of text and/or images.",
+            "examples": [[{"type": "text", "text": {"value": "How does AI work?", "annotations": []}}]],
         }
     )
     assistant_id = AuthorShownField(

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -99,7 +105,46 @@ METADATA_FILTER = OpenApiParameter(
     style="deepObject",
     explode=True,
     description="metadata[KEY]=VALUE: only threads that have this pair; may be given for several keys.",
+    examples=[
+        OpenApiExample("all", summary="All threads", value={}),
+        OpenApiExample("customer", summary="A customer's threads", value={"customer": "customer-17"}),
+    ],
 )
+
+
+def body_example(name: str, summary: str, value: dict[str, Any]) -> OpenApiExample:
+    return OpenApiExample(name, summary=summary, value=value, request_only=True)
+
+
+# The first of each is what the documentation's page is filled in with.
+THREAD_EXAMPLES = [
+    body_example("empty", "Without messages", {"metadata": {"customer": "customer-17"}}),
+    body_example("messages", "With a message", {"messages": [{"role": "user", "content": "How does AI work?"}]}),
+]
+MESSAGE_EXAMPLES = [
+    body_example(
+        "user", "A user's message", {"role": "user", "content": "How does AI work?", "metadata": {"topic": "ai"}}
+    ),
+    body_example(
+        "parts",
+        "OpenAI-Beta: assistants=v2, a user's text and picture",
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "https://shop.example/jacket.jpg"}},
+            ],
+        },
+    ),
+    body_example(
+        "assistant",
+        "OpenAI-Beta: assistants=v2, an assistant's message",
+        {"role": "assistant", "content": "A rain jacket.", "assistant_id": "asst_support"},
+    ),
+]
+MODIFY_EXAMPLES = [
+    body_example("metadata", "Sets one key, removes another", {"metadata": {"topic": "physics", "rating": None}})
+]
 THREAD = either("Thread", lambda shape: shape.thread)
 MESSAGE = either("Message", lambda shape: shape.message)
 
@@ -114,6 +159,7 @@ class ThreadViewSet(ContractViewSet):
         summary="Create Thread",
         tags=["Threads"],
         request=either("CreateThread", lambda shape: shape.create_thread),
+        examples=THREAD_EXAMPLES,
         responses=successful(THREAD),
     )
     def create(self, request: Request) -> Response:
@@ -153,6 +199,7 @@ class ThreadViewSet(ContractViewSet):
         tags=["Threads"],
         parameters=[THREAD_ID],
         request=either("ModifyThread", lambda shape: shape.modify_thread),
+        examples=MODIFY_EXAMPLES,
         responses=successful(THREAD),
     )
     def modify(self, request: Request, thread_id: str) -> Response:
@@ -181,6 +228,7 @@ class MessageViewSet(ContractViewSet):
         tags=["Messages"],
         parameters=[THREAD_ID],
         request=either("CreateMessage", lambda shape: shape.create_message),
+        examples=MESSAGE_EXAMPLES,
         responses=successful(MESSAGE),
     )
     def create(self, request: Request, thread_id: str) -> Response:
@@ -232,6 +280,7 @@ class MessageViewSet(ContractViewSet):
         tags=["Messages"],
         parameters=[THREAD_ID, MESSAGE_ID],
         request=ModifySerializer,
+        examples=MODIFY_EXAMPLES,
         responses=successful(MESSAGE),
     )
     def modify(self, request: Request, thread_id: str, message_id: str) -> Response:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, Unavailable
+from tests.servers import Server, Unavailable, is_ci
 
 ENGINES = ("sqlite", "postgresql", "mongodb")
 
@@ -39,9 +39,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     try:
         server = start(chosen)
     except Unavailable as error:
-        in_ci = os.environ.get("CI", "") not in ("", "0", "false")
-        print(f"{'failed' if in_ci else 'skipped'}: tests on {chosen}: {error}", flush=True)
-        raise SystemExit(1 if in_ci else 0) from error
+        print(f"{'failed' if is_ci() else 'skipped'}: tests on {chosen}: {error}", flush=True)
+        raise SystemExit(1 if is_ci() else 0) from error
     if server:
         atexit.register(server.close)
         os.environ["THREADS_DATABASE_URL"] = server.new_database()

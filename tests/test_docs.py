@@ -12,6 +12,7 @@ from tests.conftest import ROOT, Served
 from threadsvc import __version__, settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 
 
 @pytest.mark.stateless
@@ -77,11 +78,12 @@ def test_lines_for_those_who_come_from_elsewhere_work(served: Served, coming_fro
 
 
 @pytest.mark.stateless
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCUMENTS])
 def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    path = ROOT / document
+    links = re.findall(r'\]\(([^)#]+)\)|(?:src|srcset)="([^"]+)"', path.read_text(encoding="utf-8"))
+    for target in (link or source for link, source in links):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 @pytest.mark.stateless

@@ -177,6 +177,21 @@ def test_answers_of_both_shapes_are_what_the_schema_says(
     assert_described(api.delete(path, **meta), "ThreadDeleted")
 
 
+def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[str, Any]) -> None:
+    """In the shape of v2 each; in the default shape the first, which a newcomer's page is filled in with."""
+    thread_id = api.post("/threads").body["id"]
+    message_id = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "x"}).body["id"]
+    for path, operations in schema["paths"].items():
+        body = operations.get("post", {}).get("requestBody")
+        if body is None:
+            continue
+        first, *more = (example["value"] for example in body["content"]["application/json"]["examples"].values())
+        url = path.format(thread_id=thread_id, message_id=message_id)
+        assert api.post(url, first).status == 200, (path, first)
+        for example in (first, *more):
+            assert api.post(url, example, HTTP_OPENAI_BETA="assistants=v2").status == 200, (path, example)
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example", "detail": "low"}}
 
 

@@ -7,7 +7,7 @@ from django.urls import path
 from tests.conftest import Api
 
 UNKNOWN_PATHS = [
-    "/",
+    "//",
     "/thread",
     "/threads/",
     "/threads%0A",
@@ -45,7 +45,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 @pytest.mark.parametrize("unknown", UNKNOWN_PATHS)
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: str) -> None:
-    answer = api.call(method, unknown, b"{")
+    answer = api.call(method, f"http://testserver{unknown}", b"{")  # whole: `//threads` alone would name a host
     assert answer.status == 404
     assert answer.body in ({"detail": "Not Found"}, None)
     assert (answer.body is None) == (method == "HEAD")
@@ -62,6 +62,7 @@ def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: st
         ("/threads/x/messages/y", {"GET", "HEAD", "POST", "DELETE"}),
         ("/threads/x/messages/y/files", {"GET", "HEAD"}),
         ("/v1/threads/x/messages/y/files/z", {"GET", "HEAD"}),
+        ("/", {"GET", "HEAD"}),
         ("/healthz", {"GET", "HEAD"}),
         ("/readyz", {"GET", "HEAD"}),
         ("/docs", {"GET", "HEAD"}),

@@ -13,7 +13,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.serializers import PolymorphicProxySerializerExtension
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework.renderers import BaseRenderer
 
 _ERROR = {
@@ -64,6 +64,10 @@ OPENAI_BETA = OpenApiParameter(
     str,
     OpenApiParameter.HEADER,
     description="`assistants=v2` for the shape of OpenAI's Assistants v2 (the schemas whose names end in V2).",
+    examples=[
+        OpenApiExample("default", summary="The default shape", value=""),
+        OpenApiExample("v2", summary="The shape of Assistants v2", value="assistants=v2"),
+    ],
 )
 
 

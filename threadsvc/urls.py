@@ -5,7 +5,7 @@ from django.urls import include, path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
-from threadsvc import observability, openapi
+from threadsvc import observability, openapi, pages
 
 handler400 = "threadsvc.errors.bad_request"
 handler403 = "threadsvc.errors.permission_denied"
@@ -15,10 +15,11 @@ handler500 = "threadsvc.errors.server_error"
 admin.site.site_title = "threadsvc"
 admin.site.site_header = "threadsvc"
 admin.site.index_title = "Conversations and accounts"
-admin.site.site_url = "/docs"
+admin.site.site_url = "/"
 admin.site.enable_nav_sidebar = False
 
 urlpatterns = [
+    path("", pages.front),
     path("", include("messages_app.urls")),
     path("v1/", include("messages_app.urls")),
     path("healthz", require_safe(observability.healthz)),

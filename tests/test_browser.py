@@ -1,0 +1,347 @@
+"""What people do on the pages, in a real browser, on a real service."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser import DESKTOP, PHONE, Browser
+from tests.conftest import Served, manage
+from tests.servers import Unavailable, is_ci
+
+pytestmark = pytest.mark.engine("sqlite")
+
+THREAD_ID = re.compile(r"thread_[0-9a-z]{26}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with Browser() as started:
+            yield started
+    except Unavailable as error:
+        reason = f"tests in a browser: {error}"
+        pytest.fail(reason, pytrace=False) if is_ci() else pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def origin(served: Served) -> str:
+    return f"http://127.0.0.1:{served.port}"
+
+
+# The front page
+
+
+def test_front_page_leads_to_everything_there_is(browser: Browser, origin: str) -> None:
+    with browser.open(origin) as page:
+        page.goto("/")
+        expect(page.get_by_role("heading", level=1)).to_have_text("threadsvc")
+        links = {link.get_attribute("href") for link in page.get_by_role("link").all()}
+        assert links == {"/docs", "/redoc", "/admin/", "/openapi.json", "/healthz", "/readyz"}
+        for link in sorted(map(str, links)):
+            page.goto("/")
+            page.get_by_role("navigation").locator(f'a[href="{link}"]').click()
+            page.wait_for_url(re.compile(re.escape(f"{origin}{link}")), wait_until="commit")
+            assert page.request.get(page.url).status == 200
+
+
+@pytest.mark.parametrize("clipboard", ["of the browser", "none, as on plain HTTP from elsewhere"])
+def test_copied_commands_make_a_thread_and_a_message(
+    browser: Browser, origin: str, served: Served, clipboard: str
+) -> None:
+    with browser.open(origin, permissions=["clipboard-read", "clipboard-write"]) as page:
+        if clipboard != "of the browser":
+            page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+        page.goto("/")
+        commands = [copied(page, button) for button in page.get_by_role("button", name="Copy").all()]
+    assert len(commands) == 2
+    done = subprocess.run(["sh", "-eu", "-c", "\n".join(commands)], capture_output=True, text=True, timeout=30)
+    thread_id, _, answer = done.stdout.partition("\n")
+    assert (THREAD_ID.fullmatch(thread_id) is not None, done.stderr) == (True, "")
+    message = json.loads(answer)
+    assert message["content"] == [{"type": "text", "text": {"value": "How does AI work?", "annotations": []}}]
+    assert served.call("GET", f"/threads/{thread_id}/messages").body["data"] == [message]
+
+
+def copied(page: Page, button: Locator) -> str:
+    """What is in the clipboard after the button was pressed from the keyboard, and a reader was told so."""
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Copied")
+    other = page.context.new_page()  # the page itself may have lost its clipboard
+    other.goto("/healthz")
+    text: str = other.evaluate("navigator.clipboard.readText()")
+    other.close()
+    return text
+
+
+def test_front_page_without_scripts_has_its_commands_and_no_dead_buttons(browser: Browser, origin: str) -> None:
+    with browser.open(origin, java_script_enabled=False) as page:
+        page.goto("/")
+        expect(page.locator("pre").first).to_contain_text(f'curl -sS -X POST "{origin}/v1/threads"')
+        expect(page.get_by_role("button")).to_have_count(0)
+
+
+# The API's page
+
+
+def operation(page: Page, operation_id: str, thread_id: str = "") -> Locator:
+    """One call of the API on its page, unfolded, with the thread's id filled in."""
+    found = page.locator(f"[id$=-{operation_id}]")
+    found.locator(".opblock-summary-control").click()
+    if thread_id:
+        found.get_by_placeholder("thread_id").fill(thread_id)
+    return found
+
+
+def executed(call: Locator) -> tuple[int, Any]:
+    """Status and body of the answer that the page shows."""
+    call.get_by_role("button", name="Execute").click()
+    shown = call.locator(".live-responses-table")
+    body = json.loads(shown.locator(".response-col_description code").first.inner_text())
+    return int(shown.locator("tbody .response-col_status").inner_text().split()[0]), body
+
+
+def test_newcomer_creates_a_thread_and_a_message_on_the_page_of_the_api(
+    browser: Browser, origin: str, served: Served
+) -> None:
+    with browser.open(origin, refusals={422}) as page:
+        page.goto("/docs")
+        status, thread = executed(operation(page, "create_thread"))
+        assert (status, thread["metadata"]) == (200, {"customer": "customer-17"})
+        create = operation(page, "create_message", thread["id"])
+        status, message = executed(create)
+        assert (status, message["role"], message["metadata"]) == (200, "user", {"topic": "ai"})
+        assert "status" not in message
+        assert served.call("GET", f"/threads/{thread['id']}/messages").body["data"] == [message]
+
+        create.locator("textarea").fill('{"role": "user", "text": "How?"}')
+        create.get_by_role("button", name="Clear").click()
+        status, refusal = executed(create)
+        assert status == 422
+        assert [item["loc"] for item in refusal["detail"]] == [["body", "content"], ["body", "text"]]
+
+
+def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
+    browser: Browser, origin: str, served: Served
+) -> None:
+    thread_id = served.new_thread()
+    with browser.open(origin) as page:
+        page.goto("/docs")
+        status, threads = executed(operation(page, "list_threads"))  # filled in with nothing that filters
+        assert (status, threads["data"][0]["id"]) == (200, thread_id)
+        create = operation(page, "create_message", thread_id)
+        shape, body = create.locator(".examples-select select").all()
+        shape.select_option(label="The shape of Assistants v2")
+        body.select_option(label="OpenAI-Beta: assistants=v2, an assistant's message")
+        status, message = executed(create)
+        assert (status, message["role"], message["status"]) == (200, "assistant", "completed")
+
+
+# The admin
+
+THREADS, MESSAGES = "/admin/messages_app/thread/", "/admin/messages_app/message/"
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def operator(browser: Browser, origin: str, served: Served) -> Any:
+    """What a browser keeps of somebody who has logged in, by the form."""
+    made = manage(
+        served.directory,
+        *("createsuperuser", "--noinput", "--username=ann", "--email=ann@shop.example"),
+        DJANGO_SUPERUSER_PASSWORD=PASSWORD,
+    )
+    assert made.returncode == 0, made.stderr
+    with browser.open(origin) as page:
+        page.goto(THREADS)
+        page.get_by_label("Username").fill("ann")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Threads")
+        return page.context.storage_state()
+
+
+@pytest.fixture(scope="module")
+def conversation(served: Served) -> str:
+    """The id of a thread of 120 messages, one of which tries to be more than text."""
+    texts = [f"Message number {number}." for number in range(1, 121)]
+    texts[6] = "The platypus is here:\n<script>alert('run')</script><img src=x onerror=alert(1)>"
+    parts = [{"role": "user", "content": text} for text in texts]
+    made = served.call("POST", "/threads", {"messages": parts[:100], "metadata": {"animal": "platypus & <b>co</b>"}})
+    for part in parts[100:]:
+        served.call("POST", f"/threads/{made.body['id']}/messages", part)
+    thread_id: str = made.body["id"]
+    return thread_id
+
+
+def search(page: Page, **values: str) -> None:
+    for label, value in values.items():
+        page.get_by_label(label, exact=True).fill(value)
+    follow(page.get_by_role("button", name="Search"))
+
+
+def follow(link: Locator) -> None:
+    """Clicks, and waits for the page that this leads to."""
+    with link.page.expect_navigation():
+        link.click()
+
+
+def rows(page: Page) -> list[str]:
+    return page.locator("#result_list .field-id a").all_inner_texts()
+
+
+def test_operator_finds_a_thread_by_words_and_reads_it(
+    browser: Browser, origin: str, served: Served, operator: Any, conversation: str
+) -> None:
+    with browser.open(origin, storage_state=operator) as page:
+        page.on("dialog", lambda dialog: pytest.fail(f"a message was run: {dialog.message}"))
+        page.goto("/admin/")
+        follow(page.get_by_role("link", name="Threads", exact=True))
+        search(page, Search="platypus HERE")
+        assert rows(page) == [conversation]
+        follow(page.locator(".hit"))
+        found = page.locator("article:target")
+        expect(found.locator(".text")).to_have_text(
+            "The platypus is here:\n<script>alert('run')</script><img src=x onerror=alert(1)>", use_inner_text=True
+        )
+        expect(found.locator("script, img")).to_have_count(0)
+        expect(found).to_be_in_viewport()
+        message_id = found.get_attribute("id")
+        follow(found.get_by_role("link", name="JSON"))
+        shown = json.loads(page.locator("pre").inner_text())
+        assert shown == served.call("GET", f"/threads/{conversation}/messages/{message_id}").body
+        page.go_back()
+        follow(found.get_by_role("link", name="open"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Message")
+        follow(page.get_by_role("link", name=conversation))
+        expect(found).to_have_attribute("id", str(message_id))
+
+
+def test_operator_pages_through_a_long_thread(browser: Browser, origin: str, operator: Any, conversation: str) -> None:
+    def numbers() -> tuple[int, int]:
+        texts = page.locator(".transcript header").all_inner_texts()
+        found = [int(match[1]) for text in texts if (match := re.search(r"#(\d+)", text))]
+        assert found == list(range(found[0], found[-1] + 1))
+        return found[0], found[-1]
+
+    with browser.open(origin, storage_state=operator) as page:
+        page.goto(f"{THREADS}{conversation}/change/")
+        seen = [numbers()]
+        for link in ("Later", "Later", "Earlier", "First", "Last"):
+            follow(page.get_by_role("link", name=link).first)
+            seen.append(numbers())
+        assert seen == [(1, 50), (51, 100), (101, 120), (51, 100), (1, 50), (71, 120)]
+
+
+def test_operator_filters_lists(
+    browser: Browser, origin: str, operator: Any, conversation: str, served: Served
+) -> None:
+    other = served.call("POST", "/threads", {"metadata": {"animal": "wombat"}}).body["id"]
+    with browser.open(origin, storage_state=operator) as page:
+        page.goto(THREADS)
+        assert {conversation, other} <= set(rows(page))
+        follow(page.get_by_role("link", name="animal platypus"))
+        assert rows(page) == [conversation]
+        follow(page.get_by_role("link", name="Clear"))
+        search(page, Search="animal=wombat")
+        assert rows(page) == [other]
+        search(page, Search="", From="2001-01-01", To="2001-01-31")
+        expect(page.locator("#pages")).to_have_text("Nothing found.", use_inner_text=True)
+        search(page, From="", To="", Metadata="no pair")
+        expect(page.locator(".error")).to_have_text("This is not key=value.")
+        page.goto(MESSAGES)
+        page.get_by_label("Role").select_option("assistant")
+        search(page, Search="platypus")
+        assert rows(page) == []
+        page.get_by_label("Role").select_option("user")
+        search(page)
+        assert len(rows(page)) == 1
+        search(page, Search="")
+        first = rows(page)
+        follow(page.get_by_role("link", name="Older"))
+        assert len(first) == 50
+        assert not set(first) & set(rows(page))
+        follow(page.get_by_role("link", name="Newest"))
+        assert rows(page) == first
+
+
+def test_operator_exports_what_is_selected(browser: Browser, origin: str, operator: Any, served: Served) -> None:
+    made = [
+        served.call("POST", "/threads", {"messages": [{"role": "user", "content": f"quokka {number}"}]}).body["id"]
+        for number in range(3)
+    ]
+    with browser.open(origin, storage_state=operator) as page:
+        page.goto(f"{THREADS}?q=quokka")
+        for thread_id in made[:2]:
+            page.locator(f"input[type=checkbox][value={thread_id}]").check()
+        page.locator("select[name=action]").select_option(label="Export selected threads")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Go").click()
+        lines = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == made[:2]
+    assert [line["messages"][0]["content"][0]["text"]["value"] for line in lines] == ["quokka 0", "quokka 1"]
+
+
+def test_operator_deletes_after_a_question(browser: Browser, origin: str, operator: Any, served: Served) -> None:
+    messages = [{"role": "user", "content": f"numbat {number}"} for number in range(3)]
+    thread_id = served.call("POST", "/threads", {"messages": messages}).body["id"]
+    with browser.open(origin, storage_state=operator) as page:
+        page.goto(f"{THREADS}{thread_id}/change/")
+        follow(page.get_by_role("link", name="Delete"))
+        expect(page.locator("#content")).to_contain_text("Messages: 3")
+        follow(page.get_by_role("link", name="No, take me back"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Thread")
+        assert served.call("GET", f"/threads/{thread_id}").status == 200
+        follow(page.get_by_role("link", name="Delete"))
+        page.get_by_role("button", name=re.compile("Yes, I.m sure")).click()
+        expect(page.locator(".messagelist .success")).to_contain_text("was deleted")
+        assert served.call("GET", f"/threads/{thread_id}").status == 404
+        assert thread_id not in rows(page)
+
+
+# Every page
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+READY = {"/": "main", "/docs": "#operations-Messages-create_message", "/redoc": "[data-section-id*=create_message]"}
+
+
+@pytest.mark.parametrize("path", READY)
+def test_page_fits_its_window_and_follows_the_colours_of_the_system(browser: Browser, origin: str, path: str) -> None:
+    with browser.open(origin) as page:
+        page.goto(path)
+        page.locator(READY[path]).first.wait_for()
+        for scheme, window in product(SCHEMES, (DESKTOP, PHONE)):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size(window)
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (scheme, window)
+            if path != "/redoc":  # which has one set of colours
+                assert is_dark(page) == (scheme == "dark")
+
+
+def is_dark(page: Page) -> bool:
+    colour: str = page.evaluate(
+        "[document.body, document.documentElement].map(of => getComputedStyle(of).backgroundColor)"
+        ".find(colour => colour !== 'rgba(0, 0, 0, 0)') ?? 'rgb(255, 255, 255)'"
+    )
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 128
+
+
+def test_admin_fits_its_window_and_follows_the_colours_of_the_system(
+    browser: Browser, origin: str, operator: Any, conversation: str
+) -> None:
+    change = f"{THREADS}{conversation}/change/"
+    paths = ["/admin/", THREADS, f"{THREADS}?q=platypus", change, f"{change}../delete/", MESSAGES]
+    with browser.open(origin, storage_state=operator) as page:
+        for path in paths:
+            page.goto(path)
+            for scheme, window in product(SCHEMES, (DESKTOP, PHONE)):
+                page.emulate_media(color_scheme=scheme)
+                page.set_viewport_size(window)
+                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (path, scheme, window)
+                assert is_dark(page) == (scheme == "dark"), (path, scheme)
