@@ -4,16 +4,24 @@ BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
 
-.PHONY: run test lint schema bench
+.PHONY: run test test-sqlite test-postgresql test-mongodb lint schema bench
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve
 
-# One suite on each engine; PostgreSQL and MongoDB are started by the tests. What follows = is the budget in seconds.
-test: lint
-	@scripts/timed "tests on SQLite=180" $(BIN)/python -m pytest --engine=sqlite
-	@scripts/timed "tests on PostgreSQL=120" $(BIN)/python -m pytest --engine=postgresql
-	@scripts/timed "tests on MongoDB=180" $(BIN)/python -m pytest --engine=mongodb
+# One suite on each engine; PostgreSQL and MongoDB are started by the tests, and wait for their servers side by side.
+test: lint test-sqlite
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-postgresql test-mongodb
+
+# What follows = is the budget in seconds.
+test-sqlite: lint
+	@scripts/timed "tests on SQLite=240" $(BIN)/python -m pytest --engine=sqlite
+
+test-postgresql: $(TESTS)
+	@scripts/timed "tests on PostgreSQL=240" $(BIN)/python -m pytest --engine=postgresql
+
+test-mongodb: $(TESTS)
+	@scripts/timed "tests on MongoDB=300" $(BIN)/python -m pytest --engine=mongodb
 
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint

@@ -307,7 +307,10 @@ def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Cli
         assert admin.get(f"{path}{row_id}/{what}/").status_code == 302
     for action in ("delete_selected", "export", ""):
         assert admin.post(path, {"action": action, "_selected_action": row_id, "post": "yes"}).status_code in (200, 302)
-    for parameter in ("from", "upto", "at"):
-        for value in ("9" * 18, "9" * 30, "0", "-1", "x", "\0"):
-            thread = store_thread(1)
-            assert admin.get(f"{THREADS}{thread.id}/change/", {parameter: value}).status_code == 200
+
+
+@pytest.mark.parametrize("parameter", ["from", "upto", "at"])
+def test_odd_place_in_a_transcript_is_no_fault_of_the_server(admin: Client, parameter: str) -> None:
+    thread = store_thread(60)
+    for value in ("9" * 18, "9" * 30, "0", "-1", "x", "\0"):
+        assert admin.get(f"{THREADS}{thread.id}/change/", {parameter: value}).status_code == 200

@@ -140,7 +140,7 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
     import pymongo
 
     mark = uuid4().hex
-    used, unused = made("default", 5000, 4000), made("default", 5000, 4000)
+    used, unused = made("default", 20000, 19000), made("default", 20000, 19000)
     answers = []
     update, writes = pymongo.collection.Collection.update_many, 0
 
@@ -155,7 +155,7 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
         return update(self, *args, **kwargs)
 
     monkeypatch.setattr(pymongo.collection.Collection, "update_many", update_many)
-    said = delete("--older-than", "4000d")
+    said = delete("--older-than", "18000d")
     (answer,) = answers
     found = Message.objects.filter(thread=used).count()
     if answer.status == 200:
@@ -186,7 +186,7 @@ def update_many(self, *args, **kwargs):
         Message.objects.append("default", used, role="user", content=[])
     return update(self, *args, **kwargs)
 pymongo.collection.Collection.update_many = update_many
-call_command("delete_threads", "--older-than", "4000d")
+call_command("delete_threads", "--older-than", "18000d")
 """
 
 
@@ -196,12 +196,12 @@ def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
 ) -> None:
     finished, hidden = False, 0
     for deadly in range(1, 20):
-        used, unused = made("default", 5000, 4500), made("default", 5000, 4500)
+        used, unused = made("default", 20000, 19000), made("default", 20000, 19000)
         done = run_python(tmp_path, DELETE, url, arguments=(str(deadly), used))
         finished = done.returncode != -signal.SIGKILL
         assert not finished or done.returncode == 0, done.stderr
         hidden += Thread.objects.filter(deleted_at__gte=UNDECIDED).count()
-        delete("--older-than", "4000d")
+        delete("--older-than", "18000d")
         assert not Thread.objects.filter(deleted_at__gte=UNDECIDED).exists()
         assert api.get(f"/threads/{unused}").status == 404
         assert not Message.objects.filter(thread=unused).exists()
