@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
-from django import forms
 from django.contrib import admin
-from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.utils import quote, unquote
-from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, transaction
 from django.db.models import Model, Q, QuerySet
@@ -24,9 +22,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from messages_app import browsing
-from messages_app.browsing import Found, Place, Range, Summary, Words
+from messages_app.browsing import Found, Summary, Words
 from messages_app.exchange import exported
-from messages_app.models import MAX_TENANT_CHARACTERS, NOBODY, Message, Thread
+from messages_app.lists import LookForm, LookList, MessageLookForm, PageActionForm, ThreadLookForm, told_of
+from messages_app.models import NOBODY, Message, Thread
 from messages_app.purging import wake_purger
 from messages_app.serializers import DEFAULT, V2
 
@@ -64,108 +63,6 @@ def number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-# What is asked for in a list
-
-
-class LookForm(forms.Form):
-    """The query of a list. `place` is where the page begins: the last row of the page before."""
-
-    q = forms.CharField(label="Search", required=False, max_length=500)
-    since = forms.DateField(label="From", required=False, widget=forms.DateInput({"type": "date"}))
-    until = forms.DateField(label="To", required=False, widget=forms.DateInput({"type": "date"}))
-    after = forms.RegexField(r"[0-9]{1,11}_.{1,64}", required=False, widget=forms.HiddenInput)
-
-    def clean_after(self) -> Place | None:
-        seconds, _, row_id = self.cleaned_data["after"].partition("_")
-        return (browsing.moment(int(seconds)), row_id) if seconds else None
-
-    @property
-    def range(self) -> Range:
-        asked = self.cleaned_data
-        return Range.of_days(asked["since"], asked["until"]).after(asked["after"])
-
-    @property
-    def is_used(self) -> bool:
-        return any(self.data.get(name) for name in self.fields)
-
-
-class ThreadLookForm(LookForm):
-    metadata = forms.CharField(
-        label="Metadata", required=False, max_length=600, widget=forms.TextInput({"placeholder": "key=value"})
-    )
-    tenant = forms.CharField(label="Tenant", required=False, max_length=MAX_TENANT_CHARACTERS)
-
-    def clean_metadata(self) -> dict[str, str]:
-        text = self.cleaned_data["metadata"]
-        pair = browsing.pair_in(text, in_words=False)
-        if text and not pair:
-            raise forms.ValidationError("This is not key=value.")
-        return pair
-
-
-class MessageLookForm(LookForm):
-    role = forms.ChoiceField(
-        label="Role", required=False, choices=[("", "any"), *((role, role) for role in Message.Role.values)]
-    )
-    has_files = forms.ChoiceField(
-        label="Files", required=False, choices=[("", "any"), ("yes", "with files"), ("no", "without files")]
-    )
-    run_id = forms.CharField(label="Run", required=False, max_length=256)
-
-
-class LookList(ChangeList):
-    """A list of rows that `browsing` finds: no count of all rows, no page by its number."""
-
-    model_admin: Any
-    search_form_class = forms.Form  # what is searched for is read by the look's form
-    form: LookForm
-    found: Found
-    told: str
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.title = str(self.opts.verbose_name_plural).capitalize()
-
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        """What an action may be asked for: any row that is there. The page itself is `result_list`."""
-        self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
-        rows: QuerySet[Any] = self.root_queryset
-        return rows
-
-    def get_results(self, request: HttpRequest) -> None:
-        self.form = self.model_admin.look_form(request.GET, label_suffix="")
-        if self.form.is_valid():
-            self.found, self.told = self.model_admin.find(request, self.form)
-        else:
-            self.found, self.told = Found([]), ""
-        self.result_list = self.found.rows
-        self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count
-        self.show_full_result_count = self.can_show_all = self.multi_page = False
-        self.show_admin_actions = bool(self.result_list)
-
-    @property
-    def next_url(self) -> str | None:
-        """The rows after these, or where a look ended, what is further back."""
-        if self.found.resume is None:
-            return None
-        at, row_id = self.found.resume
-        return self.get_query_string({"after": f"{int(at.timestamp())}_{row_id}"})
-
-    @property
-    def first_url(self) -> str | None:
-        return self.get_query_string(remove=["after"]) if self.form.data.get("after") else None
-
-
-class PageActionForm(ActionForm):
-    """Actions on rows of one page: there is no "all rows of all pages"."""
-
-    select_across: Any = None
-
-    def clean(self) -> dict[str, Any]:
-        return {**(super().clean() or self.cleaned_data), "select_across": False}
-
-
 class BrowsingAdmin(ModelAdmin):
     class Media:
         css = {"all": ["messages_app/admin.css"]}
@@ -180,7 +77,7 @@ class BrowsingAdmin(ModelAdmin):
         """The rows that a form asks for, and a sentence that says what they are."""
         raise NotImplementedError
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[LookList]:
         return LookList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -256,16 +153,6 @@ def time_of(at: Any) -> SafeString:
 
 def may(request: HttpRequest, *permissions: str) -> bool:
     return request.user.has_perms([f"messages_app.{permission}" for permission in permissions])
-
-
-def told_of(found: Found, what: str) -> str:
-    """The sentence above a list: what it shows, and how far a look came."""
-    if found.looked_until is None:
-        return f"{what}."
-    return (
-        f"{what}. This looked through the newest messages back to {found.looked_until:%Y-%m-%d %H:%M} UTC: "
-        "“Look further back” goes on from there, dates narrow it down."
-    )
 
 
 @admin.register(Thread)

@@ -33,7 +33,7 @@ CANDIDATES = 500
 MAX_TENANTS = 20
 # What a made `_id` tells of the time may differ by this much from the time that is stored.
 OBJECT_ID_LEEWAY = timedelta(seconds=60)
-MAX_SECONDS = 253_402_300_799  # 9999-12-31 23:59:59
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # 0001-01-01 and the end of 9999-12-31
 
 Place = tuple[datetime, str]
 
@@ -66,8 +66,8 @@ class Range(NamedTuple):
 
 
 def moment(seconds: int) -> datetime:
-    """Unix seconds as a time; the last one that there is where they are too many."""
-    return datetime.fromtimestamp(min(seconds, MAX_SECONDS), tz=UTC)
+    """Unix seconds as a time; the first or the last one that there is where they are too many."""
+    return datetime.fromtimestamp(max(MIN_SECONDS, min(seconds, MAX_SECONDS)), tz=UTC)
 
 
 def start_of(day: date) -> Place:
