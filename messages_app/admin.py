@@ -9,11 +9,10 @@ from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
-from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import PermissionDenied
-from django.db import DataError, transaction
+from django.db import transaction
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -22,7 +21,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from messages_app import browsing
-from messages_app.browsing import Found, Summary, Words
+from messages_app.browsing import SHOWN, Found, Summary, Words
 from messages_app.exchange import exported
 from messages_app.lists import LookForm, LookList, MessageLookForm, PageActionForm, ThreadLookForm, told_of
 from messages_app.models import NOBODY, Message, Thread
@@ -84,14 +83,8 @@ class BrowsingAdmin(ModelAdmin):
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.filter(deleted_at=None)
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        try:
-            return super().changelist_view(request, extra_context)
-        except (ValueError, DataError):  # an id with U+0000 among what is selected
-            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
-
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+        return super().get_object(request, object_id, from_field or None)  # an empty `_to_field` names no field
 
     def there(self, request: HttpRequest, object_id: str) -> Any:
         """The row of that id, as it stands in an address; None where there is none. Raises PermissionDenied."""
@@ -140,6 +133,9 @@ class BrowsingAdmin(ModelAdmin):
     def created(self, row: Thread | Message) -> SafeString:
         return time_of(row.created_at)
 
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return may(request, f"view_{self.opts.model_name}")  # who may change may not look for that: nothing changes
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -160,7 +156,10 @@ class ThreadAdmin(BrowsingAdmin):
     look_form = ThreadLookForm
     list_display = ("id", "created", "number_of_messages", "last_activity", "first_words", "pairs", "tenant")
     actions = ("export",)
-    search_help = "An id (of a thread or a message, or an _id), key=value of the metadata, or words in messages."
+    search_help = (
+        "An id (of a thread or a message, or an _id), key=value of the metadata, or words in messages (“in quotes”: "
+        "as one)."
+    )
 
     def find(self, request: HttpRequest, form: Any) -> tuple[Found, str]:
         asked, text = form.cleaned_data, form.cleaned_data["q"]
@@ -171,22 +170,28 @@ class ThreadAdmin(BrowsingAdmin):
         else:
             pair = browsing.pair_in(text, in_words=True)
             pairs = {**asked["metadata"], **pair}
-            with_pairs = " and ".join(f"{key} = {value}" for key, value in pairs.items())
-            where = f" whose metadata has {with_pairs}" if pairs else ""
-            if text and not pair and not reads:
+            with_pairs = " and ".join(f"{key} = {value}" for key, value in [*asked["metadata"].items(), *pair.items()])
+            where = f" of tenant {asked['tenant']}" if asked["tenant"] else ""
+            where += f" whose metadata has {with_pairs}" if pairs else ""
+            of_days = " of these days" if asked["since"] or asked["until"] else ""
+            if any(pairs[key] != value for key, value in asked["metadata"].items()):
+                found, what = Found([]), f"No thread can be one{where}"
+            elif text and not pair and not reads:
                 found, what = Found([]), "No thread has that id, and you may not look into messages"
             elif text and not pair:
                 words = Words.of(text)
                 found = browsing.threads_with(words, form.range, asked["tenant"], pairs)
                 for thread in found.rows:
                     thread.looked_for = words
-                what = f"Threads{where} with messages that contain “{text}”, newest message first"
+                what = f"Threads{where} with messages{of_days} that contain “{text}”, newest message first"
             else:
                 found = browsing.threads(form.range, asked["tenant"], pairs)
                 what = f"Threads{where}, newest first"
         summaries = browsing.summaries([thread.id for thread in found.rows]) if reads else {}
         for thread in found.rows:
             thread.summary = summaries.get(thread.id, Summary())
+        if not found.all_tenants:
+            what += f", of the first {browsing.MAX_TENANTS} tenants: name a tenant to look among those of another"
         return found, told_of(found, what)
 
     @admin.display(description="messages")
@@ -216,7 +221,10 @@ class ThreadAdmin(BrowsingAdmin):
     @admin.display(description="metadata")
     def pairs(self, thread: Thread) -> str:
         here = admin_url("thread_changelist")
-        pairs = ((f"{here}?{urlencode({'metadata': f'{k}={v}'})}", k, preview(v)) for k, v in thread.metadata.items())
+        pairs = (
+            (f"{here}?{urlencode({'metadata': browsing.pair_as_text(key, value)})}", key, preview(value))
+            for key, value in thread.metadata.items()
+        )
         return format_html_join(" ", '<a class="pair" href="{}"><b>{}</b> {}</a>', pairs) or NONE
 
     # A thread's page
@@ -224,7 +232,7 @@ class ThreadAdmin(BrowsingAdmin):
     def page_of(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
         """The messages from a position on (`from`), up to one (`upto`), or around one (`at`)."""
         if not may(request, "view_message"):
-            return {"may_read": False}
+            return {"may_read": False, "pairs": self.pairs(row) if row.metadata else ""}
         there = Message.objects.activity([row.id]).get(row.id)
         visible = Message.objects.visible_in(row.id)
         start = position_in(request, "from") or (position_in(request, "at") or 0) - CONTEXT_MESSAGES
@@ -232,6 +240,8 @@ class ThreadAdmin(BrowsingAdmin):
         low, high = (None, (upto + 1,)) if upto else ((max(start, 1) - 1,), None)
         if there and there.messages <= TRANSCRIPT_MESSAGES:
             low = high = None  # all of it, wherever it was opened
+        elif there and (low or (0,))[0] >= there.last:
+            low, high, upto = None, None, there.last  # what was there is deleted
         messages = visible.between(low, high, descending=bool(upto), limit=TRANSCRIPT_MESSAGES)
         if upto:
             messages.reverse()
@@ -246,6 +256,7 @@ class ThreadAdmin(BrowsingAdmin):
             ]
         return {
             "may_read": True,
+            "pairs": self.pairs(row) if row.metadata else "",
             "transcript": messages,
             "activity": there,
             "export_url": admin_url("thread_export", row.id),
@@ -311,7 +322,7 @@ def export_of(threads: Iterable[Thread]) -> StreamingHttpResponse:
 class MessageAdmin(BrowsingAdmin):
     look_form = MessageLookForm
     list_display = ("id", "created", "wire_role", "words", "files", "thread_link")
-    search_help = "An id (of a message or a thread), or words in the text."
+    search_help = "An id (of a message or a thread, or an _id), or words in the text (“in quotes”: as one)."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # Few: they are emptied soon.
@@ -322,7 +333,8 @@ class MessageAdmin(BrowsingAdmin):
         asked, text = form.cleaned_data, form.cleaned_data["q"]
         by_id = browsing.messages_by_id(text, self.get_queryset(request)) if text and not asked["after"] else []
         if by_id:
-            return Found(by_id), "What has that id"
+            of_thread = by_id[0].thread_id == text
+            return Found(by_id), f"The newest messages of that thread, {SHOWN} at most." if of_thread else "Of that id."
         condition, what = Q(), "Messages"
         if asked["role"]:
             condition &= Q(role=asked["role"])
@@ -371,7 +383,8 @@ class MessageAdmin(BrowsingAdmin):
         return JsonResponse(dict(shape.message(message).data), json_dumps_params={"indent": 2, "ensure_ascii": False})
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        lines = [f"Message {message.id}: {preview(message.text)}" for message in objs]
+        reads = may(request, "view_message")
+        lines = [f"Message {message.id}" + (f": {preview(message.text)}" if reads else "") for message in objs]
         needed = set() if may(request, "delete_message") else {"message"}
         return lines, {"messages": len(lines)}, needed, []
 

@@ -28,7 +28,7 @@ from messages_app.models import (
 SHOWN = 50
 # How many rows one look goes through, and how many of them it reads because they may be what is looked for.
 LOOKED_THROUGH = 20_000
-CANDIDATES = 500
+CANDIDATES = 200
 # Pairs of metadata are found for one tenant at a time.
 MAX_TENANTS = 20
 # What a made `_id` tells of the time may differ by this much from the time that is stored.
@@ -40,11 +40,13 @@ Place = tuple[datetime, str]
 
 class Found(NamedTuple):
     """A page of rows. `resume` is the place to go on after, None where there is no more; `looked_until` is the time of
-    the last row that was looked at, where a look ended before the page was full."""
+    the last row that was looked at, where a look ended before the page was full. `all_tenants` is False where there are
+    more tenants than were asked."""
 
     rows: list[Any]
     resume: Place | None = None
     looked_until: datetime | None = None
+    all_tenants: bool = True
 
 
 class Range(NamedTuple):
@@ -85,37 +87,42 @@ def first_page(rows: Any, within: Range) -> Found:
     return Found(shown, resume=place_of(shown[-1]) if len(found) > SHOWN else None)
 
 
-def look(rows: RowQuerySet[Any], within: Range, condition: Q, holds: Callable[[Any], bool] = lambda row: True) -> Found:
+def look(
+    rows: RowQuerySet[Any], within: Range, condition: Q, sift: Callable[[list[Any]], list[Any]] | None = None
+) -> Found:
     """Those of the newest rows within a range that meet a condition no index answers. Two queries.
 
-    `rows` is what an index answers; `holds` tells whether a row that meets `condition` is really meant.
+    `rows` is what an index answers; `sift` takes out of rows that meet `condition` those that are really meant.
     """
+    limit = CANDIDATES if sift else SHOWN + 1
     newest = rows.window(*within, descending=True).values_list(*rows.place)
     edge = list(newest[LOOKED_THROUGH - 1 : LOOKED_THROUGH + 1])
     last, beyond = (edge[0], edge[1]) if len(edge) == 2 else (None, within.low)
-    candidates = rows.filter(condition).between(beyond, within.high, descending=True, limit=CANDIDATES)
-    shown: list[Any] = []
-    for row in candidates:
-        if len(shown) == SHOWN:
-            return Found(shown, resume=place_of(shown[-1]))
-        if holds(row):
-            shown.append(row)
-    if len(candidates) == CANDIDATES:
+    candidates = rows.filter(condition).between(beyond, within.high, descending=True, limit=limit)
+    meant = sift(candidates) if sift else candidates
+    if len(meant) > SHOWN:
+        return Found(meant[:SHOWN], resume=place_of(meant[SHOWN - 1]))
+    if len(candidates) == limit:
         last = place_of(candidates[-1])
-    return Found(shown, resume=last, looked_until=last and last[0])
+    return Found(meant, resume=last, looked_until=last and last[0])
 
 
 # What is asked for
 
-_PAIR = re.compile("([^=]+)=(.*)", re.DOTALL)
-_PAIR_IN_WORDS = re.compile(r"([^\s=\"]+)=(.*)", re.DOTALL)
-_WORD = re.compile(r'"([^"]+)"?|(\S+)')
+# A key in quotes is one of JSON.
+_PAIR = re.compile(r'("(?:[^"\\]|\\.)*"|[^="][^=]*)=(.*)', re.DOTALL)
+_PAIR_IN_WORDS = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s="]+)=(.*)', re.DOTALL)
+_WORD = re.compile(r'["“”]([^"“”]+)["“”]?|(\S+)')
 _OBJECT_ID = re.compile("[0-9a-f]{24}")
 MAX_WORDS = 10
 
 
 class Words(NamedTuple):
-    """What messages are looked for by: each of these is somewhere in the text, in whatever case."""
+    """What messages are looked for by: each of these is somewhere in the text, in whatever case.
+
+    SQLite knows only the cases of ASCII: other words are found there as they are given, in lower case, in upper case
+    and with a first letter in upper case.
+    """
 
     words: list[str]
 
@@ -127,16 +134,22 @@ class Words(NamedTuple):
     @property
     def condition(self) -> Q:
         """What the rows meet that have them; so may others, since SQL looks into the text of the JSON."""
-        if stores_documents(connections[Message.objects.db]):
+        connection = connections[Message.objects.db]
+        if stores_documents(connection):
             return all_of(Q(content__text__value__icontains=word) for word in self.words)
-        return all_of(Q(content__icontains=json.dumps(word, ensure_ascii=False)[1:-1]) for word in self.words)
+        together = Q()
+        for word in self.words:
+            knows_case = word.isascii() or connection.vendor != "sqlite"
+            spellings = {word} if knows_case else {word, word.lower(), word.upper(), word.capitalize()}
+            together &= any_of(Q(content__icontains=quoted(spelling)[1:-1]) for spelling in sorted(spellings))
+        return together
 
     def first_in(self, text: str) -> int:
         """Where the first of them stands that is there; 0 where none is."""
         found = [at for word in self.words if (at := text.casefold().find(word.casefold())) >= 0]
         return min(found, default=0)
 
-    def hold(self, message: Message) -> bool:
+    def are_in(self, message: Message) -> bool:
         text = message.text.casefold()
         return all(word.casefold() in text for word in self.words)
 
@@ -148,21 +161,48 @@ def all_of(conditions: Iterable[Q]) -> Q:
     return together
 
 
+def any_of(conditions: Iterable[Q]) -> Q:
+    either = Q()
+    for condition in conditions:
+        either |= condition
+    return either
+
+
+def quoted(text: str) -> str:
+    """As JSON has it, and as it is stored."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def pair_in(text: str, in_words: bool) -> dict[str, str]:
-    """The pair that `key=value` says; none for another text. Where words are meant as well, a key has no space."""
+    """The pair that `key=value` says, or `"key"=value`; none for another text.
+
+    Where words may be meant as well, a key without quotes has no space.
+    """
     match = (_PAIR_IN_WORDS if in_words else _PAIR).fullmatch(text)
-    return {match[1]: match[2]} if match else {}
+    if not match:
+        return {}
+    key = match[1]
+    if key.startswith('"'):
+        try:
+            key = json.loads(key, strict=False)
+        except ValueError:
+            return {}
+    return {key: match[2]}
+
+
+def pair_as_text(key: str, value: str) -> str:
+    """What `pair_in` reads as that pair."""
+    return f"{quoted(key) if not key or '=' in key or key.startswith(chr(34)) else key}={value}"
 
 
 # Threads
 
 
 def threads_by_id(text: str) -> list[Thread]:
-    """The threads that an id names: their own, that of a message in them, an `_id`. Two queries at most."""
+    """The threads that an id names: their own, that of a message in them, an `_id`. Four queries at most."""
     threads = Thread.objects.filter(deleted_at=None)
-    if _OBJECT_ID.fullmatch(text):
-        return list(by_object_id(threads, text))
-    found = list(threads.named(id=text))
+    found = list(by_object_id(threads, text)) if _OBJECT_ID.fullmatch(text) else []
+    found = found or list(threads.named(id=text))
     if not found:
         message = Message.objects.named(id=text).filter(deleted_at=None).only("thread_id").first()
         found = list(threads.filter(id=message.thread_id)) if message else []
@@ -181,28 +221,42 @@ def threads(within: Range, tenant: str = "", pairs: Mapping[str, str] | None = N
     if not pairs:
         rows = Thread.objects.of_tenant(tenant) if tenant else Thread.objects.filter(deleted_at=None)
         return first_page(rows, within)
-    tenants = [tenant] if tenant else Thread.objects.tenants(MAX_TENANTS)
+    tenants = [tenant] if tenant else Thread.objects.tenants(MAX_TENANTS + 1)
+    if len(tenants) == 1:
+        return first_page(Thread.objects.matching(tenants[0], pairs), within)
     found: list[Thread] = []
-    for each in tenants:
+    for each in tenants[:MAX_TENANTS]:
         found += Thread.objects.matching(each, pairs).between(*within, descending=True, limit=SHOWN + 1)
-    found.sort(key=place_of, reverse=True)
-    return Found(found[:SHOWN], resume=place_of(found[SHOWN - 1]) if len(found) > SHOWN else None)
+    # In the database's own order of ids, in which the next page begins.
+    merged = Thread.objects.filter(id__in=[thread.id for thread in found])
+    return first_page(merged, Range())._replace(all_tenants=len(tenants) <= MAX_TENANTS)
 
 
 def threads_with(words: Words, within: Range, tenant: str = "", pairs: Mapping[str, str] | None = None) -> Found:
     """Threads with messages that have these words, those with the newest of them first; each has its `found`, the
-    newest such message. The range is the messages'."""
-    messages = look(Message.by_time.filter(deleted_at=None), within, words.condition, words.hold)
-    hits: dict[str, Message] = {}
-    for message in messages.rows:
-        hits.setdefault(message.thread_id, message)
-    there = Thread.objects.filter(deleted_at=None).in_bulk(list(hits))
+    newest such message. The range is the messages'. Three queries."""
+    threads: dict[str, Thread] = {}
+
+    def of_threads(candidates: list[Message]) -> list[Message]:
+        """The newest message of each thread that is meant."""
+        newest: dict[str, Message] = {}
+        for message in candidates:
+            if message.thread_id not in newest and words.are_in(message):
+                newest[message.thread_id] = message
+        there = Thread.objects.filter(deleted_at=None, id__in=list(newest))
+        threads.update((thread.id, thread) for thread in (there.filter(tenant=tenant) if tenant else there))
+        return [
+            message
+            for thread_id, message in newest.items()
+            if thread_id in threads and (pairs or {}).items() <= threads[thread_id].metadata.items()
+        ]
+
+    messages = look(Message.by_time.filter(deleted_at=None), within, words.condition, of_threads)
     rows = []
-    for thread_id, message in hits.items():
-        thread: Any = there.get(thread_id)
-        if thread and tenant in ("", thread.tenant) and (pairs or {}).items() <= thread.metadata.items():
-            thread.found = message
-            rows.append(thread)
+    for message in messages.rows:
+        thread: Any = threads[message.thread_id]
+        thread.found = message
+        rows.append(thread)
     return messages._replace(rows=rows)
 
 
@@ -232,9 +286,8 @@ def summaries(thread_ids: Iterable[str]) -> dict[str, Summary]:
 
 def messages_by_id(text: str, rows: QuerySet[Message]) -> list[Message]:
     """Of these messages those that an id names: their own, an `_id`, or that of the thread whose newest they are."""
-    if _OBJECT_ID.fullmatch(text):
-        return list(by_object_id(rows, text))
-    return list(rows.filter(id=text)) or list(rows.filter(thread=text).order_by("-position")[:SHOWN])
+    found = list(by_object_id(rows, text)) if _OBJECT_ID.fullmatch(text) else []
+    return found or list(rows.filter(id=text)) or list(rows.filter(thread=text).order_by("-position")[:SHOWN])
 
 
 def messages(within: Range, run_id: str = "", condition: Q | None = None, words: Words | None = None) -> Found:
@@ -245,4 +298,6 @@ def messages(within: Range, run_id: str = "", condition: Q | None = None, words:
     # Of threads that are deleted and not removed yet: they are few, for a moment.
     deleted = Thread.objects.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
     condition = (condition or Q()) & ~Q(thread__in=deleted)
-    return look(rows, within, condition & words.condition, words.hold) if words else look(rows, within, condition)
+    if not words:
+        return look(rows, within, condition)
+    return look(rows, within, condition & words.condition, lambda found: list(filter(words.are_in, found)))

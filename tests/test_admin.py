@@ -20,10 +20,14 @@ from tests.conftest import Api, connection, manage, migrate
 @pytest.fixture(scope="module")
 def thread() -> Thread:
     """Of a user with markup, of an assistant with a run, of a tool, and one with files."""
-    thread = Thread.new(metadata={"topic": "otters", "<b>": "x=y & z"})
+    thread = Thread.new(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
     texts: list[tuple[str, str, dict[str, Any]]] = [
-        ("user", "Do otters <b>hold hands</b>?\n<script>alert(1)</script>", {"metadata": {"mood": "curious"}}),
-        ("assistant", "They do: ça s'appelle un radeau 🦦.", {"assistant_id": "asst_7", "run_id": "run 7&<i>"}),
+        (
+            "user",
+            "Do otters <b>hold hands</b>?\n<script>alert(1)</script>",
+            {"metadata": {"mood": "curious", "items": "<i>x</i>"}},
+        ),
+        ("assistant", "They do: ça s'appelle un radeau 🦦.", {"assistant_id": "asst_7<u>", "run_id": "run 7&<i>"}),
         ("tool_call", "look_up('otters')", {}),
         ("user", "See these", {"attachments": [{"file_id": "file-<u>", "tools": [{"type": "file_search"}]}]}),
     ]
@@ -117,6 +121,12 @@ def test_staff_sees_only_what_it_may(thread: Thread) -> None:
     assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403  # nor its messages
     user.user_permissions.set([Permission.objects.get(codename="view_message")])
     assert [client_of(user).get(path).status_code for path in every_page] == [403, 403, 403, 200, 200, 200]
+    user.user_permissions.set(Permission.objects.filter(codename__in=["change_thread", "change_message"]))
+    assert {client_of(user).get(path).status_code for path in every_page} == {403}
+    user.user_permissions.set([Permission.objects.get(codename="delete_message")])
+    asked = client_of(user).get(f"{MESSAGES}{message.id}/delete/")
+    assert asked.status_code == 200
+    assert "radeau" not in asked.content.decode()
 
 
 # Reading
@@ -130,7 +140,20 @@ def test_thread_reads_as_a_transcript(admin: Client, thread: Thread) -> None:
     shown = unescape(html)
     assert "file-<u>" in shown
     assert "file-<u>" not in html
-    for words in ("asst_7", "run 7&<i>", "file_search", "mood", "curious", "tool_call", "x=y & z", thread.object_id):
+    assert "<i>" not in html
+    assert "<u>" not in html
+    for words in (
+        "asst_7<u>",
+        "<i>x</i>",
+        "<i>value</i>",
+        "run 7&<i>",
+        "file_search",
+        "mood",
+        "curious",
+        "tool_call",
+        "x=y & z",
+        thread.object_id,
+    ):
         assert words in shown
     for message in thread.messages.all():
         assert f"{MESSAGES}{message.id.replace('_', '_5F')}/change/" in html
@@ -185,13 +208,17 @@ def test_long_thread_is_paged_and_each_message_is_on_one_page(admin: Client) -> 
     backwards = walk(unescape(last), "Earlier")
     assert [len(each) for each in backwards] == [50, 50, 20]
     assert list(chain(*backwards[::-1])) == expected
+    beyond = texts_of(page(admin, f"{path}?from=123"))  # of which the last is deleted
+    assert beyond[-1] == "number 122."
     around = texts_of(page(admin, path, at=80))
     assert around[5] == "number 80."
     assert around[0] == "number 75."
 
 
 def test_short_thread_and_empty_thread_need_no_pages(admin: Client, thread: Thread) -> None:
-    assert 'class="pages"' not in page(admin, f"{THREADS}{thread.id}/change/")
+    whole = page(admin, f"{THREADS}{thread.id}/change/", at=4)
+    assert len(texts_of(whole)) == 4
+    assert 'class="pages"' not in whole
     empty = page(admin, f"{THREADS}{store_thread(0).id}/change/")
     assert 'class="pages"' not in empty
     assert "There is no message here." in empty
@@ -257,7 +284,11 @@ def test_selected_threads_are_exported_as_the_command_does(admin: Client, thread
 # Deleting
 
 
-def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(admin: Client, api: Api) -> None:
+def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(
+    admin: Client, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[bool] = []
+    monkeypatch.setattr("messages_app.admin.wake_purger", lambda: woken.append(True))
     thread = store_thread(12, metadata={"topic": "to go"})
     Message.objects.erase(thread.messages.get(position=12).id)
     path = f"{THREADS}{thread.id}/delete/"
@@ -266,6 +297,7 @@ def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(admin: Client
     assert "Messages: 11" in asked
     assert api.get(f"/threads/{thread.id}").status == 200
     assert admin.post(path, {"post": "yes"}).status_code == 302
+    assert woken == [True]
     assert api.get(f"/threads/{thread.id}").status == 404
     assert f"{thread.id}” was deleted" in page(admin, "/admin/")
     assert thread.id not in page(admin, THREADS, q="topic=to go")
@@ -352,3 +384,48 @@ def test_pages_cost_the_same_number_of_queries_however_many_rows(admin: Client, 
         api.post("/threads", {"messages": [{"role": "user", "content": "otters"}]})
         Message.objects.append("default", thread.id, role="user", content=[text_part("otters")])
     assert {path: queries(path) - own for path in paths} == paths
+
+
+# Odd requests
+
+NUL = [
+    ("get", "/admin/", {"HTTP_COOKIE": 'sessionid="\\000aaaaaaaaaaaa"'}),
+    ("get", THREADS + "?q=%00", {}),
+    ("get", THREADS + "%00/change/", {}),
+    ("get", "/admin/r/7/%00/", {}),
+    ("get", "/admin/auth/user/?q=%00", {}),
+    ("get", MESSAGES + "?a%00b=1", {}),
+    ("post", THREADS, {"data": {"action": "export", "_selected_action": "\0"}}),
+    ("post", "/admin/login/", {"data": {"username": "\0", "password": "x"}}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "more"), NUL)
+def test_null_character_is_a_bad_request_everywhere_in_the_admin(
+    admin: Client, method: str, path: str, more: dict[str, Any]
+) -> None:
+    client = Client() if "HTTP_COOKIE" in more else admin
+    answer = getattr(client, method)(path, **more)
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Bad Request"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data"),
+    [
+        ("get", "/admin/auth/user/", {"username__regex": "("}),
+        ("get", "/admin/auth/user/", {"last_login__year": "10000"}),
+        ("get", "/admin/auth/group/", {"name__regex": "("}),
+        ("get", "/admin/auth/user/", {"groups__id__exact": "x"}),
+        ("get", "/admin/auth/user/", {"is_staff__exact": "1"}),
+        ("get", "/admin/auth/user/1/delete/", {"_to_field": ""}),
+        ("get", "/admin/auth/user/99999999999999999999/change/", {}),
+        ("get", f"{THREADS}x/delete/", {"_to_field": ""}),
+        ("get", f"{THREADS}x/history/", {}),
+        ("post", "/admin/auth/user/", {"action": "delete_selected", "_selected_action": "x"}),
+        ("post", "/admin/auth/group/", {"action": "delete_selected", "_selected_action": "9" * 30}),
+    ],
+)
+def test_hand_made_request_is_no_fault_of_the_server(
+    admin: Client, method: str, path: str, data: dict[str, str]
+) -> None:
+    assert getattr(admin, method)(path, data).status_code in (200, 302, 400)

@@ -139,6 +139,62 @@ def test_pair_is_found_in_every_tenant_or_in_one(admin: Client) -> None:
     assert ids_in(page(admin, THREADS, q="ticket=77", tenant="two")) == [theirs]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("x=y", "1"), ("", "v"), ('"q"', "a=b"), (" padded ", " too "), ("items", "x"), ("a", "<b>&")]
+)
+def test_link_of_any_pair_leads_to_its_threads(admin: Client, key: str, value: str) -> None:
+    thread = store_at(YEAR_1990, "hello", tenant="links", metadata={key: value})
+    for html in (page(admin, THREADS, q=thread.id), page(admin, f"{THREADS}{thread.id}/change/")):
+        (link,) = re.findall(r'class="pair" href="([^"]+)"', html)
+        assert thread.id in ids_in(page(admin, unescape(link)))
+
+
+def test_pairs_that_contradict_each_other_find_nothing(admin: Client) -> None:
+    store_at(YEAR_1990, metadata={"twice": "two"})
+    html = page(admin, THREADS, metadata="twice=one", q="twice=two")
+    assert ids_in(html) == []
+    assert told(html) == "No thread can be one whose metadata has twice = one and twice = two."
+
+
+def test_pair_of_more_tenants_than_are_asked_says_so(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "MAX_TENANTS", 3)
+    for number in range(4):
+        store_at(YEAR_1990, tenant=f" many-{number}", metadata={"of": "many tenants"})
+    html = page(admin, THREADS, q="of=many tenants")
+    assert len(ids_in(html)) == 3
+    assert "of the first 3 tenants: name a tenant to look among those of another" in told(html)
+    html = page(admin, THREADS, q="of=many tenants", tenant="x")
+    assert "tenants" not in told(html).replace("many tenants", "")
+
+
+def test_thread_with_many_found_messages_is_on_a_page_once_and_other_tenants_are_not(admin: Client) -> None:
+    ours = store_at(YEAR_1990, *("bongo" for _ in range(60)), tenant="bongos", metadata={"k": "v"})
+    theirs = store_at(YEAR_1990 + DAY, *("bongo" for _ in range(60)), tenant="others")
+    assert ids_in(page(admin, THREADS, q="bongo")) == [theirs.id, ours.id]
+    assert ids_in(page(admin, THREADS, q="bongo", tenant="bongos")) == [ours.id]
+    assert ids_in(page(admin, THREADS, q="bongo", metadata="k=v")) == [ours.id]
+
+
+def test_ids_of_24_hexadecimal_digits_are_found(admin: Client) -> None:
+    thread = Thread.new()
+    thread.id = "0123456789abcdef01234567"
+    message = Message.new(thread=thread, position=1, role="user", content=[text_part("hex")])
+    message.id = "89abcdef0123456701234567"
+    Thread.objects.store([thread], [message])
+    for row_id in (thread.id, message.id):
+        assert ids_in(page(admin, THREADS, q=row_id)) == [thread.id]
+        assert ids_in(page(admin, MESSAGES, q=row_id)) == [message.id]
+    assert told(page(admin, MESSAGES, q=thread.id)) == "The newest messages of that thread, 50 at most."
+    Thread.objects.mark_deleted(thread.id)
+
+
+@pytest.mark.parametrize("typed", ["привет", "ПРИВЕТ", "Привет", "élan", "Élan"])
+def test_words_of_any_alphabet_are_found_in_whatever_case(admin: Client, typed: str) -> None:
+    thread = store_at(YEAR_1990, "Привет, Élan")
+    assert ids_in(page(admin, THREADS, q=typed)) == [thread.id]
+    Thread.objects.mark_deleted(thread.id)
+
+
 def test_pages_of_a_pair_meet_each_thread_once(admin: Client) -> None:
     threads = [
         store_thread(0, tenant=f"pair-{number % 2}", at=YEAR_1990 + number * DAY, metadata={"of": "pairs"}).id
@@ -273,13 +329,10 @@ def test_full_pages_of_found_words_meet_each_message_once(admin: Client, monkeyp
         {"since": "1990-02-30"},
         {"until": "yesterday"},
         {"metadata": "no pair", "role": "king"},
-        {"q": "\0"},
         {"q": "x" * 501},
         {"after": "99999999999_thread_x"},
         {"after": "99999999999999_thread_x"},
-        {"after": "0_\0"},
         {"after": "yesterday"},
-        {"tenant": "\0", "run_id": "\0"},
         {"q": "word " * 99},
         {"q": '"'},
         {"q": "=x"},
@@ -301,7 +354,7 @@ def test_bad_filter_says_what_is_wrong_and_shows_no_rows(admin: Client) -> None:
 
 
 @pytest.mark.parametrize("path", [THREADS, MESSAGES])
-@pytest.mark.parametrize("row_id", ["\0", "'; --", "%00", "é"])
+@pytest.mark.parametrize("row_id", ["'; --", "%2500", "é", "__"])
 def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Client, path: str, row_id: str) -> None:
     for what in ("change", "delete", "json" if path == MESSAGES else "export"):
         assert admin.get(f"{path}{row_id}/{what}/").status_code == 302
@@ -312,5 +365,5 @@ def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Cli
 @pytest.mark.parametrize("parameter", ["from", "upto", "at"])
 def test_odd_place_in_a_transcript_is_no_fault_of_the_server(admin: Client, parameter: str) -> None:
     thread = store_thread(60)
-    for value in ("9" * 18, "9" * 30, "0", "-1", "x", "\0"):
+    for value in ("9" * 18, "9" * 30, "0", "-1", "x"):
         assert admin.get(f"{THREADS}{thread.id}/change/", {parameter: value}).status_code == 200

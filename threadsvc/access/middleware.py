@@ -6,9 +6,13 @@ from typing import Any
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+from django.http.request import UnreadablePostError
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
+
+from threadsvc.errors import bad_request
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -26,6 +30,25 @@ class OnlyInAdmin(MiddlewareMixin):
 
     def __call__(self, request: HttpRequest) -> Any:
         return super().__call__(request) if request.path_info.startswith(ADMIN_PATH) else self.get_response(request)
+
+
+class RefuseNulInAdmin:
+    """400 for U+0000 in what a browser sends to the admin: PostgreSQL takes no text that has it, and raises."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path_info.startswith(ADMIN_PATH):
+            sent = [request.path_info, *request.COOKIES.values()]
+            try:
+                for form in (request.GET, request.POST):
+                    sent += [text for name, values in form.lists() for text in (name, *values)]
+            except UnreadablePostError:
+                return bad_request(request, BadRequest())
+            if any("\0" in text for text in sent):
+                return bad_request(request, BadRequest())
+        return self.get_response(request)
 
 
 class AdminSessionMiddleware(OnlyInAdmin, SessionMiddleware): ...
