@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/admin_pages.py [DATA_DIR]
 
-DATA_DIR is a data directory that was migrated and seeded, which gets an account "bench"; without it both stores are made
-first (some minutes).
+DATA_DIR is a data directory that was migrated and seeded, and gets an account "bench"; without it both stores are
+made first (some minutes).
 Prints one table: the median and the slowest of RUNS answers in milliseconds, queries, and the ratio of the medians. A
 page that costs the same at any size has a ratio near 1. Ends with status 1 where a page took longer than LIMIT_MS.
 """
