@@ -16,5 +16,8 @@ if __name__ == "__main__":
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"threadsvc: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("threadsvc: interrupted\n")
+        sys.exit(130)  # as the shell says it of Ctrl-C
     except OperationalError as error:  # a database that does not answer, whatever the command wanted of it
         sys.exit(f"threadsvc: a database cannot be used: {reason_of(error)}")

@@ -148,7 +148,8 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
 
     def _store_hidden(self, threads: Collection["Thread"], messages: Collection["Message"]) -> int:
         """`store` where nothing is rolled back: until its last write, which shows it, a thread is out of sight."""
-        hidden = timezone.now() + UNFINISHED_LASTS if messages else None  # a thread alone is one write already
+        is_one_write = not messages and len(threads) <= 1
+        hidden = None if is_one_write else timezone.now() + UNFINISHED_LASTS
         for thread in threads:
             thread.deleted_at = hidden
         unfinished = self.filter(id__in=[thread.id for thread in threads], deleted_at=hidden)
@@ -156,7 +157,7 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
             self.bulk_create(threads)
             stored = len(Message.objects.bulk_create(messages))
             if hidden and unfinished.update(deleted_at=None) < len(threads):
-                raise OperationalError("storing took so long that purge removed what there was of it")
+                raise OperationalError("somebody else removed or stored the same thread meanwhile")
         except Error as error:
             # Where the engine is away, it stays hidden, and is removed when its time comes.
             if hidden and not isinstance(error, OperationalError):

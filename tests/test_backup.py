@@ -409,3 +409,12 @@ def test_backup_of_djangos_own_tables_alone_says_what_is_not_in_it(tmp_path: Pat
     found = tables(f"sqlite:///{tmp_path}/copy.db")
     assert "auth_user" in found
     assert "messages_app_thread" not in found
+
+
+@on_sqlite
+def test_backup_to_a_link_fills_the_file_that_it_leads_to(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "copy.db")
+    assert manage(data, "backup", str(tmp_path / "link.db")).returncode == 0
+    assert (tmp_path / "link.db").is_symlink()
+    assert (tmp_path / "elsewhere" / "copy.db").read_bytes().startswith(b"SQLite format 3")

@@ -81,7 +81,7 @@ def test_goes_by_the_last_message_that_is_there_or_else_by_when_the_thread_was_m
 
 
 def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> None:
-    # So long ago that no other test has such threads.
+    delete("--older-than", "1972-01-01")  # what other tests have of that time
     tenants = [uuid4().hex for _ in range(3)]
     threads = [
         Thread.new(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
@@ -264,3 +264,13 @@ def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "data", "delete_threads", "--older-than", "90d")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert refused.stderr.startswith("CommandError: cannot go on: ")
+
+
+def test_thread_of_just_that_age_stays(tenant: str) -> None:
+    border = datetime(2001, 2, 3, tzinfo=UTC)
+    made_then, said_then = (Thread.new(at=at, tenant=tenant) for at in (border, border - timedelta(days=9)))
+    older = Thread.new(at=border - timedelta(seconds=1), tenant=tenant)
+    said = Message.new(at=border, thread=said_then, position=1, role="user", content=[])
+    Thread.objects.store([made_then, said_then, older], [said])
+    delete("--older-than", "2001-02-03", "--tenant", tenant)
+    assert left(tenant) == {made_then.id, said_then.id}

@@ -123,10 +123,12 @@ def test_long_threads_are_written_in_pieces_and_are_whole(
     assert [texts_of(line) for line in at_once.splitlines()] == [list(map(str, range(length))) for length in lengths]
     monkeypatch.setattr(lines, "MESSAGES_AT_ONCE", 10)
     monkeypatch.setattr(lines, "THREADS_AT_ONCE", 3)
+    monkeypatch.setattr(lines, "PIECE", 1000)
     pieces = list(exported(lines.visible_threads(tenant)))
     assert "".join(pieces) == at_once
     assert [piece.endswith("\n") for piece in pieces].count(True) == len(threads)
     assert max(piece.count('"thread.message"') for piece in pieces) <= 11
+    assert len(pieces) > len(threads) + 5
 
 
 def test_number_of_queries_does_not_grow_with_rows(tenant: str, store: Callable[..., Thread]) -> None:
@@ -134,7 +136,7 @@ def test_number_of_queries_does_not_grow_with_rows(tenant: str, store: Callable[
         store("a", "b", at=AT + timedelta(days=i))
     with CaptureQueriesContext(connection) as queries:
         assert len(list(exported(lines.visible_threads(tenant)))) == 60
-    assert len(queries) <= 9  # pages of 1, 2, 4, 8, 16 and 32 threads, and those of the threads themselves
+    assert len(queries) <= 16  # two for each 1, 2, 4, 8, 16 and 32 threads, and pages of the threads themselves
 
 
 def test_file_is_its_owners_alone_and_packed_where_its_name_says_so(
@@ -237,3 +239,21 @@ def test_reader_that_goes_away_is_a_failure_without_words(seeded: Path) -> None:
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("messages", [3, 2500])
+def test_thread_that_is_deleted_while_it_is_read_is_left_out(store: Callable[..., Thread], messages: int) -> None:
+    kept, gone = store("kept"), store(*("x" for _ in range(messages)))
+    statements = 0
+
+    def delete_after_the_first(execute: Any, sql: str, *more: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        if statements == 2:  # the messages, or the first of them, were read
+            Thread.objects.mark_deleted(gone.id)
+            Message.objects.filter(thread=gone.id, position__gt=1).delete()
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(delete_after_the_first):
+        assert "".join(exported([gone])) == ""
+    assert json.loads("".join(exported([gone, kept])))["id"] == kept.id

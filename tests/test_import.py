@@ -747,3 +747,50 @@ def test_what_the_program_for_openai_saves_is_what_is_stored(
         "Would import 0 threads with 0 messages.",
         "There already: 1 threads, all as given.",
     ]
+
+
+@pytest.mark.parametrize("where", ["unknown key", "status", "Rubra's _id"])
+def test_values_nested_too_deep_are_a_fault_of_their_thread_alone(run: Callable[..., Told], where: str) -> None:
+    deep: Any = []
+    for _ in range(700):
+        deep = [deep]
+    bad = {
+        "unknown key": new_line(more=deep),
+        "status": new_line(new_message(status=deep)),
+        "Rubra's _id": {"_id": {"$oid": "6" * 24}, "id": "thread_deep", "object": "thread", "more": deep},
+    }[where]
+    good = new_line(new_message())
+    told = run([bad, good])
+    assert told.out[0].startswith("Imported 1 threads with 1 messages in ")
+    assert [line.startswith("given-0:1") for line in told.err] == [True]
+    assert told.failed == "1 with faults, told above, were not taken"
+    assert texts_of(good["id"]) == ["Hi"]
+
+
+@pytest.mark.engine("mongodb")
+def test_thread_that_the_database_refuses_is_not_there(run: Callable[..., Told]) -> None:
+    first, second = new_line(), new_line()
+    second["_id"] = first["_id"]
+    told = run([first, second])
+    assert told.out[0].startswith("Imported 1 threads with 0 messages in ")
+    assert len(told.err) == 1
+    there = Thread.objects.filter(id__in=[first["id"], second["id"]], deleted_at=None)
+    assert list(there.values_list("id", flat=True)) == [first["id"]]
+
+
+def test_what_another_import_was_faster_with_is_there_already(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[..., Told]
+) -> None:
+    line, other = new_line(new_message()), new_line()
+    meanwhile = run
+
+    def store_first(self: Any, new: Any, gone: Any) -> None:
+        monkeypatch.undo()
+        assert not meanwhile([line]).failed
+        self._write(new, gone)
+
+    monkeypatch.setattr("messages_app.exchange.storing.Import._write", store_first)
+    told = run([line, other])
+    assert (told.err, told.failed) == ([], "")
+    assert told.out[0].startswith("Imported 1 threads with 0 messages in ")
+    assert told.out[1] == "There already: 1 threads, left as they are."

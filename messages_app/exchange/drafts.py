@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from messages_app.exchange.foreign import MESSAGE, THREAD, Spool, items_of, kind_of, plain
-from messages_app.exchange.given import Draft, LeftOut, Located, Place, Wrong, shown
+from messages_app.exchange.given import Draft, LeftOut, Located, Place, Wrong, nested_too_deep, shown
 from messages_app.exchange.reading import Objects, Source
 
 
@@ -23,12 +23,14 @@ def drafts_in(source: Source, spool: Spool, left_out: LeftOut) -> Iterator[Draft
                 case "thread" if "messages" in value:
                     yield _whole(item.located, found.size)
                 case "thread" | "thread.message":
-                    if isinstance(value.get("_id"), dict):
-                        item = item._replace(located=Located(place, plain(value)))
                     try:
+                        if isinstance(value.get("_id"), dict):
+                            item = item._replace(located=Located(place, plain(value)))
                         spool.add(item)
                     except Wrong as wrong:
                         yield wrong
+                    except RecursionError:
+                        yield nested_too_deep(place)
                 case str(kind):
                     left_out.add(f"object of kind {shown(kind)}", place)
                 case None:

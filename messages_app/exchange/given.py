@@ -52,7 +52,8 @@ class Place(NamedTuple):
 
     @property
     def of_line(self) -> str:
-        return f"{self.file}:{self.line}"
+        file = self.file if self.file.isprintable() else json.dumps(self.file)
+        return f"{file}:{self.line}"
 
     def __str__(self) -> str:
         return " ".join(filter(None, [self.of_line, path_of(self.steps)]))
@@ -109,6 +110,10 @@ class Wrong(Exception):
     def __init__(self, faults: Iterable[tuple[Place, str]]) -> None:
         self.faults = list(faults)
         super().__init__(self.faults)
+
+
+def nested_too_deep(place: Place) -> Wrong:
+    return Wrong([(place, "lists and objects are nested too deep in one another")])
 
 
 def path_of(steps: Iterable[str | int]) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from messages_app.models import Message, Thread
@@ -11,6 +12,10 @@ from messages_app.models import Message, Thread
 # How many messages are in memory at a time, and how many threads: each of those may turn out to have no message.
 MESSAGES_AT_ONCE = 1000
 THREADS_AT_ONCE = 500
+
+# Bytes of a long thread that are held in memory until all of it is read, and characters that are written at a time.
+HELD_IN_MEMORY = 4_000_000
+PIECE = 65_536
 
 _COLUMNS = (
     "thread_id",
@@ -41,8 +46,9 @@ def visible_threads(tenant: str | None = None) -> Iterator[Thread]:
 def exported(threads: Iterable[Thread]) -> Iterator[str]:
     """The lines of these threads, in pieces, of which the last of each thread ends with a newline.
 
-    Memory stays the same however many threads there are and however long they are. One query for several threads; for
-    a thread of more than MESSAGES_AT_ONCE messages one for each so many of them. What is deleted is left out.
+    Memory stays the same however many threads there are and however long they are. Two queries for several threads; for
+    a thread of more than MESSAGES_AT_ONCE messages one for each so many of them. What is deleted is left out, also
+    while it is read: a line is of a whole thread.
     """
     rest = iter(threads)
     at_once = 1
@@ -71,22 +77,36 @@ def _messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> list[
     return list(visible.order_by("thread_id", "position").values_list(*_COLUMNS)[:limit])
 
 
-def _whole(threads: Iterable[Thread], rows: list[tuple[Any, ...]]) -> Iterator[str]:
+def _still_there(threads: Iterable[Thread]) -> set[str]:
+    """The ids of those that were not deleted while their messages were read: purge may have removed some before."""
+    ids = [thread.id for thread in threads]
+    return set(Thread.objects.filter(id__in=ids, deleted_at=None).values_list("id", flat=True))
+
+
+def _whole(threads: Sequence[Thread], rows: list[tuple[Any, ...]]) -> Iterator[str]:
+    there = _still_there(threads)
     messages = {thread_id: _joined(of_one) for thread_id, of_one in groupby(rows, itemgetter(0))}
     for thread in threads:
+        if thread.id not in there:
+            continue
         head, tail = _around(thread)
         yield f"{head}{messages.get(thread.id, '')}{tail}"
 
 
 def _in_pieces(thread: Thread, rows: list[tuple[Any, ...]]) -> Iterator[str]:
+    """Held back, in a file where it is long, until all of it was read."""
     head, tail = _around(thread)
-    yield head
-    comma = ""
-    while rows:
-        yield comma + _joined(rows)
-        comma = ","
-        rows = _messages([thread.id], limit=MESSAGES_AT_ONCE, after=rows[-1][1])
-    yield tail
+    with SpooledTemporaryFile(HELD_IN_MEMORY, mode="w+", encoding="utf-8", newline="") as held:
+        comma = head
+        while rows:
+            held.write(comma + _joined(rows))
+            comma = ","
+            rows = _messages([thread.id], limit=MESSAGES_AT_ONCE, after=rows[-1][1])
+        held.write(tail)
+        if thread.id in _still_there([thread]):
+            held.seek(0)
+            while piece := held.read(PIECE):
+                yield piece
 
 
 def _around(thread: Thread) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
 
-from messages_app.exchange.given import Draft, Given, LeftOut, Place, Wrong, check, path_of
+from messages_app.exchange.given import Draft, Given, LeftOut, Place, Wrong, check, nested_too_deep, path_of, shown
 from messages_app.exchange.updating import LOOKED_UP_AT_ONCE, bring_up_to_date, differences, forget, messages_by_id
 from messages_app.management import reason_of
 from messages_app.models import Message, Thread
@@ -53,6 +53,9 @@ class Import:
         except Wrong as wrong:
             self.refuse(wrong)
             return
+        except RecursionError:
+            self.refuse(nested_too_deep(draft.thread.place))
+            return
         if given.thread.id in self._batch:
             self.flush()
         self._batch[given.thread.id] = given
@@ -96,7 +99,14 @@ class Import:
                 stored = []
                 for given in new:
                     with self._refusals_of(given):
-                        self._write([given], [given.thread.id])
+                        try:
+                            self._write([given], [given.thread.id])
+                        except REFUSALS:
+                            there = Thread.objects.filter(id=given.thread.id, deleted_at=None).first()
+                            if there is None:
+                                raise
+                            self._meet(given, there)  # another import was faster
+                            continue
                         stored.append(given)
                 new = stored
         for given in new:
@@ -109,7 +119,7 @@ class Import:
         self.account.left_out.include(given.left_out)
         if not given.has_own_object:
             self.account.made += 1
-            self.account.first_made = self.account.first_made or given.thread.id
+            self.account.first_made = self.account.first_made or shown(given.thread.id)
 
     def _write(self, new: list[Given], gone: Iterable[str]) -> None:
         with transaction.atomic(using=Thread.objects.db):
@@ -122,7 +132,8 @@ class Import:
     def _meet(self, given: Given, thread: Thread) -> None:
         """Compares a thread that is there with what is given, and brings it up to date where that is asked for."""
         if thread.tenant != given.thread.tenant:
-            raise Wrong([(given.place.at("tenant"), f"{thread.id} is there already, of tenant {thread.tenant!r}")])
+            of_whom = f"of tenant {thread.tenant!r}"
+            raise Wrong([(given.place.at("tenant"), f"{shown(thread.id)} is there already, {of_whom}")])
         if self.update or self.dry_run:
             here = messages_by_id(message.id for message in given.messages)
             _refuse_those_of_others(given, {row.id: row.thread_id for row in here.values()})
@@ -131,7 +142,7 @@ class Import:
                 try:
                     found = bring_up_to_date(given.thread, given.messages, metadata=given.has_own_object)
                 except Thread.DoesNotExist as error:
-                    raise Wrong([(given.place, f"{thread.id} was deleted meanwhile")]) from error
+                    raise Wrong([(given.place, f"{shown(thread.id)} was deleted meanwhile")]) from error
             self.account.differing += found.any
             self.account.added += len(found.missing)
             self.account.changed += len(found.changed)
@@ -166,7 +177,7 @@ class Import:
 def _refuse_those_of_others(given: Given, owners: dict[str, str]) -> None:
     thread_id = given.thread.id
     faults: list[tuple[Place, str]] = [
-        (place.at("id"), f"{message.id} is there already, in thread {owner}")
+        (place.at("id"), f"{shown(message.id)} is there already, in thread {shown(owner)}")
         for message, place in zip(given.messages, given.places, strict=True)
         if (owner := owners.get(message.id, thread_id)) != thread_id
     ]

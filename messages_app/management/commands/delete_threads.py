@@ -9,8 +9,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import Error
 from django.utils import timezone
 
-from messages_app.management import Progress, reason_of
-from messages_app.models import MAX_TENANT_CHARACTERS
+from messages_app.management import Progress, reason_of, require_tenant_name
 from messages_app.purging import purge_threads
 from messages_app.retention import delete_idle
 
@@ -45,8 +44,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="delete nothing, and say what would be deleted")
 
     def handle(self, *args: Any, older_than: datetime, tenant: str | None, dry_run: bool, **options: Any) -> None:
-        if tenant is not None and not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
-            raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
+        require_tenant_name(tenant)
         try:
             with Progress(None, "threads looked at") as progress:
                 found = delete_idle(older_than, tenant, dry_run, progress.update)

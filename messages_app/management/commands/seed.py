@@ -13,8 +13,8 @@ from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
 from messages_app.conversations import SLOTS, Turn, conversation
-from messages_app.management import Progress, reason_of
-from messages_app.models import MAX_TENANT_CHARACTERS, Message, Thread, text_part
+from messages_app.management import Progress, reason_of, require_tenant_name
+from messages_app.models import Message, Thread, text_part
 
 BATCH_MESSAGES = 2000
 SPREAD_DAYS = 90
@@ -43,8 +43,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, threads: int, messages: int, seed: int | None, tenant: str, **options: Any) -> None:
         if messages < threads:
             raise CommandError(f"{messages} messages are too few for {threads} threads: each gets one at least")
-        if not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
-            raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
+        require_tenant_name(tenant)
         rng = random.Random(seed)
         now = timezone.now() if seed is None else SEEDED_NOW
         start, stored = time.monotonic(), 0

@@ -32,7 +32,7 @@ class Command(BaseCommand):
         start = time.monotonic()
         try:
             with bar("copying") as report:
-                copy(source, file, report)
+                copy(source, Path(os.path.realpath(file)), report)  # a link stays one
         except Unusable as error:
             raise CommandError(f"the database {error}; nothing was written to {file}") from error
         except (sqlite3.Error, OSError) as error:
@@ -49,9 +49,9 @@ class Command(BaseCommand):
 
 def refuse_target(file: Path, overwrite: bool) -> None:
     """Raises CommandError where a copy must not, or cannot, be written."""
-    target = os.path.realpath(file)
-    for connection in connections.all():
-        if connection.vendor == "sqlite" and target in {f"{connection.settings_dict['NAME']}{end}" for end in BESIDE}:
+    names = [connection.settings_dict["NAME"] for connection in connections.all() if connection.vendor == "sqlite"]
+    for name in names:
+        if os.path.realpath(file) in {f"{name}{end}" for end in BESIDE}:
             raise CommandError(f"{file} is the database itself, or belongs to it")
     if file.exists() and not file.is_file():
         raise CommandError(f"{file} is no file; name one")

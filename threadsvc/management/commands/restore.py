@@ -147,4 +147,4 @@ def contents(path: Path) -> str:
 
 
 def name_to_keep(target: Path) -> Path:
-    return target.with_name(f"{target.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    return target.with_name(f"{target.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
