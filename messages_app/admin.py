@@ -3,7 +3,7 @@
 Nothing can be changed: what clients stored is what they get. Deleting is the API's delete.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -205,9 +205,11 @@ class ThreadAdmin(BrowsingAdmin):
     @admin.display(description="first words")
     def first_words(self, thread: Any) -> str:
         first = thread.summary.first
-        words = preview(first.text) if first else NONE
         found: Message | None = getattr(thread, "found", None)
-        if found is None or (first and found.id == first.id):
+        if found and first and found.id == first.id:
+            return preview(first.text, thread.looked_for)
+        words = preview(first.text) if first else NONE
+        if not found:
             return words
         return format_html(
             '{}<a class="hit" href="{}">{} <b>{}</b> {}</a>',
@@ -220,19 +222,14 @@ class ThreadAdmin(BrowsingAdmin):
 
     @admin.display(description="metadata")
     def pairs(self, thread: Thread) -> str:
-        here = admin_url("thread_changelist")
-        pairs = (
-            (f"{here}?{urlencode({'metadata': browsing.pair_as_text(key, value)})}", key, preview(value))
-            for key, value in thread.metadata.items()
-        )
-        return format_html_join(" ", '<a class="pair" href="{}"><b>{}</b> {}</a>', pairs) or NONE
+        return links_of_pairs(thread, shown=preview) or NONE
 
     # A thread's page
 
     def page_of(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
         """The messages from a position on (`from`), up to one (`upto`), or around one (`at`)."""
         if not may(request, "view_message"):
-            return {"may_read": False, "pairs": self.pairs(row) if row.metadata else ""}
+            return {"may_read": False, "pairs": links_of_pairs(row)}
         there = Message.objects.activity([row.id]).get(row.id)
         visible = Message.objects.visible_in(row.id)
         start = position_in(request, "from") or (position_in(request, "at") or 0) - CONTEXT_MESSAGES
@@ -256,7 +253,7 @@ class ThreadAdmin(BrowsingAdmin):
             ]
         return {
             "may_read": True,
-            "pairs": self.pairs(row) if row.metadata else "",
+            "pairs": links_of_pairs(row),
             "transcript": messages,
             "activity": there,
             "export_url": admin_url("thread_export", row.id),
@@ -303,6 +300,16 @@ class ThreadAdmin(BrowsingAdmin):
             except Thread.DoesNotExist:
                 continue  # somebody was faster
         transaction.on_commit(wake_purger, using=Thread.objects.db)
+
+
+def links_of_pairs(thread: Thread, shown: Callable[[str], str] = str) -> SafeString:
+    """The metadata, each pair a link to the threads that have it."""
+    here = admin_url("thread_changelist")
+    pairs = (
+        (f"{here}?{urlencode({'metadata': browsing.pair_as_text(key, value)})}", key, shown(value))
+        for key, value in thread.metadata.items()
+    )
+    return format_html_join(" ", '<a class="pair" href="{}"><b>{}</b> {}</a>', pairs)
 
 
 def position_in(request: HttpRequest, name: str) -> int | None:

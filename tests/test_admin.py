@@ -142,6 +142,7 @@ def test_thread_reads_as_a_transcript(admin: Client, thread: Thread) -> None:
     assert "file-<u>" not in html
     assert "<i>" not in html
     assert "<u>" not in html
+    assert "w" * 512 in page(admin, f"{THREADS}{store_thread(0, metadata={'long': 'w' * 512}).id}/change/")
     for words in (
         "asst_7<u>",
         "<i>x</i>",
