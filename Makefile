@@ -15,7 +15,7 @@ test: lint test-sqlite
 
 # What follows = is the budget in seconds.
 test-sqlite: lint
-	@scripts/timed "tests on SQLite=240" $(BIN)/python -m pytest --engine=sqlite
+	@scripts/timed "tests on SQLite=300" $(BIN)/python -m pytest --engine=sqlite
 
 test-postgresql: $(TESTS)
 	@scripts/timed "tests on PostgreSQL=240" $(BIN)/python -m pytest --engine=postgresql

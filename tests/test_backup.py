@@ -204,7 +204,9 @@ def test_restore_under_a_running_service_that_goes_on_with_what_is_restored(
     assert manage(data, "restore", str(old), "--yes", "--discard").returncode == 0
     assert service.call("GET", f"/threads/{later}").status == 200
     assert service.stop() == 0
-    assert names(data) == ["secret_key", "threadsvc.db", old.name, "threadsvc.db.turn"]
+    # No drafts are left. The log may be: a worker that ends need not be the last to close the database.
+    ours = set(names(data)) - {"threadsvc.db-wal", "threadsvc.db-shm"}
+    assert ours == {"secret_key", "threadsvc.db", old.name, "threadsvc.db.turn"}
 
 
 @on_sqlite
