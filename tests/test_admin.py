@@ -402,6 +402,7 @@ NUL = [
 
 
 @pytest.mark.parametrize(("method", "path", "more"), NUL)
+@pytest.mark.engine("sqlite", "postgresql")
 def test_null_character_is_a_bad_request_everywhere_in_the_admin(
     admin: Client, method: str, path: str, more: dict[str, Any]
 ) -> None:
@@ -426,6 +427,7 @@ def test_null_character_is_a_bad_request_everywhere_in_the_admin(
         ("post", "/admin/auth/group/", {"action": "delete_selected", "_selected_action": "9" * 30}),
     ],
 )
+@pytest.mark.engine("sqlite", "postgresql")
 def test_hand_made_request_is_no_fault_of_the_server(
     admin: Client, method: str, path: str, data: dict[str, str]
 ) -> None:
