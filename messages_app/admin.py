@@ -24,7 +24,7 @@ from messages_app import browsing
 from messages_app.browsing import SHOWN, Found, Summary, Words
 from messages_app.exchange import exported
 from messages_app.lists import LookForm, LookList, MessageLookForm, PageActionForm, ThreadLookForm, told_of
-from messages_app.models import NOBODY, Message, Thread
+from messages_app.models import Message, Thread
 from messages_app.purging import wake_purger
 from messages_app.serializers import DEFAULT, V2
 
@@ -93,6 +93,10 @@ class BrowsingAdmin(ModelAdmin):
             raise PermissionDenied
         return row
 
+    def not_there(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        answer: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined]
+        return answer
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
@@ -101,7 +105,7 @@ class BrowsingAdmin(ModelAdmin):
             raise PermissionDenied
         row = self.there(request, object_id)
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+            return self.not_there(request, object_id)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -280,7 +284,7 @@ class ThreadAdmin(BrowsingAdmin):
         if not self.has_export_permission(request):
             raise PermissionDenied
         if thread is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+            return self.not_there(request, object_id)
         return export_of([thread])
 
     # Deleting
@@ -296,7 +300,7 @@ class ThreadAdmin(BrowsingAdmin):
     def delete_rows(self, rows: Iterable[Thread]) -> None:
         for thread in rows:
             try:
-                Thread.objects.filter(deleted_at=None).mark_deleted(thread.id)
+                Thread.objects.visible().mark_deleted(thread.id)
             except Thread.DoesNotExist:
                 continue  # somebody was faster
         transaction.on_commit(wake_purger, using=Thread.objects.db)
@@ -332,9 +336,7 @@ class MessageAdmin(BrowsingAdmin):
     search_help = "An id (of a message or a thread, or an _id), or words in the text (“in quotes”: as one)."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # Few: they are emptied soon.
-        deleted = Thread.objects.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
-        return super().get_queryset(request).exclude(thread__in=deleted)
+        return super().get_queryset(request).exclude(thread__in=Thread.objects.leaving())
 
     def find(self, request: HttpRequest, form: Any) -> tuple[Found, str]:
         asked, text = form.cleaned_data, form.cleaned_data["q"]
@@ -385,7 +387,7 @@ class MessageAdmin(BrowsingAdmin):
         """A message as the API shows it; `?shape=v2` in the other shape."""
         message = self.there(request, object_id)
         if message is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined,no-any-return]
+            return self.not_there(request, object_id)
         shape = V2 if request.GET.get("shape") == "v2" else DEFAULT
         return JsonResponse(dict(shape.message(message).data), json_dumps_params={"indent": 2, "ensure_ascii": False})
 

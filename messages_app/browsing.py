@@ -16,8 +16,8 @@ from django.db import connections
 from django.db.models import Q, QuerySet
 
 from messages_app.documents import stores_documents
+from messages_app.ids import MAX_SECONDS, MIN_SECONDS, OBJECT_ID
 from messages_app.models import (
-    NOBODY,
     Activity,
     Message,
     MessageByTimeQuerySet,
@@ -33,7 +33,6 @@ CANDIDATES = 200
 MAX_TENANTS = 20
 # What a made `_id` tells of the time may differ by this much from the time that is stored.
 OBJECT_ID_LEEWAY = timedelta(seconds=60)
-MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # 0001-01-01 and the end of 9999-12-31
 
 Place = tuple[datetime, str]
 
@@ -113,7 +112,6 @@ def look(
 _PAIR = re.compile(r'("(?:[^"\\]|\\.)*"|[^="][^=]*)=(.*)', re.DOTALL)
 _PAIR_IN_WORDS = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s="]+)=(.*)', re.DOTALL)
 _WORD = re.compile(r'["“”]([^"“”]+)["“”]?|(\S+)')
-_OBJECT_ID = re.compile("[0-9a-f]{24}")
 MAX_WORDS = 10
 
 
@@ -135,13 +133,16 @@ class Words(NamedTuple):
     def condition(self) -> Q:
         """What the rows meet that have them; so may others, since SQL looks into the text of the JSON."""
         connection = connections[Message.objects.db]
-        if stores_documents(connection):
-            return all_of(Q(content__text__value__icontains=word) for word in self.words)
         together = Q()
         for word in self.words:
+            if stores_documents(connection):
+                together &= Q(content__text__value__icontains=word)
+                continue
             knows_case = word.isascii() or connection.vendor != "sqlite"
-            spellings = {word} if knows_case else {word, word.lower(), word.upper(), word.capitalize()}
-            together &= any_of(Q(content__icontains=quoted(spelling)[1:-1]) for spelling in sorted(spellings))
+            spelled = Q()
+            for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
+                spelled |= Q(content__icontains=quoted(spelling)[1:-1])
+            together &= spelled
         return together
 
     def first_in(self, text: str) -> int:
@@ -152,20 +153,6 @@ class Words(NamedTuple):
     def are_in(self, message: Message) -> bool:
         text = message.text.casefold()
         return all(word.casefold() in text for word in self.words)
-
-
-def all_of(conditions: Iterable[Q]) -> Q:
-    together = Q()
-    for condition in conditions:
-        together &= condition
-    return together
-
-
-def any_of(conditions: Iterable[Q]) -> Q:
-    either = Q()
-    for condition in conditions:
-        either |= condition
-    return either
 
 
 def quoted(text: str) -> str:
@@ -200,8 +187,8 @@ def pair_as_text(key: str, value: str) -> str:
 
 def threads_by_id(text: str) -> list[Thread]:
     """The threads that an id names: their own, that of a message in them, an `_id`. Four queries at most."""
-    threads = Thread.objects.filter(deleted_at=None)
-    found = list(by_object_id(threads, text)) if _OBJECT_ID.fullmatch(text) else []
+    threads = Thread.objects.visible()
+    found = list(by_object_id(threads, text)) if OBJECT_ID.fullmatch(text) else []
     found = found or list(threads.named(id=text))
     if not found:
         message = Message.objects.named(id=text).filter(deleted_at=None).only("thread_id").first()
@@ -219,8 +206,7 @@ def by_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
 def threads(within: Range, tenant: str = "", pairs: Mapping[str, str] | None = None) -> Found:
     """Threads, newest first: all, or those of a tenant, or those whose metadata has all of these pairs."""
     if not pairs:
-        rows = Thread.objects.of_tenant(tenant) if tenant else Thread.objects.filter(deleted_at=None)
-        return first_page(rows, within)
+        return first_page(Thread.objects.visible(tenant or None), within)
     tenants = [tenant] if tenant else Thread.objects.tenants(MAX_TENANTS + 1)
     if len(tenants) == 1:
         return first_page(Thread.objects.matching(tenants[0], pairs), within)
@@ -243,8 +229,8 @@ def threads_with(words: Words, within: Range, tenant: str = "", pairs: Mapping[s
         for message in candidates:
             if message.thread_id not in newest and words.are_in(message):
                 newest[message.thread_id] = message
-        there = Thread.objects.filter(deleted_at=None, id__in=list(newest))
-        threads.update((thread.id, thread) for thread in (there.filter(tenant=tenant) if tenant else there))
+        there = Thread.objects.visible(tenant or None).filter(id__in=list(newest))
+        threads.update((thread.id, thread) for thread in there)
         return [
             message
             for thread_id, message in newest.items()
@@ -286,7 +272,7 @@ def summaries(thread_ids: Iterable[str]) -> dict[str, Summary]:
 
 def messages_by_id(text: str, rows: QuerySet[Message]) -> list[Message]:
     """Of these messages those that an id names: their own, an `_id`, or that of the thread whose newest they are."""
-    found = list(by_object_id(rows, text)) if _OBJECT_ID.fullmatch(text) else []
+    found = list(by_object_id(rows, text)) if OBJECT_ID.fullmatch(text) else []
     return found or list(rows.filter(id=text)) or list(rows.filter(thread=text).order_by("-position")[:SHOWN])
 
 
@@ -295,9 +281,7 @@ def messages(within: Range, run_id: str = "", condition: Q | None = None, words:
     rows: MessageByTimeQuerySet = Message.by_time.filter(deleted_at=None)
     if run_id:
         rows = rows.filter(run_id=run_id)
-    # Of threads that are deleted and not removed yet: they are few, for a moment.
-    deleted = Thread.objects.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
-    condition = (condition or Q()) & ~Q(thread__in=deleted)
+    condition = (condition or Q()) & ~Q(thread__in=Thread.objects.leaving())
     if not words:
         return look(rows, within, condition)
     return look(rows, within, condition & words.condition, lambda found: list(filter(words.are_in, found)))

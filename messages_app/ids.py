@@ -1,9 +1,15 @@
 """Public ids, which sort by the time they were made, and object ids in MongoDB's form."""
 
 import base64
+import re
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Unix seconds of 0001-01-01 and of the end of 9999-12-31: no datetime is beyond.
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
+
+OBJECT_ID = re.compile("[0-9a-f]{24}")
 
 # Base 32 in the alphabet of ULID (Crockford's, lower case): its digits are in the order of their code points, so that
 # ids sort as text as the numbers in them do.

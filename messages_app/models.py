@@ -130,6 +130,14 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
         """What this tenant may know of: its own threads that are not deleted. Every look-up starts here."""
         return self.filter(tenant=tenant, deleted_at=None)
 
+    def visible(self, tenant: str | None = None) -> Self:
+        """What operators may know of: the threads of all tenants, or of one, that are not deleted."""
+        return self.filter(deleted_at=None) if tenant is None else self.of_tenant(tenant)
+
+    def leaving(self) -> Self:
+        """Those that are deleted and whose messages may not be removed yet: few, for a moment."""
+        return self.filter(deleted_at__isnull=False).exclude(tenant=NOBODY)
+
     def require(self, thread_id: str) -> None:
         """Raises Thread.DoesNotExist where there is no such thread."""
         self.only("id").by_id(thread_id)

@@ -31,9 +31,7 @@ def delete_idle(before: datetime, tenant: str | None, dry_run: bool, looked_at: 
     """
     if not dry_run:
         show_undecided()
-    visible = Thread.objects.filter(deleted_at=None)
-    if tenant is not None:
-        visible = visible.filter(tenant=tenant)
+    visible = Thread.objects.visible(tenant)
     old, found, looked, place = visible.filter(created_at__lt=before), Idle(), 0, None
     while page := list(old.window(place, None, descending=False).values_list(*old.place)[:THREADS_AT_ONCE]):
         idle = idle_of(visible.filter(id__in=[thread_id for _, thread_id in page]), before)

@@ -3,7 +3,6 @@ and rid of what has no place in this store, which is counted by name."""
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -30,12 +29,11 @@ from messages_app.fields import (
     WireField,
     read_keys,
 )
-from messages_app.ids import EPOCH, new_object_id
+from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID, new_object_id
 from messages_app.models import DEFAULT_TENANT, MAX_TENANT_CHARACTERS, Message, Thread, text_part
 from messages_app.serializers import attached
 
 MAX_ID_CHARACTERS = 64
-MAX_SECONDS = 253_402_300_799  # 9999-12-31 23:59:59, the last that a datetime takes
 
 SHOWN_CHARACTERS = 60  # of a key that somebody else made up
 
@@ -152,11 +150,9 @@ def words_of(fault: Fault) -> str:
 class ObjectIdField(TextField):
     """24 hex digits."""
 
-    digits = re.compile("[0-9a-f]{24}")
-
     def to_internal_value(self, data: Any) -> str:
         text = cast(str, super().to_internal_value(data)).lower()
-        if not self.digits.fullmatch(text):
+        if not OBJECT_ID.fullmatch(text):
             raise Faults([Fault("not_an_object_id")])
         return text
 
@@ -177,9 +173,9 @@ class SecondsField(WireField):
 class StoredPartField(PartField):
     """A part as it is stored and shown: the text is an object, and may be empty, as an assistant's may be."""
 
-    kinds = {
-        **PartField.kinds,
+    kinds: Mapping[str, ObjectField] = {
         "text": ObjectField({"value": TextField(), "annotations": IgnoredField(required=False)}),
+        **{kind: field for kind, field in PartField.kinds.items() if isinstance(field, ObjectField)},
     }
     type_of_part = EnumField(kinds)
 
@@ -321,13 +317,6 @@ def _without_the_unknown(located: Located, fields: Mapping[str, WireField], left
     return {**value, "content": [_part(part, place.at("content", i), left_out) for i, part in enumerate(content)]}
 
 
-_KEYS_OF_PARTS = {
-    "text": {"value", "annotations"},
-    "image_file": {"file_id", "detail"},
-    "image_url": {"url", "detail"},
-}
-
-
 def _part(part: Any, place: Place, left_out: LeftOut) -> Any:
     if not isinstance(part, dict):
         return part
@@ -337,9 +326,10 @@ def _part(part: Any, place: Place, left_out: LeftOut) -> Any:
         part = {**part, "type": "text", "text": {"value": part["refusal"]}}
         del part["refusal"]
         kind = "text"
-    known = _KEYS_OF_PARTS.get(kind) if isinstance(kind, str) else None
-    if known is None:
+    field = StoredPartField.kinds.get(kind) if isinstance(kind, str) else None
+    if field is None:
         return part
+    known = field.keys
     for key in part.keys() - {"type", kind}:
         if holds(part[key]):
             left_out.add(shown(key), place)
@@ -349,7 +339,7 @@ def _part(part: Any, place: Place, left_out: LeftOut) -> Any:
     annotations = value.get("annotations")
     if holds(annotations):
         left_out.add("annotations", place, len(annotations) if isinstance(annotations, list) else 1)
-    for key in value.keys() - known:
+    for key in value.keys() - known.keys():
         if holds(value[key]):
             left_out.add(shown(key), place.at(str(kind)))
     return {"type": kind, kind: {key: value[key] for key in value if key in known}}

@@ -36,7 +36,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, 
 
 def visible_threads(tenant: str | None = None) -> Iterator[Thread]:
     """All threads, or all of a tenant, oldest first: in the order of (created_at, id), in pages by an index."""
-    threads = Thread.objects.filter(deleted_at=None) if tenant is None else Thread.objects.of_tenant(tenant)
+    threads = Thread.objects.visible(tenant)
     last = None
     while page := threads.between(last, None, descending=False, limit=THREADS_AT_ONCE):
         yield from page

@@ -32,9 +32,7 @@ class Command(BaseCommand):
         require_tenant_name(tenant)
         start, lines = time.monotonic(), 0
         try:
-            threads = Thread.objects.filter(deleted_at=None) if tenant is None else Thread.objects.of_tenant(tenant)
-            total = threads.count()
-            with Progress(total, "threads") as progress, written(file) as output:
+            with Progress(Thread.objects.visible(tenant).count(), "threads") as progress, written(file) as output:
                 for piece in exported(visible_threads(tenant)):
                     output.write(piece.encode())
                     lines += piece.endswith("\n")
