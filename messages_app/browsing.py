@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.db.models import Q, QuerySet
 
-from messages_app.documents import stores_documents
+from messages_app.engines import stores_documents
 from messages_app.ids import MAX_SECONDS, MIN_SECONDS, OBJECT_ID
 from messages_app.models import (
     Activity,

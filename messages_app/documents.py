@@ -6,16 +6,14 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import JSONField
 
+from messages_app.engines import stores_documents
+
 
 class UnicodeJSONEncoder(json.JSONEncoder):
     """JSON text as people wrote it: an e with an accent is stored as two bytes, not as six, and can be searched for."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
-
-
-def stores_documents(connection: BaseDatabaseWrapper) -> bool:
-    return getattr(connection.features, "stores_documents", False)
 
 
 class DocumentField(JSONField):

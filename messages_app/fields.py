@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 class Faults(ValidationError):
     """DRF's ValidationError with an ordered list of Fault, which says more than DRF's own details (loc, params).
 
-    `root` is the part of the request that the steps start from: `body` or `query`.
+    `root` is the part of the request that the steps start from: `body`, `query` or `header`.
     """
 
     detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms

@@ -16,15 +16,14 @@ from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, Tuple
 from django.utils import timezone
 
 from messages_app.documents import DocumentField, PairsField
+from messages_app.engines import can_roll_back, pauses
+from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
 
 DEFAULT_TENANT = "default"
 MAX_TENANT_CHARACTERS = 64
 NOBODY = ""  # the tenant of a thread of which nothing is left but its id
 MAX_METADATA_PAIRS = 16
-
-# How often what another writer changed meanwhile is tried anew. Engines that lock rows never need it.
-ATTEMPTS = 100
 
 # Where nothing is rolled back, a thread is hidden until all of it is stored: until then it counts as deleted at this
 # time in the future. If its writer dies, that time comes, and purge removes it.
@@ -45,11 +44,6 @@ Row = TypeVar("Row", bound=models.Model)
 
 class TooManyPairs(ValueError):
     """Metadata would hold more than MAX_METADATA_PAIRS."""
-
-
-def can_roll_back(database: str) -> bool:
-    """Whether what a block of writes left half done is undone. Where not, each write must be sound by itself."""
-    return connections[database].features.supports_transactions
 
 
 class RowQuerySet(models.QuerySet[Row]):
@@ -117,12 +111,6 @@ class RowQuerySet(models.QuerySet[Row]):
         return bool(rows.update(metadata=metadata))
 
 
-def pauses() -> Iterable[float]:
-    """Seconds to wait after each attempt that met another writer: at first none, then longer and longer."""
-    for attempt in range(ATTEMPTS):
-        yield attempt // 4 * 0.001
-
-
 class ThreadQuerySet(RowQuerySet["Thread"]):
     place = ("created_at", "id")
 
@@ -176,6 +164,29 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
             thread.deleted_at = None
         return stored
 
+    def store_once(self, thread: "Thread", messages: Collection["Message"]) -> "Thread":
+        """`store` of what another writer may have stored, or a part of it; returns the thread as it is now."""
+        try:
+            self.store([thread], messages)
+        except IntegrityError:
+            if can_roll_back(self.db):
+                raise
+            return self._finish(thread, messages)
+        return thread
+
+    def _finish(self, thread: "Thread", messages: Collection["Message"]) -> "Thread":
+        """Stores those messages of a hidden thread that are missing, and shows it. One that is deleted stays so."""
+        there = self.filter(id=thread.id).first()
+        if there and (there.deleted_at is None or there.deleted_at <= timezone.now() or there.tenant == NOBODY):
+            return there
+        stored = set(Message.objects.filter(thread=thread).values_list("id", flat=True))
+        with suppress(IntegrityError):
+            Message.objects.bulk_create(message for message in messages if message.id not in stored)
+            if there and self.filter(id=there.id, deleted_at=there.deleted_at).update(deleted_at=None):
+                there.deleted_at = None
+                return there
+        raise OperationalError("somebody else stores the same thread meanwhile")
+
     def mark_deleted(self, thread_id: str) -> None:
         """Makes a thread and all in it invisible to everybody, by one write of its row; `purge` removes them.
 
@@ -188,6 +199,8 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
     def mark_all_deleted(self, thread_ids: Collection[str]) -> int:
         """Marks the threads of this query, in the transaction that is open; their ids are these, or there are none."""
         marked = self.update(deleted_at=timezone.now(), metadata={})
+        if marked:
+            IdempotencyRecord.objects.forget_threads(thread_ids)
         if marked and can_roll_back(self.db):
             ThreadPair.objects.filter(thread__in=thread_ids).delete()
         return marked
@@ -321,8 +334,12 @@ class MessageQuerySet(RowQuerySet["Message"]):
         """The messages of a thread that are not deleted; whether the thread is there is for the caller to ask."""
         return self.named(thread_id=thread_id).filter(deleted_at=None)
 
-    def append(self, tenant: str, thread_id: str, **fields: Any) -> "Message":
+    def append(
+        self, tenant: str, thread_id: str, at: datetime | None = None, seed: str | None = None, **fields: Any
+    ) -> "Message":
         """Stores a message at the end of a thread and returns it. Raises Thread.DoesNotExist, also for other tenants.
+
+        A message of that time and seed that is there already is the one that is returned.
 
         The order of a thread's positions is the order of its commits: the thread's row is locked first (or, on SQLite,
         the database), so that the next writer sees this position before it takes its own. Where an engine has no such
@@ -332,8 +349,10 @@ class MessageQuerySet(RowQuerySet["Message"]):
         """
         for pause in pauses():
             try:
-                return self._append(tenant, thread_id, fields)
+                return self._append(tenant, thread_id, {"at": at, "rng": seeded(seed), **fields})
             except IntegrityError:  # somebody was faster
+                if at and seed and (there := Message.objects.filter(id=id_of_seed("msg", at, seed)).first()):
+                    return there
                 time.sleep(pause)
         raise OperationalError("too many writers append to this thread at once")
 
@@ -386,6 +405,7 @@ class MessageQuerySet(RowQuerySet["Message"]):
             }
             if not self.named(id=message_id).update(deleted_at=timezone.now(), **left):
                 raise Message.DoesNotExist
+            IdempotencyRecord.objects.forget_message(message_id)
 
     def remove_some(self) -> int | None:
         """Removes the first rows of this query in one short transaction; returns how many, None where it has none."""
@@ -489,6 +509,17 @@ def identity(prefix: str, at: datetime | None, rng: Random | None) -> dict[str, 
         "object_id": new_object_id(at, random_bytes(8)),
         "created_at": at.replace(microsecond=0),
     }
+
+
+def seeded(seed: str | None) -> Random | None:
+    """What makes ids that follow from a seed; the seed itself is no weaker than ids are."""
+    return Random(seed) if seed else None  # noqa: S311
+
+
+def id_of_seed(prefix: str, at: datetime, seed: str) -> str:
+    """The first id that a time and a seed make."""
+    public_id: str = identity(prefix, at, seeded(seed))["id"]
+    return public_id
 
 
 def text_part(value: str) -> dict[str, Any]:

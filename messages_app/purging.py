@@ -18,7 +18,8 @@ from django.db.models import Exists, F, OuterRef
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan
 from django.utils import timezone
 
-from messages_app.documents import stores_documents
+from messages_app.engines import can_roll_back, stores_documents
+from messages_app.idempotency import KEYS_LAST, IdempotencyRecord
 from messages_app.ids import EPOCH
 from messages_app.models import (
     NOBODY,
@@ -28,7 +29,6 @@ from messages_app.models import (
     MessageQuerySet,
     Thread,
     ThreadQuerySet,
-    can_roll_back,
 )
 
 logger = logging.getLogger(__name__)
@@ -46,17 +46,20 @@ SECONDS_AFTER_FAILURE = 3
 
 
 class Purged(NamedTuple):
-    """What was removed: deleted threads, all messages that were in them, and places of deleted messages elsewhere."""
+    """What was removed: deleted threads, all messages that were in them, places of deleted messages elsewhere, and
+    records of idempotency keys."""
 
     threads: int = 0
     messages: int = 0
     places: int = 0
+    keys: int = 0
 
 
 def purge() -> Purged:
     """Removes all that may be removed now."""
     show_undecided()
-    return purge_threads()._replace(places=remove_places(timezone.now() - CURSORS_LAST))
+    now = timezone.now()
+    return purge_threads()._replace(places=remove_places(now - CURSORS_LAST), keys=remove_keys(now - KEYS_LAST))
 
 
 def show_undecided() -> None:
@@ -140,6 +143,16 @@ def remove_places(before: datetime) -> int:
         seen = places[-1].deleted_at, places[-1].id
 
 
+def remove_keys(before: datetime) -> int:
+    """Removes the records of the idempotency keys that were used before then."""
+    expired = IdempotencyRecord.objects.filter(created_at__lt=before).order_by("created_at")
+    total = 0
+    while digests := list(expired.values_list("digest", flat=True)[:REMOVED_AT_ONCE]):
+        with half_of_the_time():
+            total += expired.filter(digest__in=digests).delete()[0]
+    return total
+
+
 class Purger:
     """Purges in a thread of its own, one to a process: deleted threads when it is woken, all at its start and then in
     regular intervals."""
@@ -175,7 +188,10 @@ class Purger:
             finally:
                 connections.close_all()  # this thread's own; it may sleep for long
             if any(purged):
-                logger.debug("purged %d threads, %d messages in them, %d places of deleted messages", *purged)
+                logger.debug(
+                    "purged %d threads, %d messages in them, %d places of deleted messages, %d idempotency keys",
+                    *purged,
+                )
             self._awake.wait(max(0, all_due - time.monotonic()))
 
 

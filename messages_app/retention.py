@@ -8,8 +8,8 @@ from typing import NamedTuple
 from django.db import connections, transaction
 from django.db.models import OuterRef, Subquery
 
-from messages_app.documents import stores_documents
-from messages_app.models import UNDECIDED, Message, Thread, ThreadQuerySet, can_roll_back
+from messages_app.engines import can_roll_back, stores_documents
+from messages_app.models import UNDECIDED, Message, Thread, ThreadQuerySet
 from messages_app.purging import half_of_the_time, show_undecided
 
 # How many threads are looked at, and deleted, at once: for the latter, other writers may have to wait.

@@ -1,7 +1,7 @@
 """The shapes of requests and answers: the default one, and that of `OpenAI-Beta: assistants=v2`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
@@ -35,7 +35,16 @@ from messages_app.fields import (
     read_keys,
     read_object,
 )
-from messages_app.models import MAX_METADATA_PAIRS, Message, RowQuerySet, Thread, TooManyPairs
+from messages_app.idempotency import Creation, IdempotencyRecord
+from messages_app.models import (
+    MAX_METADATA_PAIRS,
+    Message,
+    RowQuerySet,
+    Thread,
+    TooManyPairs,
+    id_of_seed,
+    seeded,
+)
 
 MAX_MESSAGES = 100
 
@@ -135,6 +144,23 @@ class CreateMessageSerializer(BodySerializer):
         """Takes tenant and thread_id from `save`. Raises Thread.DoesNotExist."""
         return Message.objects.append(**validated_data)
 
+    def creation(self, show: Callable[[Message], bytes], tenant: str, thread_id: str) -> Creation:
+        """The same, for requests with an idempotency key."""
+        threads = Thread.objects.of_tenant(tenant)
+        given = {**self.validated_data, "tenant": tenant, "thread_id": thread_id}
+
+        def is_there(record: IdempotencyRecord) -> bool:
+            threads.require(thread_id)
+            return Message.objects.visible_in(thread_id).filter(id=record.message_id).exists()
+
+        return Creation(
+            identify=lambda at, seed: (thread_id, id_of_seed("msg", at, seed)),
+            require=lambda: threads.require(thread_id),
+            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
+            show=show,
+            is_there=is_there,
+        )
+
 
 @extend_schema_serializer(component_name="CreateMessageRequestV2")
 class CreateMessageV2Serializer(CreateMessageSerializer):
@@ -205,13 +231,24 @@ class CreateThreadSerializer(BodySerializer):
 
     def create(self, validated_data: dict[str, Any]) -> Thread:
         """Takes tenant from `save`."""
-        thread = Thread.new(tenant=validated_data["tenant"], metadata=validated_data["metadata"])
+        at, rng = validated_data.get("at"), seeded(validated_data.get("seed"))
+        thread = Thread.new(at, rng, tenant=validated_data["tenant"], metadata=validated_data["metadata"])
         messages = [
-            Message.new(thread=thread, position=position, **values)
+            Message.new(at, rng, thread=thread, position=position, **values)
             for position, values in enumerate(validated_data["messages"], start=1)
         ]
-        Thread.objects.store([thread], messages)
-        return thread
+        return Thread.objects.store_once(thread, messages)
+
+    def creation(self, show: Callable[[Thread], bytes], tenant: str) -> Creation:
+        """The same, for requests with an idempotency key."""
+        given = {**self.validated_data, "tenant": tenant}
+        return Creation(
+            identify=lambda at, seed: (id_of_seed("thread", at, seed), ""),
+            require=lambda: None,
+            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
+            show=show,
+            is_there=lambda record: Thread.objects.of_tenant(tenant).filter(id=record.thread_id).exists(),
+        )
 
 
 _TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Taken, and not stored."}

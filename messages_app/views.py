@@ -4,6 +4,7 @@ The order of work is the contract's: the form of body or query, then what the pa
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -15,12 +16,13 @@ from drf_spectacular.utils import (
     PolymorphicProxySerializer,
     extend_schema,
 )
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from messages_app.fields import Faults
+from messages_app.fields import Fault, Faults
+from messages_app.idempotency import Attempt, BadKey, IdempotencyRecord, InProgress, KeyReused
 from messages_app.models import DEFAULT_TENANT, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.pagination import Listed, page_of
 from messages_app.purging import wake_purger
@@ -38,6 +40,12 @@ from messages_app.serializers import (
     ThreadDeletedSerializer,
     metadata_filter,
 )
+
+
+class RequestInProgress(APIException):
+    status_code = HTTPStatus.CONFLICT
+    default_detail = "Request in progress"
+    wait = 1  # seconds after which one may ask again
 
 
 class ContractViewSet(ViewSet):
@@ -72,6 +80,25 @@ class ContractViewSet(ViewSet):
         serializer.is_valid(raise_exception=True)
         return serializer
 
+    def attempt(self, path: str) -> Attempt | None:
+        """What the request's idempotency key stands for on that path; None where it has no key.
+
+        Taken before the body is parsed: the key's record knows its bytes.
+        """
+        key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
+        shape = "v2" if self.shape is V2 else "default"
+        return None if key is None else Attempt.of(self.tenant, path, key, shape, self.request.body)
+
+    def created(self, attempt: Attempt | None, sent: Any, shown: Any, **given: str) -> HttpResponse:
+        """Stores what was sent, and shows it; once for all requests of one key."""
+        if attempt is None:
+            return Response(shown(sent.save(**given)).data)
+        renderer = self.request.accepted_renderer
+        creation = sent.creation(lambda row: renderer.render(shown(row).data), **given)
+        answer = IdempotencyRecord.objects.answer(attempt, creation)
+        headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
+        return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
+
     def handle_exception(self, exc: Exception) -> Response:
         thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))
         match exc:
@@ -79,6 +106,12 @@ class ContractViewSet(ViewSet):
                 exc = NotFound(f"Thread with ID '{thread_id}' not found")
             case Message.DoesNotExist():
                 exc = NotFound(f"Message with ID '{message_id}' in thread '{thread_id}' not found")
+            case BadKey():
+                exc = Faults([Fault("bad_idempotency_key", ("idempotency-key",))], root="header")
+            case KeyReused():
+                exc = Faults([Fault("idempotency_key_reused", ("idempotency-key",))], root="header")
+            case InProgress():
+                exc = RequestInProgress()
         return super().handle_exception(exc)
 
 
@@ -109,6 +142,14 @@ METADATA_FILTER = OpenApiParameter(
         OpenApiExample("all", summary="All threads", value={}),
         OpenApiExample("customer", summary="A customer's threads", value={"customer": "customer-17"}),
     ],
+)
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters. For 24 hours the same key with the same body gets the first "
+    "answer again (with `Idempotent-Replayed: true`), and nothing is stored a second time.",
 )
 
 
@@ -158,14 +199,15 @@ class ThreadViewSet(ContractViewSet):
         operation_id="create_thread",
         summary="Create Thread",
         tags=["Threads"],
+        parameters=[IDEMPOTENCY_KEY],
         request=either("CreateThread", lambda shape: shape.create_thread),
         examples=THREAD_EXAMPLES,
         responses=successful(THREAD),
     )
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> HttpResponse:
         """Create a thread, with messages or without. The body may be left out."""
-        thread = self.sent(self.shape.create_thread).save(tenant=self.tenant)
-        return Response(self.shape.thread(thread).data)
+        attempt = self.attempt("/threads")
+        return self.created(attempt, self.sent(self.shape.create_thread), self.shape.thread, tenant=self.tenant)
 
     @extend_schema(
         operation_id="list_threads",
@@ -226,15 +268,16 @@ class MessageViewSet(ContractViewSet):
         operation_id="create_message",
         summary="Create Message",
         tags=["Messages"],
-        parameters=[THREAD_ID],
+        parameters=[THREAD_ID, IDEMPOTENCY_KEY],
         request=either("CreateMessage", lambda shape: shape.create_message),
         examples=MESSAGE_EXAMPLES,
         responses=successful(MESSAGE),
     )
-    def create(self, request: Request, thread_id: str) -> Response:
+    def create(self, request: Request, thread_id: str) -> HttpResponse:
         """Create a message in a thread."""
-        message = self.sent(self.shape.create_message).save(tenant=self.tenant, thread_id=thread_id)
-        return Response(self.shape.message(message).data)
+        attempt = self.attempt(f"/threads/{thread_id}/messages")
+        sent = self.sent(self.shape.create_message)
+        return self.created(attempt, sent, self.shape.message, tenant=self.tenant, thread_id=thread_id)
 
     @extend_schema(
         operation_id="list_messages",

@@ -80,9 +80,9 @@ def test_thread_is_out_of_sight_by_one_write_before_anything_is_removed(api: Api
     thread, ids = filled(api)
     with CaptureQueriesContext(connection) as queries:
         Thread.objects.of_tenant("default").mark_deleted(thread)
-    # What it is found by goes in the same transaction; its row alone hides it.
+    # What it is found by goes in the same transaction, and what its idempotency key kept; its row alone hides it.
     pairs = [] if engines.chosen == "mongodb" else ["DELETE"]
-    assert [query["sql"].split()[0] for query in queries] == in_transaction("UPDATE", *pairs)
+    assert [query["sql"].split()[0] for query in queries] == in_transaction("UPDATE", "DELETE", *pairs)
     assert not ThreadPair.objects.filter(thread_id=thread).exists()
     assert told(api.get(f"/threads/{thread}/messages/{ids[0]}")) == thread_missing(thread)
     assert Message.objects.filter(thread_id=thread).count() == 3
@@ -103,7 +103,7 @@ def test_deleted_message_is_gone_and_keeps_its_ids_and_its_place_and_nothing_els
     with CaptureQueriesContext(connection) as queries:
         answer = api.delete(f"{path}/{message}")
     assert told(answer) == (200, {"id": message, "object": "thread.message.deleted", "deleted": True})
-    assert [query["sql"].split()[0] for query in queries] == ["SELECT", *in_transaction("UPDATE")]
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", *in_transaction("UPDATE", "DELETE")]
     missing = 404, {"detail": f"Message with ID '{message}' in thread '{thread}' not found"}
     for again in (
         api.get(f"{path}/{message}"),
@@ -211,7 +211,7 @@ print(*(sql.count("'msg_") for sql in statements if sql.startswith('DELETE FROM 
 print(statements.count("COMMIT"))
 """
     # Three times some messages, and the thread, which asks for its messages once more.
-    expected = ["1 250 0", "100 100 50", "0"] if engines.chosen == "mongodb" else ["1 250 0", "100 100 50 0", "4"]
+    expected = ["1 250 0 0", "100 100 50", "0"] if engines.chosen == "mongodb" else ["1 250 0 0", "100 100 50 0", "4"]
     assert run(tmp_path, program).splitlines() == expected
     assert REMOVED_AT_ONCE == 100
 
@@ -258,7 +258,8 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
         purged = manage(directory, "purge")
         assert (purged.returncode, purged.stderr) == (0, "")
         assert purged.stdout == (
-            "Removed 2 deleted threads with 4 messages, and the places of 0 messages deleted before.\n"
+            "Removed 2 deleted threads with 4 messages, the places of 0 messages deleted before, "
+            "and 0 idempotency keys.\n"
         )
         assert manage(directory, "purge").stdout.startswith("Removed 0 deleted threads with 0 messages")
     else:
@@ -301,9 +302,9 @@ print(*(query["sql"].split()[0] for query in queries))
 print(Message.objects.count())
 """
     # SQL finds none at once; documents are asked one by one whether they are their thread's last.
-    # There, too, what was left hidden by others is shown before.
-    asked = "UPDATE" + " SELECT" * (1 + 1 + 5 + 1) if engines.chosen == "mongodb" else "SELECT SELECT"
-    assert run(tmp_path, program).splitlines() == ["0 0 0", asked, "5"]
+    # There, too, what was left hidden by others is shown before. Last it looks for idempotency keys.
+    asked = "UPDATE" + " SELECT" * (1 + 1 + 5 + 1 + 1) if engines.chosen == "mongodb" else "SELECT SELECT SELECT"
+    assert run(tmp_path, program).splitlines() == ["0 0 0 0", asked, "5"]
 
 
 def test_purges_at_once_count_what_they_removed_and_nothing_twice(tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def work(_):
 with ThreadPoolExecutor(4) as pool:
     print(*map(sum, zip(*pool.map(work, range(4)))))
 """
-    assert run(tmp_path, program) == f"6 {6 * 150} 149\n"
+    assert run(tmp_path, program) == f"6 {6 * 150} 149 0\n"
 
 
 def test_purger_removes_at_its_start_and_again_without_being_woken(tmp_path: Path) -> None:

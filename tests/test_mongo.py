@@ -104,7 +104,7 @@ def test_indexes_are_in_the_server() -> None:
             for index, information in collection(name).index_information().items()
             if index != "_id_"
         }
-        for name in ("thread", "message")
+        for name in ("thread", "message", "idempotencyrecord")
     }
     assert found == {
         "thread": {
@@ -121,6 +121,12 @@ def test_indexes_are_in_the_server() -> None:
             "message_deleted": ({"deleted_at": 1, "id": 1}, False),
             "message_by_time": ({"created_at": 1, "id": 1}, False),
             "message_by_run": ({"run_id": 1, "created_at": 1, "id": 1}, False),
+        },
+        "idempotencyrecord": {
+            "__primary_key__": ({"digest": 1}, True),
+            "idempotency_thread": ({"thread_id": 1}, False),
+            "idempotency_message": ({"message_id": 1}, False),
+            "idempotency_expires": ({"created_at": 1}, False),
         },
     }
 

@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.utils import timezone
 
+from messages_app.idempotency import IdempotencyRecord
 from messages_app.models import Message, Thread, ThreadPair
 from tests import engines
 from tests.conftest import Answer, Served, connection, manage
@@ -333,7 +334,13 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
     threads, messages = Thread.objects.of_tenant("tenant-0"), Message.objects.visible_in(thread)
     pairs = ThreadPair.objects.matching("tenant-0", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
+    keys = IdempotencyRecord.objects
+    records = [IdempotencyRecord(digest=thread.id, thread_id=thread.id, created_at=now) for thread in new]
     queries: list[tuple[str, Any]] = [
+        ("messages_app_idempotencyrecord_pkey", keys.filter(digest="x")),
+        ("idempotency_thread", keys.filter(thread_id="x")),
+        ("idempotency_message", keys.filter(message_id="x")),
+        ("idempotency_expires", keys.filter(created_at__lt=now).order_by("created_at")),
         ("thread_list", threads.order_by("-created_at", "-id")),
         ("thread_list", threads.window((now - day, "x"), None, descending=True)),
         ("thread_list", threads.window(None, (now + day, "x"), descending=True)),
@@ -355,6 +362,7 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
     ]
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         Thread.objects.store(new, rows)
+        keys.bulk_create(records)
         cursor.execute("ANALYZE messages_app_thread, messages_app_threadpair, messages_app_message")
         # A plan for so few rows is to read them all; what is asked here is whether there is a way without.
         for way in ("seqscan", "bitmapscan", "sort", "incremental_sort"):

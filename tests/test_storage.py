@@ -24,6 +24,7 @@ from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
 from messages_app.models import Message, Thread, ThreadPair, text_part
 from tests import engines
@@ -222,7 +223,12 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
     threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in("x")
     pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
+    keys = IdempotencyRecord.objects
     queries: list[tuple[str, Any]] = [
+        ("idempotencyrecord_1 (digest=?)", keys.filter(digest="x")),
+        ("idempotency_thread (thread_id=?)", keys.filter(thread_id="x")),
+        ("idempotency_message (message_id=?)", keys.filter(message_id="x")),
+        ("idempotency_expires (created_at<?)", keys.filter(created_at__lt=now).order_by("created_at")),
         ("thread_list (tenant=?)", threads.order_by("-created_at", "-id")),
         ("thread_list (tenant=? AND (created_at,id)>(?,?))", threads.window((now, "x"), None, descending=True)),
         ("thread_list (tenant=? AND (created_at,id)<(?,?))", threads.window(None, (now, "x"), descending=True)),

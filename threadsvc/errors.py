@@ -5,6 +5,7 @@ A text `detail` says what happened (404, 405, 413, ...); a list says what is wro
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -43,6 +44,8 @@ MESSAGES = {
     "no_such_thread": ("no such thread", "value_error.cursor"),
     "no_such_message": ("no such message in this thread", "value_error.cursor"),
     "no_such_file": ("no such file in this message", "value_error.cursor"),
+    "bad_idempotency_key": ("key must be 1 to 255 visible ASCII characters", "value_error.idempotency_key"),
+    "idempotency_key_reused": ("key was used with another body", "value_error.idempotency_key"),
 }
 
 # Seconds after which a client may try again when a database did not answer.
@@ -86,7 +89,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case exceptions.MethodNotAllowed():
             return Response({"detail": "Method Not Allowed"}, exc.status_code)
         case exceptions.APIException():
-            return Response({"detail": exc.detail}, exc.status_code)
+            wait = getattr(exc, "wait", None)  # as DRF's own handler has it
+            headers = {"Retry-After": str(math.ceil(wait))} if wait else None
+            return Response({"detail": exc.detail}, exc.status_code, headers=headers)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only

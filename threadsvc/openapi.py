@@ -79,8 +79,8 @@ def error_answer(description: str, schema: str) -> dict[str, Any]:
 class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
-    404 where its path holds an id; 400 and 413 where it takes a body; 422 where it takes a body or a query. A body may
-    only be left out in the actions that the view names in `optional_bodies`.
+    404 where its path holds an id; 400 and 413 where it takes a body; 409 where it takes an idempotency key; 422 where
+    it takes a body or a query. A body may only be left out in the actions that the view names in `optional_bodies`.
     """
 
     def get_override_parameters(self) -> list[Any]:
@@ -100,6 +100,8 @@ class ContractSchema(AutoSchema):
             answers["400"] = error_answer("The body is not UTF-8", "HTTPError")
         if "{" in self.path:
             answers["404"] = error_answer("Not Found", "HTTPError")
+        if any(parameter["name"] == "Idempotency-Key" for parameter in operation["parameters"]):
+            answers["409"] = error_answer("Request in progress", "HTTPError")
         if "requestBody" in operation:
             answers["413"] = error_answer("Request body too large", "HTTPError")
         if "requestBody" in operation or any(parameter["in"] == "query" for parameter in operation["parameters"]):

@@ -7,15 +7,8 @@ from typing import NamedTuple
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
-from messages_app.models import (
-    UNDECIDED,
-    UNFINISHED_LASTS,
-    Message,
-    Thread,
-    ThreadQuerySet,
-    can_roll_back,
-    pauses,
-)
+from messages_app.engines import can_roll_back, pauses
+from messages_app.models import UNDECIDED, UNFINISHED_LASTS, Message, Thread, ThreadQuerySet
 
 # How many rows are looked up by their ids in one query.
 LOOKED_UP_AT_ONCE = 500

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 from openai import (
     AsyncOpenAI,
@@ -278,6 +279,22 @@ def an_assistants_message_names_its_assistant_and_run(client: OpenAI) -> None:
         thread.id, role="assistant", content="x", extra_body={"assistant_id": "", "run_id": None}
     )
     assert (nobody.role, nobody.assistant_id, nobody.run_id) == ("assistant", None, None)
+
+
+@check
+def a_request_sent_again_with_its_key_is_stored_once(client: OpenAI) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    first, again = (client.beta.threads.create(metadata={"a": "b"}, extra_headers=key) for _ in range(2))
+    assert first == again
+    messages = client.beta.threads.messages
+    said = [messages.create(first.id, role="user", content="once", extra_headers=key) for _ in range(2)]
+    assert said[0] == said[1]
+    assert messages.list(first.id).data == said[:1]
+    error = refusal(
+        UnprocessableEntityError,
+        lambda: messages.create(first.id, role="user", content="other", extra_headers=key),
+    )
+    assert error.code == "value_error.idempotency_key"
 
 
 @check

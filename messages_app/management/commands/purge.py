@@ -11,8 +11,8 @@ from messages_app.purging import purge
 
 class Command(BaseCommand):
     help = (
-        "Removes deleted threads with all that was in them, and what is left of messages that were deleted more than "
-        "24 hours ago. Other writers go on meanwhile."
+        "Removes deleted threads with all that was in them, and what is left of messages that were deleted, and of "
+        "idempotency keys that were used, more than 24 hours ago. Other writers go on meanwhile."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -22,5 +22,5 @@ class Command(BaseCommand):
             raise CommandError(f"cannot purge: {reason_of(error)}; what is left, the next purge removes") from error
         self.stdout.write(
             f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
-            f"and the places of {purged.places:,} messages deleted before."
+            f"the places of {purged.places:,} messages deleted before, and {purged.keys:,} idempotency keys."
         )

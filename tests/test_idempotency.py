@@ -1,0 +1,389 @@
+"""Idempotency keys: a request that is sent again, at once, later or after a crash, stores nothing a second time."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from messages_app import idempotency, purging
+from messages_app.idempotency import IdempotencyRecord
+from messages_app.models import Message, Thread
+from messages_app.purging import purge
+from tests import engines
+from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage, migrate
+
+GOOD = {"role": "user", "content": "hello ✓", "metadata": {"k": "v"}}
+V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
+
+
+class Keyed:
+    """Posts with one key, a new one unless it is given."""
+
+    def __init__(self, api: Api, key: str | None = None) -> None:
+        self.api, self.key = api, uuid4().hex if key is None else key
+
+    def post(self, path: str, body: Any = b"", **meta: str) -> Answer:
+        return self.api.post(path, body, HTTP_IDEMPOTENCY_KEY=self.key, **meta)
+
+
+@pytest.fixture
+def keyed(api: Api) -> Keyed:
+    return Keyed(api)
+
+
+def told(answer: Answer) -> tuple[int, Any]:
+    return answer.status, answer.body
+
+
+def is_replay(answer: Answer) -> bool:
+    assert answer.status == 200
+    assert answer.headers.get("idempotent-replayed") in (None, "true")
+    return "idempotent-replayed" in answer.headers
+
+
+def messages_in(thread: str) -> int:
+    return Message.objects.filter(thread_id=thread, deleted_at=None).count()
+
+
+def records_of(thread: str) -> int:
+    return IdempotencyRecord.objects.filter(thread_id=thread).count()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Lets keys and purges see another time."""
+
+    def shift(by: timedelta) -> None:
+        clock = SimpleNamespace(now=lambda: timezone.now() + by)
+        monkeypatch.setattr(idempotency, "timezone", clock)
+        monkeypatch.setattr(purging, "timezone", clock)
+
+    return shift
+
+
+def test_message_sent_again_gets_the_first_answer_and_is_stored_once(api: Api, keyed: Keyed, thread_id: str) -> None:
+    path = f"/threads/{thread_id}/messages"
+    first = keyed.post(path, GOOD, HTTP_X_REQUEST_ID="first")
+    assert not is_replay(first)
+    assert first.body == api.get(f"{path}/{first.body['id']}").body
+    for again in (keyed.post(path, GOOD, HTTP_X_REQUEST_ID="again"), keyed.post(f"/v1{path}", GOOD)):
+        assert is_replay(again)
+        assert (again.body, again.headers["content-length"]) == (first.body, first.headers["content-length"])
+        assert again.headers["x-request-id"] != "first"
+    assert messages_in(thread_id) == 1
+    assert not is_replay(Keyed(api).post(path, GOOD))
+    assert not is_replay(api.post(path, GOOD))
+    assert messages_in(thread_id) == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"null", {"metadata": {"a": "b"}, "messages": [GOOD, GOOD]}])
+def test_thread_made_again_is_made_once(api: Api, keyed: Keyed, body: Any) -> None:
+    first = keyed.post("/threads", body)
+    assert not is_replay(first)
+    messages = api.get(f"/threads/{first.body['id']}/messages").body["data"]
+    for path in ("/threads", "/v1/threads"):
+        again = keyed.post(path, body)
+        assert is_replay(again)
+        assert again.body == first.body
+    assert len({message["id"] for message in messages}) == len(messages) == (2 if isinstance(body, dict) else 0)
+    assert api.get(f"/threads/{first.body['id']}/messages").body["data"] == messages
+    assert Keyed(api).post("/threads", body).body["id"] != first.body["id"]
+
+
+def test_first_answer_is_kept_byte_for_byte_whatever_became_of_the_message(
+    api: Api, keyed: Keyed, thread_id: str
+) -> None:
+    path = f"/threads/{thread_id}/messages"
+    body = {"role": "assistant", "content": [{"type": "text", "text": "é 🌿"}], "run_id": "r"}
+    first = keyed.post(path, body, **V2)
+    api.post(f"{path}/{first.body['id']}", {"metadata": {"later": "on"}})
+    api.post(f"/threads/{thread_id}", {"metadata": {"later": "on"}})
+    again = keyed.post(path, body, **V2)
+    assert is_replay(again)
+    assert list(again.body.items()) == list(first.body.items())
+    assert again.headers["content-length"] == first.headers["content-length"]
+
+
+def test_key_belongs_to_a_path(api: Api, keyed: Keyed, thread_id: str) -> None:
+    other = api.post("/threads").body["id"]
+    for thread in (thread_id, other):
+        assert not is_replay(keyed.post(f"/threads/{thread}/messages", GOOD))
+    assert not is_replay(keyed.post("/threads"))
+    # It means nothing elsewhere.
+    for _ in range(2):
+        assert not is_replay(keyed.post(f"/threads/{thread_id}", {"metadata": {"a": "b"}}))
+
+
+REUSED = {
+    "loc": ["header", "idempotency-key"],
+    "msg": "key was used with another body",
+    "type": "value_error.idempotency_key",
+}
+BAD_KEY = {**REUSED, "msg": "key must be 1 to 255 visible ASCII characters"}
+
+
+def test_key_that_was_used_with_another_body_or_shape_is_refused(api: Api, keyed: Keyed, thread_id: str) -> None:
+    path = f"/threads/{thread_id}/messages"
+    first = keyed.post(path, GOOD)
+    for other in ({**GOOD, "content": "bye"}, json.dumps(GOOD, indent=1).encode()):
+        assert told(keyed.post(path, other)) == (422, {"detail": [REUSED]})
+    refused = keyed.post(path, GOOD, **V2)
+    assert (refused.status, refused.body["detail"]) == (422, [REUSED])
+    assert refused.body["error"] == {
+        "message": "idempotency-key: key was used with another body",
+        "type": "invalid_request_error",
+        "param": "idempotency-key",
+        "code": "value_error.idempotency_key",
+    }
+    made = keyed.post("/threads", {"metadata": {"a": "b"}})
+    assert told(keyed.post("/threads")) == (422, {"detail": [REUSED]})
+    assert keyed.post(path, GOOD).body == first.body
+    assert keyed.post("/threads", {"metadata": {"a": "b"}}).body == made.body
+    assert messages_in(thread_id) == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\tb", "é", "\x7f", "k" * 256])
+def test_key_that_is_none_is_refused_after_everything_else(api: Api, thread_id: str, key: str) -> None:
+    bad, path = Keyed(api, key), f"/threads/{thread_id}/messages"
+    before = Thread.objects.count()
+    assert told(bad.post(path, GOOD)) == (422, {"detail": [BAD_KEY]})
+    assert told(bad.post("/threads")) == (422, {"detail": [BAD_KEY]})
+    assert told(bad.post(path, {"role": "user"})) == (422, {"detail": [detail_of("missing", "content")]})
+    assert bad.post("/threads/x/messages", GOOD).status == 404
+    assert bad.post(path, b"\xff").status == 400
+    assert (messages_in(thread_id), records_of(thread_id)) == (0, 0)
+    assert Thread.objects.count() == before
+
+
+def test_key_of_255_characters_is_a_key(api: Api, thread_id: str) -> None:
+    long = Keyed(api, "!~" * 127 + "x")
+    first = long.post(f"/threads/{thread_id}/messages", GOOD)
+    assert long.post(f"/threads/{thread_id}/messages", GOOD).body == first.body
+
+
+def test_refused_request_keeps_no_key(api: Api, keyed: Keyed, thread_id: str) -> None:
+    path = f"/threads/{thread_id}/messages"
+    assert keyed.post(path, {"role": "user"}).status == 422
+    assert keyed.post("/threads", {"messages": [{}]}).status == 422
+    assert keyed.post("/threads/none/messages", GOOD).status == 404
+    assert records_of("none") == records_of(thread_id) == 0
+    assert not is_replay(keyed.post(path, GOOD))
+    assert not is_replay(keyed.post("/threads"))
+
+
+def test_body_is_judged_before_the_key_and_a_missing_thread_too(api: Api, keyed: Keyed, thread_id: str) -> None:
+    path = f"/threads/{thread_id}/messages"
+    keyed.post(path, GOOD)
+    assert told(keyed.post(path, {**GOOD, "role": None})) == (422, {"detail": [detail_of("null", "role")]})
+    api.delete(f"/threads/{thread_id}")
+    missing = 404, {"detail": f"Thread with ID '{thread_id}' not found"}
+    assert told(keyed.post(path, GOOD)) == missing
+    assert told(keyed.post(path, {**GOOD, "content": "bye"})) == missing
+
+
+def test_deleting_a_message_or_thread_deletes_what_its_key_kept(api: Api, keyed: Keyed) -> None:
+    thread = keyed.post("/threads", {"messages": [GOOD]}).body["id"]
+    path = f"/threads/{thread}/messages"
+    message = keyed.post(path, GOOD).body["id"]
+    assert records_of(thread) == 2
+    api.delete(f"{path}/{message}")
+    assert records_of(thread) == 1
+    anew = keyed.post(path, {**GOOD, "content": "another body, too"})
+    assert not is_replay(anew)
+    assert anew.body["id"] != message
+    assert keyed.post("/threads", {"messages": [GOOD]}).body["id"] == thread
+    api.delete(f"/threads/{thread}")
+    assert records_of(thread) == 0
+    assert not IdempotencyRecord.objects.filter(answer__contains=thread).exists()
+    assert keyed.post("/threads", {"messages": [GOOD]}).body["id"] != thread
+
+
+def test_key_is_forgotten_after_a_day_and_purged(
+    api: Api, keyed: Keyed, thread_id: str, later: Callable[[timedelta], None]
+) -> None:
+    path = f"/threads/{thread_id}/messages"
+    keyed.post(path, GOOD)
+    later(timedelta(hours=23, minutes=59))
+    assert is_replay(keyed.post(path, GOOD))
+    assert purge().keys == 0
+    later(timedelta(hours=24, minutes=1))
+    assert not is_replay(keyed.post(path, {**GOOD, "content": "another body"}))
+    assert messages_in(thread_id) == 2
+    later(timedelta(hours=49))
+    assert purge().keys >= 1
+    assert records_of(thread_id) == 0
+
+
+def test_key_costs_two_queries_more_in_the_same_transaction(api: Api, keyed: Keyed, thread_id: str) -> None:
+    def statements() -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            keyed.post(f"/threads/{thread_id}/messages", GOOD)
+        return [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]]
+
+    made, again = statements(), statements()
+    if engines.chosen == "mongodb":  # the thread and the record come before the message, the answer after it
+        assert made == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
+        assert again == ["SELECT", "SELECT", "SELECT"]
+    else:
+        assert made == in_transaction("SELECT", "SELECT", "SELECT", "INSERT", "INSERT")
+        assert again == in_transaction("SELECT")
+
+
+@pytest.mark.parametrize("of", ["thread", "message"])
+def test_hundred_requests_with_one_key_at_once_store_once_and_get_one_answer(served: Served, of: str) -> None:
+    thread = served.new_thread()
+    mark = uuid4().hex
+    path = f"/threads/{thread}/messages" if of == "message" else "/threads"
+    body = json.dumps({**GOOD, "content": mark} if of == "message" else {"metadata": {"mark": mark}}).encode()
+    headers = {"Content_Type": "application/json", "Idempotency_Key": mark}
+
+    def post(_: int) -> Answer:
+        return served.call("POST", path, body, **headers)
+
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(post, range(100)))
+    assert {answer.status for answer in answers} <= {200, 409}
+    for answer in answers:
+        if answer.status == 409:
+            assert engines.chosen == "mongodb"
+            assert (answer.body, answer.headers["retry-after"]) == ({"detail": "Request in progress"}, "1")
+    good = [answer for answer in answers if answer.status == 200]
+    assert sum("idempotent-replayed" not in answer.headers for answer in good) == 1
+    assert {json.dumps(answer.body) for answer in [*good, post(0)]} == {json.dumps(good[0].body)}
+    if of == "message":
+        (row,) = served.stored("message", thread_id=thread)
+    else:
+        (row,) = [row for row in served.stored("thread") if mark in json.dumps(row["metadata"])]
+    assert row["id"] == good[0].body["id"]
+
+
+# Each call of the API in a process of its own, which is killed before its statement number `deadly`, or at the end.
+# Prints of each: the statements that it got to, and what it answered, if it did.
+CALLS = """
+import json, os, signal, sys
+from datetime import timedelta
+from types import SimpleNamespace
+from django.db import connections
+from django.utils import timezone
+from messages_app import idempotency, views
+from tests.conftest import Api, connection
+
+views.wake_purger = lambda: None
+
+def call(path, body, deadly=None, later=0, key="k"):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        clock = SimpleNamespace(now=lambda: timezone.now() + timedelta(seconds=later))
+        idempotency.timezone = clock
+        seen = []
+        def count(execute, sql, *arguments):
+            seen.append(sql)
+            if len(seen) == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return execute(sql, *arguments)
+        with connection.execute_wrapper(count):
+            answer = Api().post(path, body, HTTP_IDEMPOTENCY_KEY=key)
+        told = len(seen), answer.status, answer.body, answer.headers.get("idempotent-replayed")
+        os.write(writing, json.dumps(told).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(writing)
+    os.wait()
+    with os.fdopen(reading, "rb") as told:
+        text = told.read()
+    return json.loads(text) if text else None
+"""
+
+
+@pytest.fixture
+def in_processes(tmp_path: Path) -> Callable[[str], Any]:
+    def run(program: str) -> Any:
+        directory = tmp_path / "data"
+        migrate(directory)
+        done = manage(
+            directory, "shell", "-v0", "-c", CALLS + program, THREADSVC_ALLOWED_HOSTS="testserver", PYTHONPATH="."
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+CRASHES = """
+threads, results = [], []
+body = json.dumps({"messages": [{"role": "user", "content": "x"}] * 2}).encode() if OF == "thread" else (
+    b'{"role": "user", "content": "x"}')
+for deadly in range(1, 30):
+    if OF == "thread":
+        path = "/threads"
+    else:
+        path = f"/threads/{call('/threads', b'', key=f'thread-{deadly}')[2]['id']}/messages"
+    dead = call(path, body, deadly=deadly, key=f"key-{deadly}")
+    soon = call(path, body, key=f"key-{deadly}")
+    late = call(path, body, later=11, key=f"key-{deadly}")
+    again = call(path, body, later=12, key=f"key-{deadly}")
+    results.append([path, dead and dead[1:], soon[1:], late[1:], again[1:]])
+    if dead:
+        break
+
+def rows():
+    from messages_app.models import Message, Thread
+    return [
+        list(Thread.objects.filter(deleted_at=None).values_list("id", flat=True)),
+        list(Message.objects.values_list("id", "thread_id", "position")),
+    ]
+
+print(json.dumps([results, rows()]))
+"""
+
+
+@pytest.mark.parametrize("of", ["thread", "message"])
+def test_request_whose_process_was_killed_anywhere_is_completed_by_the_one_sent_again(
+    in_processes: Callable[[str], Any], of: str
+) -> None:
+    results, (threads, messages) = in_processes(f"OF = {of!r}\n{CRASHES}")
+    assert len(results) >= (6 if of == "message" else 4)
+    soon_statuses = set()
+    for path, dead, soon, late, again in results:
+        assert (late[0], again) == (200, [200, late[1], "true"])
+        if dead:  # it died with the answer in its hand
+            assert dead[:2] == late[:2]
+            assert soon == again
+        soon_statuses.add(soon[0])
+        if soon[0] == 409:
+            assert soon[1] == {"detail": "Request in progress"}
+            assert late[2] is None
+        else:
+            assert soon[:2] == late[:2]
+        made = late[1]["id"]
+        if of == "message":
+            thread = path.split("/")[2]
+            assert [row for row in messages if row[1] == thread] == [[made, thread, 1]]
+        else:
+            assert threads.count(made) == 1
+            assert sorted(row[2] for row in messages if row[1] == made) == [1, 2]
+    if of == "thread":
+        assert len(threads) == len(results)
+    # Where record and row are stored together, nobody ever finds the one without the other.
+    assert soon_statuses == ({200, 409} if engines.chosen == "mongodb" else {200})
+
+
+@pytest.mark.engine("mongodb")
+def test_delete_that_died_before_it_took_the_key_back_is_no_replay(api: Api, keyed: Keyed, thread_id: str) -> None:
+    path = f"/threads/{thread_id}/messages"
+    message = keyed.post(path, GOOD).body["id"]
+    Message.objects.filter(id=message).update(deleted_at=timezone.now())
+    anew = keyed.post(path, GOOD)
+    assert not is_replay(anew)
+    assert anew.body["id"] != message
+    assert is_replay(keyed.post(path, GOOD))
+    thread = keyed.post("/threads").body["id"]
+    Thread.objects.filter(id=thread).update(deleted_at=timezone.now())
+    assert keyed.post("/threads").body["id"] != thread
