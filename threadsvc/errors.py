@@ -86,7 +86,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case exceptions.MethodNotAllowed():
             return Response({"detail": "Method Not Allowed"}, exc.status_code)
         case exceptions.APIException():
-            return Response({"detail": exc.detail}, exc.status_code)
+            challenge = getattr(exc, "auth_header", None)  # set by DRF for a 401
+            headers = {"WWW-Authenticate": challenge} if challenge else None
+            return Response({"detail": exc.detail}, exc.status_code, headers=headers)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only

@@ -55,6 +55,10 @@ def env_list(name: str, default: str = "") -> list[str]:
     return [item.strip() for item in env_text(name, default).split(",") if item.strip()]
 
 
+def is_set(name: str) -> bool:
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
 def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     text = env_text(name, default)
     if text not in choices:
@@ -127,6 +131,8 @@ for origin in CSRF_TRUSTED_ORIGINS:
             f"THREADSVC_TRUSTED_ORIGINS: {origin!r} is not http(s)://host or http(s)://host:port"
         )
 CSRF_COOKIE_HTTPONLY = True
+ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
+ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # where not, `make run` decides by HOST
 
 # What is installed
 
@@ -141,6 +147,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "threadsvc",
+    "threadsvc.access",
     "messages_app",
 ]
 MIDDLEWARE = [
@@ -192,10 +199,11 @@ MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_THREAD_BODY_BYTES
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["threadsvc.access.authentication.BearerKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
         "threadsvc.access.permissions.BodyWithinLimit",
         "threadsvc.access.permissions.OwnOriginWrites",
+        "threadsvc.access.permissions.WritingKeys",
     ],
     "DEFAULT_PARSER_CLASSES": ["threadsvc.parsers.JSONBodyParser"],
     "DEFAULT_RENDERER_CLASSES": ["threadsvc.renderers.JSONRenderer"],
