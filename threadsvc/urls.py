@@ -15,7 +15,7 @@ handler500 = "threadsvc.errors.server_error"
 
 admin.site.site_title = "threadsvc"
 admin.site.site_header = "threadsvc"
-admin.site.index_title = "Conversations and accounts"
+admin.site.index_title = "Conversations, accounts and API keys"
 admin.site.site_url = "/"
 admin.site.enable_nav_sidebar = False
 

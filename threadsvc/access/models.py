@@ -99,8 +99,7 @@ class APIKey(models.Model):
             raise ValidationError({"expires_at": "That time is past."})
 
     def issue(self) -> str:
-        """Stores this new row and returns its key, which nothing can show again. Raises ValidationError."""
-        self.full_clean(exclude={"prefix", "hashed_key"})
+        """Stores this new row and returns its key, which nothing can show again."""
         key, self.prefix, self.hashed_key = self.generator.generate()
         with transaction.atomic():  # on SQLite, what is not in a transaction does not queue
             self.save(force_insert=True)  # a prefix that another key has must not replace that key

@@ -48,10 +48,11 @@ class Command(BaseCommand):
     ) -> None:
         row = APIKey(name=name, tenant=tenant, read_only=read_only, expires_at=expires)
         try:
-            key = row.issue()
+            row.full_clean(exclude={"prefix", "hashed_key"})
         except ValidationError as error:
             field, (reason, *_) = next(iter(error.message_dict.items()))
             raise CommandError(f"{field}: {reason}") from error
+        key = row.issue()
         until = f"until {shown_time(expires)}" if expires else "until it is revoked"
         self.stderr.write(f"Key {shown(str(row))} may {row.rights} in tenant {shown(tenant)}, {until}.")
         self.stderr.write("Store it now: it cannot be shown again.")
