@@ -55,6 +55,17 @@ def env_list(name: str, default: str = "") -> list[str]:
     return [item.strip() for item in env_text(name, default).split(",") if item.strip()]
 
 
+def env_rate(name: str) -> tuple[int, int] | None:
+    """How many in how many seconds; None where nothing is set."""
+    text = env_text(name)
+    if not text:
+        return None
+    rate = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h)", text, re.ASCII)
+    if not rate:
+        raise ImproperlyConfigured(f"{name}={text!r}: must be a whole number from 1 to 999999 and /s, /min or /h")
+    return int(rate[1]), {"s": 1, "min": 60, "h": 3600}[rate[2]]
+
+
 def is_set(name: str) -> bool:
     return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
@@ -198,6 +209,9 @@ MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_THREAD_BODY_BYTES
 
+RATE_LIMIT = env_rate("THREADSVC_RATE_LIMIT")
+RATE_FILE = data_file("rates") if RATE_LIMIT else DATA_DIR / "rates"
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["threadsvc.access.authentication.BearerKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
@@ -205,6 +219,7 @@ REST_FRAMEWORK = {
         "threadsvc.access.permissions.OwnOriginWrites",
         "threadsvc.access.permissions.WritingKeys",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["threadsvc.access.throttle.RateLimit"],
     "DEFAULT_PARSER_CLASSES": ["threadsvc.parsers.JSONBodyParser"],
     "DEFAULT_RENDERER_CLASSES": ["threadsvc.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.renderers.OneFormat",
