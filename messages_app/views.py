@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpResponse
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -370,7 +370,3 @@ class MessageViewSet(ContractViewSet):
             if file.id == file_id:
                 return Response(MessageFileSerializer(file).data)
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
-
-
-def unknown_path(request: HttpRequest) -> HttpResponse:
-    raise Http404

@@ -89,9 +89,12 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case exceptions.MethodNotAllowed():
             return Response({"detail": "Method Not Allowed"}, exc.status_code)
         case exceptions.APIException():
-            wait = getattr(exc, "wait", None)  # as DRF's own handler has it
-            headers = {"Retry-After": str(math.ceil(wait))} if wait else None
-            return Response({"detail": exc.detail}, exc.status_code, headers=headers)
+            said: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
+            # As DRF's own handler has them: it sets the first for a 401, the second where one may ask again.
+            challenge, wait = getattr(exc, "auth_header", None), getattr(exc, "wait", None)
+            headers = {"WWW-Authenticate": challenge} if challenge else {}
+            headers |= {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
+            return Response({"detail": said}, exc.status_code, headers=headers)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only
