@@ -19,6 +19,7 @@ from messages_app.models import Message, Thread
 from messages_app.purging import purge
 from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage, migrate
+from threadsvc.access.models import APIKey
 
 GOOD = {"role": "user", "content": "hello ✓", "metadata": {"k": "v"}}
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -55,6 +56,10 @@ def messages_in(thread: str) -> int:
 
 def records_of(thread: str) -> int:
     return IdempotencyRecord.objects.filter(thread_id=thread).count()
+
+
+def key_of(tenant: str) -> str:
+    return APIKey(name="test", tenant=tenant).issue()
 
 
 @pytest.fixture
@@ -120,6 +125,14 @@ def test_key_belongs_to_a_path(api: Api, keyed: Keyed, thread_id: str) -> None:
     # It means nothing elsewhere.
     for _ in range(2):
         assert not is_replay(keyed.post(f"/threads/{thread_id}", {"metadata": {"a": "b"}}))
+
+
+def test_tenants_do_not_share_idempotency_keys(api: Api, keyed: Keyed) -> None:
+    made = [keyed.post("/threads", HTTP_AUTHORIZATION=f"Bearer {key_of(tenant)}") for tenant in ("a", "b", "a")]
+    assert [is_replay(answer) for answer in made] == [False, False, True]
+    assert made[0].body == made[2].body != made[1].body
+    # Nor is another body told from the same one.
+    assert keyed.post("/threads", {"metadata": {"a": "b"}}, HTTP_AUTHORIZATION=f"Bearer {key_of('c')}").status == 200
 
 
 REUSED = {

@@ -294,7 +294,7 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
     # Without the setting the tables are not where they are looked for now.
     ended = manage(tmp_path / "data", "serve", PORT=str(free_port()))
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
-    assert "DATABASE_URL has no table messages_app_thread" in ended.stderr
+    assert "DATABASE_URL has no table messages_app_" in ended.stderr
 
 
 @pytest.mark.engine("sqlite")
