@@ -1,10 +1,13 @@
 """API keys as operators have them: made, listed and revoked, by commands and in the admin; when they were last used."""
 
+import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,12 @@ def test_key_is_made_used_listed_and_revoked_while_the_service_runs(
         return service.call("GET", "/v1/threads", Authorization=f"Bearer {key}").status
 
     assert service.call("GET", "/v1/threads").status == 401
+    page = service.call("GET", "/").body.decode()
+    commands = [unescape(re.sub("<.*?>", "", step)) for step in re.findall("<pre><code>(.*?)</code></pre>", page, re.S)]
+    assert commands[0] == "key=tsk_..."
+    script = "\n".join(commands).replace("tsk_...", key)
+    done = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, timeout=30)
+    assert (json.loads(done.stdout.splitlines()[1])["object"], done.stderr) == ("thread.message", "")
     assert {threads() for _ in range(8)} == {200}
     assert key[13:].encode() not in (tmp_path / "data/threadsvc.db-wal").read_bytes()
     listed = manage(tmp_path / "data", "list_api_keys").stdout
