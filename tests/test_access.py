@@ -341,12 +341,14 @@ def test_what_is_no_key_of_ours_is_ignored_or_refused(api: Api, authorization: s
         "Bearer {key},Bearer any",
         "bearer tsk_" + "x" * 60_000,
         "Bearer {swapped}",
+        "Bearer {guessed}",
     ],
 )
 def test_what_only_looks_like_a_key_is_401_even_where_none_is_required(api: Api, authorization: str) -> None:
     key = new_key()
     swapped = key.swapcase().replace("TSK_", "tsk_")
-    meta = {"HTTP_AUTHORIZATION": authorization.format(key=key, cut=key[:-1], swapped=swapped)}
+    guessed = key[:-1] + ("a" if key[-1] != "a" else "b")  # a prefix that there is
+    meta = {"HTTP_AUTHORIZATION": authorization.format(key=key, cut=key[:-1], swapped=swapped, guessed=guessed)}
     for required in (True, False):
         with keys_required(required):
             answer = api.get("/threads/x", **meta)
