@@ -154,14 +154,14 @@ def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dic
 class Served:
     """`manage.py serve` as a process of its own, with a data directory of its own."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory, self.port = directory, free_port()
         self.environment = environment(directory, **{"WEB_CONCURRENCY": "2", **settings, "PORT": str(self.port)})
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
         with self.log.open("wb") as log:
             # The kernel stops it when the tests end, however they do.
-            command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve"]
+            command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve", *options]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -276,11 +276,12 @@ def migrate(directory: Path) -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Starts services with these settings and `tmp_path / "data"`; none outlives its test, however that ends."""
+    """Starts services with these options and settings and `tmp_path / "data"`; none outlives its test, however that
+    ends."""
     services: list[Served] = []
 
-    def start(**settings: str) -> Served:
-        services.append(Served(tmp_path / "data", **settings))
+    def start(*options: str, **settings: str) -> Served:
+        services.append(Served(tmp_path / "data", *options, **settings))
         return services[-1]
 
     yield start

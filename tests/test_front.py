@@ -30,6 +30,12 @@ def test_commands_call_the_address_that_the_page_was_asked_for_at(client: Client
     assert set(re.findall(r'<(?:code|span) class="at">([^<]*)</', html)) == {f"http://{host}"}
 
 
+def test_commands_send_a_key_only_where_one_is_required(client: Client) -> None:
+    assert "Authorization" not in front(client)
+    with override_settings(ALLOW_ANONYMOUS=False):
+        assert front(client).count('-H "Authorization: Bearer $key"') == 2
+
+
 def test_commands_speak_tls_where_the_page_came_over_it(client: Client) -> None:
     assert "https://testserver</span>/v1/threads" in client.get("/", secure=True).content.decode()
 

@@ -42,7 +42,8 @@ def own_server() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="module")
 def service(own_server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service on the server that may be stopped. What one test did to it, it has to survive in the next."""
-    service = Served(tmp_path_factory.mktemp("on_own_server") / "data", THREADS_DATABASE_URL=own_server.new_database())
+    databases = {name: own_server.new_database() for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
+    service = Served(tmp_path_factory.mktemp("on_own_server") / "data", **databases)
     yield service
     service.stop()
 
@@ -174,6 +175,27 @@ def test_server_that_hangs_is_503_and_the_service_goes_on_when_it_does(service: 
     start = time.monotonic()
     service.wait_until(lambda: post(service, thread).status == 200)
     assert time.monotonic() - start < 5
+
+
+def test_key_is_503_while_the_database_of_keys_is_away_and_good_when_it_is_back(
+    service: Served, own_server: PostgreSQL
+) -> None:
+    databases = {name: service.environment[name] for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
+    key = manage(service.directory, "create_api_key", "test", **databases).stdout.strip()
+
+    def ask() -> Answer:
+        return service.call("GET", "/threads", Authorization=f"Bearer {key}")
+
+    assert ask().status == 200
+    for leave, come_back in ((own_server.stop, own_server.start), (own_server.suspend, own_server.resume)):
+        leave()
+        *told, seconds = timed(ask)
+        assert tuple(told) == UNAVAILABLE
+        assert seconds < 3
+        come_back()
+        service.wait_until(lambda: ask().status == 200, seconds=5)
+    manage(service.directory, "revoke_api_key", key, **databases)
+    assert ask().status == 401
 
 
 def test_what_was_acknowledged_is_there_after_all_processes_of_the_server_are_killed(

@@ -5,6 +5,7 @@ And what stands where there is no page.
 
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -18,7 +19,8 @@ from threadsvc import __version__
 def front(request: HttpRequest) -> HttpResponse:
     """Its commands call this service by the address that the page was asked for at (a host that is allowed)."""
     at = request.build_absolute_uri("/").removesuffix("/")
-    return render(request, "threadsvc/front.html", {"version": __version__, "at": at})
+    context = {"version": __version__, "at": at, "keys_required": not settings.ALLOW_ANONYMOUS}
+    return render(request, "threadsvc/front.html", context)
 
 
 class UnknownPath(APIView):

@@ -46,7 +46,7 @@ class APIKeyAdmin(Careful, ModelAdmin):
     actions = ("revoke",)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return False
+        return lookup == StateFilter.parameter_name
 
     def get_fields(self, request: HttpRequest, obj: APIKey | None = None) -> tuple[str, ...]:
         if obj is None:

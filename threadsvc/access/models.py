@@ -43,10 +43,11 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def usable(self, key: str) -> "APIKey":
         """The row of a key that may come in now. One query, by primary key. Raises DoesNotExist, for any text."""
         form = _KEY.fullmatch(key)
-        row = self.filter(prefix=form[1]).first() if form else None
-        if row is None or not APIKey.generator.verify(key, row.hashed_key) or row.state != "active":
-            raise APIKey.DoesNotExist
-        return row
+        if form:
+            row = self.get(prefix=form[1])
+            if APIKey.generator.verify(key, row.hashed_key) and row.state == "active":
+                return row
+        raise APIKey.DoesNotExist
 
     def used(self, prefix: str, at: datetime) -> None:
         """Records that a key was used then, where no later use is known."""
