@@ -343,6 +343,7 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY='-1'"),
         ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
         ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
+        ({"THREADSVC_LOG_FORMAT": "xml"}, "THREADSVC_LOG_FORMAT='xml': must be one of json, text"),
         ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
         ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
         ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 from django.apps import apps
@@ -9,17 +10,38 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import message
 
 from threadsvc import __version__
 from threadsvc.checks import url_setting
 from threadsvc.databases import reason_of
+from threadsvc.logs import log_what_python_prints
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
 MAX_REQUEST_LINE = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
+
+
+class ServerLog(glogging.Logger):
+    """gunicorn's own events, in our log, without what it quotes of requests: paths, queries, headers that hold keys."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self._access_log_enabled = False  # threadsvc.observability tells of each answer
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Invalid request from "):
+            msg, args = "%s: %s", (msg.partition(": ")[0], type(sys.exc_info()[1]).__name__)
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Error handling request"):
+            msg, args = "Error handling request", ()
+        super().exception(msg, *args, **kwargs)
 
 
 class Server(BaseApplication):
@@ -36,7 +58,7 @@ class Server(BaseApplication):
             # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
             "preload_app": True,
             "limit_request_line": MAX_REQUEST_LINE,
-            "loglevel": "warning",
+            "logger_class": ServerLog,
             # What a proxy says of scheme and path is believed from nobody: any client on this machine could say it.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
@@ -86,6 +108,7 @@ class Command(BaseCommand):
         close_connections()
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
+        log_what_python_prints()
         Server().run()
 
 
