@@ -4,16 +4,25 @@ import json
 import os
 import re
 import signal
+import socket
+import sqlite3
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Served, database_url, manage
+from tests.conftest import Served, connection, database_url, free_port, manage
+from tests.servers import is_running
 from tests.stored import execute
 
 CANARY = "xylophone"
+GOOD = b'{"role":"user","content":"hello"}'
+CREATE = {"method": "POST", "route": "/threads/{thread_id}/messages"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -178,3 +187,145 @@ def test_log_tells_of_warnings_and_of_exceptions_that_nobody_catches(tmp_path: P
     assert "UserWarning: mind the step" in warning["event"]
     assert died["exception"].endswith("builtins.ValueError")
     assert "xylophone" not in died["exception"].replace("int('xylophone')", "")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of two workers that shows metrics, and waits for a locked database for a second only."""
+    directory = tmp_path_factory.mktemp("measured") / "data"
+    url = f"sqlite:///{directory}/threadsvc.db?timeout=1"
+    service = Served(directory, DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()))
+    yield service
+    service.stop()
+
+
+def can_connect(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=30).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def scrape(service: Served) -> bytes:
+    port = service.environment["THREADSVC_METRICS_PORT"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def metric(service: Served, name: str, **labels: str) -> float:
+    """The sum of the samples of that name that have these labels."""
+    families = text_string_to_metric_families(scrape(service).decode())
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> None:
+    thread = measured.new_thread()
+    _, *workers = workers_of(measured)  # the first shows the metrics
+    assert len(workers) == metric(measured, "threadsvc_workers") == 2
+    queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
+    before = metric(measured, **queries)
+    for number, stopped in enumerate(workers, start=1):
+        os.kill(stopped, signal.SIGSTOP)  # the other one answers all
+        for _ in range(10):
+            assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
+        assert measured.call("POST", f"/threads/{thread}/messages", b"{}").status == 422
+        os.kill(stopped, signal.SIGCONT)
+        assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 10 * number
+        assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="422") == number
+        assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 11 * number
+    assert metric(measured, **queries) >= before + 40
+
+    with measured.connect() as unfinished:
+        unfinished.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")
+        measured.wait_until(lambda: metric(measured, "threadsvc_http_requests_in_progress") == 1)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        measured.wait_until(lambda: metric(measured, "threadsvc_http_requests_in_progress") == 0)
+    measured.wait_until(lambda: measured.call("GET", "/healthz").status == 200)
+    assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 20
+    assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 22
+    assert metric(measured, "process_cpu_seconds_total") > 0
+
+
+@pytest.mark.stateless
+def test_no_client_can_make_new_series(measured: Served) -> None:
+    """Each series stays in the memory of who collects it."""
+    methods = ("GET", "BREW", "PROPFIND", "DELETE")
+
+    def odd(number: int) -> bytes:
+        paths = (f"/{number}", f"/threads/{number}", f"/v1/threads/x/messages/{number}?a={number}", f"/static/{number}")
+        method, path = methods[number // 4 % 4], paths[number % 4]
+        return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {number}\r\n\r\n".encode()
+
+    end = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    measured.send(b"".join(map(odd, range(16))) + end)
+    series = {line.rpartition(b" ")[0] for line in scrape(measured).splitlines()}
+    assert measured.send(b"".join(map(odd, range(1000))) + end).count(b"HTTP/1.1 ") == 1001
+    assert {line.rpartition(b" ")[0] for line in scrape(measured).splitlines()} == series
+
+
+@pytest.mark.engine("sqlite")
+def test_database_that_is_away_is_counted(measured: Served) -> None:
+    thread = measured.new_thread()
+    errors = {"name": "threadsvc_errors_total", "kind": "database_unavailable"}
+    before = metric(measured, **errors)
+    waited = {"name": "threadsvc_database_duration_seconds_sum", "database": "default", "operation": "begin"}
+    seconds = metric(measured, **waited)
+    with closing(sqlite3.connect(measured.directory / "threadsvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 503
+        other.execute("ROLLBACK")
+    assert metric(measured, **errors) == before + 1
+    assert metric(measured, **waited) > seconds + 0.9
+
+
+@pytest.mark.stateless
+def test_metrics_are_shown_on_the_loopback_address_alone(measured: Served) -> None:
+    port = int(measured.environment["THREADSVC_METRICS_PORT"])
+    assert can_connect("127.0.0.1", port)
+    assert not can_connect("127.0.0.2", port)  # which is another one of this machine's
+
+
+@pytest.mark.stateless
+def test_taken_port_for_metrics_is_one_clear_line(measured: Served, tmp_path: Path) -> None:
+    port = measured.environment["THREADSVC_METRICS_PORT"]
+    ended = manage(tmp_path / "data", "serve", PORT=str(free_port()), THREADSVC_METRICS_PORT=port)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"CommandError: cannot show metrics on 127.0.0.1 port {port}: Address already in use; "
+        "THREADSVC_METRICS_PORT chooses another\n"
+    )
+    assert metric(measured, "threadsvc_workers") == 2  # nothing was taken from who has it
+
+
+@pytest.mark.stateless
+def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callable[..., Served]) -> None:
+    port = str(free_port())
+    service = serve(THREADSVC_METRICS_PORT=port, WEB_CONCURRENCY="1")
+    service.call("GET", "/healthz")
+    assert metric(service, "threadsvc_http_requests_total", route="/healthz") == 1
+    exporter, _ = workers_of(service)
+    service.process.kill()
+    service.process.wait()
+    end = time.monotonic() + 30
+    while is_running(exporter):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    again = serve(THREADSVC_METRICS_PORT=port, WEB_CONCURRENCY="1")
+    assert metric(again, "threadsvc_http_requests_total", route="/healthz") == 0
+    assert again.stop() == 0
+    assert not can_connect("127.0.0.1", int(port))
+
+
+@pytest.mark.stateless
+def test_metrics_are_off_unless_they_are_asked_for(served: Served, tmp_path: Path) -> None:
+    assert len(workers_of(served)) == 2
+    program = "import sys, threadsvc.wsgi; print('prometheus_client' in sys.modules)"
+    assert manage(tmp_path / "data", "shell", "-v0", "-c", program).stdout == "False\n"

@@ -61,6 +61,28 @@ class RequestIdMiddleware:
         return response
 
 
+class MetricsMiddleware:
+    """Counts and times answers; installed where THREADSVC_METRICS_PORT is set."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        # Not before: Django's checks import all middleware, and prometheus_client asks at once where to write.
+        from threadsvc import metrics
+
+        metrics.prepare()
+        self.get_response, self.metrics = get_response, metrics
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        started = started_at(request)
+        status = 500
+        with self.metrics.IN_PROGRESS.track_inprogress():
+            try:
+                response = self.get_response(request)
+                status = response.status_code
+            finally:
+                self.metrics.count(method_of(request), route_of(request), status, time.perf_counter() - started)
+        return response
+
+
 def started_at(request: HttpRequest) -> float:
     """When the request came, by time.perf_counter()."""
     started: float = request.META.get(STARTED) or time.perf_counter()

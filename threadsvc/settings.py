@@ -108,6 +108,9 @@ PORT = env_int("PORT", 8000, least=1, most=65535)
 WEB_CONCURRENCY = env_int("WEB_CONCURRENCY", max(2, os.cpu_count() or 1), least=1, most=256)
 THREADS_PER_WORKER = env_int("THREADSVC_THREADS_PER_WORKER", 8, least=1, most=256)
 SHUTDOWN_SECONDS = env_int("THREADSVC_SHUTDOWN_SECONDS", 30, least=1, most=600)
+METRICS_PORT = env_int("THREADSVC_METRICS_PORT", 0, least=0, most=65535)
+if METRICS_PORT == PORT:
+    raise ImproperlyConfigured(f"THREADSVC_METRICS_PORT={METRICS_PORT}: the service itself is there (PORT)")
 
 # Security
 
@@ -144,6 +147,7 @@ INSTALLED_APPS = [
     "messages_app",
 ]
 MIDDLEWARE = [
+    *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.RequestIdMiddleware",
     "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",

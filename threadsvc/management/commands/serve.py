@@ -14,7 +14,7 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import message
 
-from threadsvc import __version__
+from threadsvc import __version__, exporter
 from threadsvc.checks import url_setting
 from threadsvc.databases import reason_of
 from threadsvc.logs import log_what_python_prints
@@ -47,6 +47,10 @@ class ServerLog(glogging.Logger):
 class Server(BaseApplication):
     """gunicorn, set up by Django's settings instead of by files and options of its own."""
 
+    def __init__(self, metrics: exporter.Started | None) -> None:
+        self.metrics = metrics
+        super().__init__()
+
     def load_config(self) -> None:
         options = {
             "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
@@ -66,6 +70,8 @@ class Server(BaseApplication):
             # A socket in the home directory, through which gunicorn takes commands: nobody asked for one.
             "control_socket_disable": True,
         }
+        if self.metrics:
+            options |= metrics_hooks(self.metrics)
         for name, value in options.items():
             self.cfg.set(name, value)
 
@@ -106,10 +112,38 @@ class Command(BaseCommand):
                     "was THREADS_DATABASE_URL another one before?"
                 )
         close_connections()
+        metrics = start_metrics()
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
         log_what_python_prints()
-        Server().run()
+        Server(metrics).run()
+
+
+def start_metrics() -> exporter.Started | None:
+    """The process that shows metrics; None where nobody asks for them. Raises CommandError."""
+    if not settings.METRICS_PORT:
+        return None
+    try:
+        return exporter.start(settings.METRICS_PORT, settings.DATA_DIR)
+    except OSError as error:
+        where = f"{exporter.HOST} port {settings.METRICS_PORT}"
+        reason = error.strerror or str(error)
+        raise CommandError(
+            f"cannot show metrics on {where}: {reason}; THREADSVC_METRICS_PORT chooses another"
+        ) from error
+
+
+def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
+    """What a worker's beginning and end mean for the metrics, and the end of all."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from threadsvc.metrics import start_worker
+
+    return {
+        "post_fork": lambda server, worker: start_worker(metrics.directory),
+        "child_exit": lambda server, worker: mark_process_dead(worker.pid),
+        "on_exit": lambda server: metrics.end(),
+    }
 
 
 def close_connections() -> None:
@@ -156,6 +190,8 @@ def banner() -> str:
         "  Admin user  .venv/bin/python manage.py createsuperuser",
         f"  Data        {settings.DATA_DIR}",
     ]
+    if settings.METRICS_PORT:
+        lines.insert(-1, f"  Metrics     http://{exporter.HOST}:{settings.METRICS_PORT}/metrics")
     if not is_loopback(settings.HOST):
         lines.append("  This version has no API keys: whoever can reach this address can read and write all of it.")
     return "\n".join(lines)
