@@ -182,7 +182,8 @@ class Purger:
                     purged = purge_threads()
             except Exception as error:  # whatever it is: nobody else would start this thread again
                 is_known = isinstance(error, Error)
-                logger.warning("purge failed, to be tried again: %s", error, exc_info=not is_known)
+                reason = str(error).partition("\n")[0] if is_known else type(error).__name__
+                logger.warning("purge failed, to be tried again: %s", reason, exc_info=not is_known)
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue
             finally:

@@ -262,7 +262,7 @@ def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serv
         ).fetchall()
     assert row[0] == sum(map(len, open_in))
     assert service.stop() == 0
-    assert "ERROR" not in service.log.read_text()
+    assert '"level":"error"' not in service.log.read_text()
     assert "Warning" not in service.log.read_text()
 
 

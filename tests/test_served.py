@@ -343,6 +343,9 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY='-1'"),
         ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
         ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
+        ({"THREADSVC_LOG_FORMAT": "xml"}, "THREADSVC_LOG_FORMAT='xml': must be one of json, text"),
+        ({"THREADSVC_METRICS_PORT": "x"}, "THREADSVC_METRICS_PORT='x': must be a whole number from 0 to 65535"),
+        ({"PORT": "9", "THREADSVC_METRICS_PORT": "9"}, "THREADSVC_METRICS_PORT=9: the service itself is there"),
         ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
         ({"THREADSVC_ALLOW_ANONYMOUS": "true"}, "THREADSVC_ALLOW_ANONYMOUS='true': must be 0 or 1"),
         (

@@ -1,46 +1,141 @@
-"""What one sees of the running service: request ids, log lines, /healthz and /readyz."""
+"""What one sees of the running service: request ids, a log line for each answer, /healthz and /readyz."""
 
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
 
 from django.apps import apps
+from django.conf import settings
+from django.core.signals import got_request_exception
 from django.db import DatabaseError
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from threadsvc.errors import service_unavailable
+from threadsvc.logs import STARTED, fields, request_id
+
+logger = logging.getLogger(__name__)
+answers = logging.getLogger("threadsvc.access")
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "(other)"
+UNKNOWN = "(unknown)"
+STATIC = f"{settings.STATIC_URL}{{path}}"
+# What asks for these asks all the time; their answers are told at level debug, unless they are refusals.
+QUIET = ("/healthz", "/readyz", STATIC)
+
+# Whose threads a request without a key is about.
+ANONYMOUS_TENANT = "default"
 
 _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
-_request_id: ContextVar[str] = ContextVar("request_id", default="-")
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
 
 
 class RequestIdMiddleware:
-    """Gives every answer an `x-request-id`: the client's, if it is 1 to 128 visible ASCII characters, or a new one."""
+    """Gives every answer an `x-request-id`: the client's, if it is 1 to 128 visible ASCII characters, or a new one.
+
+    Tells each answer to the log, under that id.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request_id = request.META.get("HTTP_X_REQUEST_ID", "")
-        if not _GOOD_REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
-        token = _request_id.set(request_id)
+        started = started_at(request)
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        if not _GOOD_REQUEST_ID.fullmatch(given):
+            given = uuid.uuid4().hex
+        token = request_id.set(given)
+        status = 500
         try:
             response = self.get_response(request)
+            status = response.status_code
         finally:
-            _request_id.reset(token)
-        response["x-request-id"] = request_id
+            log_answer(request, status, time.perf_counter() - started)
+            request_id.reset(token)
+        response["x-request-id"] = given
         return response
 
 
-class RequestIdFilter(logging.Filter):
-    """Puts the id of the request that is being answered into each log record."""
+class MetricsMiddleware:
+    """Counts and times answers; installed where THREADSVC_METRICS_PORT is set."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = _request_id.get()
-        return True
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        # Not before: Django's checks import all middleware, and prometheus_client asks at once where to write.
+        from threadsvc import metrics
+
+        metrics.prepare()
+        self.get_response, self.metrics = get_response, metrics
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        started = started_at(request)
+        status = 500
+        with self.metrics.IN_PROGRESS.track_inprogress():
+            try:
+                response = self.get_response(request)
+                status = response.status_code
+            finally:
+                self.metrics.count(method_of(request), route_of(request), status, time.perf_counter() - started)
+        return response
+
+
+def started_at(request: HttpRequest) -> float:
+    """When the request came, by time.perf_counter()."""
+    started: float = request.META.get(STARTED) or time.perf_counter()
+    return started
+
+
+def log_answer(request: HttpRequest, status: int, seconds: float) -> None:
+    route = route_of(request)
+    level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
+    if answers.isEnabledFor(level):
+        told = fields(
+            method=method_of(request),
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 3),
+            tenant=tenant_of(request, status),
+        )
+        answers.log(level, "answered", extra=told)
+
+
+def method_of(request: HttpRequest) -> str:
+    """The request's method; one that nobody knows could be any text, and is told as OTHER."""
+    return request.method if request.method in METHODS else OTHER
+
+
+def route_of(request: HttpRequest) -> str:
+    """The path without what is a client's in it, as `/threads/{thread_id}`: one of a fixed number of texts.
+
+    UNKNOWN is for what is none of our paths, or was refused before that was looked at (a foreign Host).
+    """
+    if (match := request.resolver_match) is not None:
+        return template_of(match.route)
+    return STATIC if request.path_info.startswith(settings.STATIC_URL) else UNKNOWN
+
+
+@lru_cache
+def template_of(route: str) -> str:
+    named = _PARAMETER.sub(lambda found: f"{{{found[1] or found[2]}}}", route)
+    return "/" + named.replace("^", "").replace("$", "")
+
+
+def tenant_of(request: HttpRequest, status: int) -> str | None:
+    """Whose threads the request was about; None where nobody asked who sends it, or nobody was let in."""
+    auth: Any = getattr(request, "auth", UNKNOWN)  # of DRF's request, which gives it to Django's
+    if auth is UNKNOWN or (auth is None and status in (401, 403)):
+        return None
+    return getattr(auth, "tenant", ANONYMOUS_TENANT)
+
+
+@receiver(got_request_exception)
+def log_fault(**kwargs: Any) -> None:
+    """What becomes a 500. Django's own line for it, which has the path in it, is turned off in settings."""
+    logger.error("unhandled exception", exc_info=True)
 
 
 def healthz(request: HttpRequest) -> HttpResponse:

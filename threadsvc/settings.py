@@ -123,6 +123,9 @@ PORT = env_int("PORT", 8000, least=1, most=65535)
 WEB_CONCURRENCY = env_int("WEB_CONCURRENCY", max(2, os.cpu_count() or 1), least=1, most=256)
 THREADS_PER_WORKER = env_int("THREADSVC_THREADS_PER_WORKER", 8, least=1, most=256)
 SHUTDOWN_SECONDS = env_int("THREADSVC_SHUTDOWN_SECONDS", 30, least=1, most=600)
+METRICS_PORT = env_int("THREADSVC_METRICS_PORT", 0, least=0, most=65535)
+if METRICS_PORT == PORT:
+    raise ImproperlyConfigured(f"THREADSVC_METRICS_PORT={METRICS_PORT}: the service itself is there (PORT)")
 
 # Security
 
@@ -162,6 +165,7 @@ INSTALLED_APPS = [
     "messages_app",
 ]
 MIDDLEWARE = [
+    *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.RequestIdMiddleware",
     "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",
@@ -262,19 +266,20 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 LOG_LEVEL = env_choice("THREADSVC_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env_choice("THREADSVC_LOG_FORMAT", "json", ("json", "text"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "threadsvc.observability.RequestIdFilter"}},
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]},
-    },
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "formatters": {"line": {"()": "threadsvc.logs.LineFormatter", "form": LOG_FORMAT, "with_words": DEBUG}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # What drivers and servers tell at DEBUG are statements and requests, with all that is in them.
+    "root": {"handlers": ["stderr"], "level": "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL},
     "loggers": {
-        "django": {"handlers": [], "level": "INFO", "propagate": True},
-        # Refused requests are answers, not events; what is worth a line there is a 500.
-        "django.request": {"level": "ERROR"},
+        "threadsvc": {"level": LOG_LEVEL},
+        "messages_app": {"level": LOG_LEVEL},
+        "django": {"handlers": [], "level": "NOTSET", "propagate": True},
+        # It tells answers by their paths, which have ids in them; threadsvc.observability tells them by their routes.
+        "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
         # A server that is away is told of once a request, by who needed it.
         "psycopg.pool": {"level": "ERROR"},

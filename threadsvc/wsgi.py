@@ -1,6 +1,7 @@
 """The WSGI entry point, and what has to be mended before Django sees a request."""
 
 import os
+import time
 from io import BytesIO
 from typing import IO, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -11,6 +12,7 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured
+from threadsvc.logs import STARTED
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
@@ -40,6 +42,7 @@ class Application(WSGIHandler):
     request_class = Request
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
+        environ[STARTED] = time.perf_counter()
         if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         response = super().__call__(environ, start_response)

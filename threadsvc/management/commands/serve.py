@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -10,12 +11,14 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import message
 
-from threadsvc import __version__
+from threadsvc import __version__, exporter
 from threadsvc.checks import url_setting
 from threadsvc.databases import reason_of
+from threadsvc.logs import log_what_python_prints
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
@@ -23,8 +26,31 @@ MAX_REQUEST_LINE = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
+class ServerLog(glogging.Logger):
+    """gunicorn's own events, in our log, without what it quotes of requests: paths, queries, headers that hold keys."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self._access_log_enabled = False  # threadsvc.observability tells of each answer
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Invalid request from "):
+            msg, args = "%s: %s", (msg.partition(": ")[0], type(sys.exc_info()[1]).__name__)
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Error handling request"):
+            msg, args = "Error handling request", ()
+        super().exception(msg, *args, **kwargs)
+
+
 class Server(BaseApplication):
     """gunicorn, set up by Django's settings instead of by files and options of its own."""
+
+    def __init__(self, metrics: exporter.Started | None) -> None:
+        self.metrics = metrics
+        super().__init__()
 
     def load_config(self) -> None:
         options = {
@@ -37,7 +63,7 @@ class Server(BaseApplication):
             # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
             "preload_app": True,
             "limit_request_line": MAX_REQUEST_LINE,
-            "loglevel": "warning",
+            "logger_class": ServerLog,
             # What a proxy says of scheme and path is believed from nobody: any client on this machine could say it.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
@@ -45,6 +71,8 @@ class Server(BaseApplication):
             # A socket in the home directory, through which gunicorn takes commands: nobody asked for one.
             "control_socket_disable": True,
         }
+        if self.metrics:
+            options |= metrics_hooks(self.metrics)
         for name, value in options.items():
             self.cfg.set(name, value)
 
@@ -94,9 +122,38 @@ class Command(BaseCommand):
                     "was THREADS_DATABASE_URL another one before?"
                 )
         close_connections()
+        metrics = start_metrics()
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
-        Server().run()
+        log_what_python_prints()
+        Server(metrics).run()
+
+
+def start_metrics() -> exporter.Started | None:
+    """The process that shows metrics; None where nobody asks for them. Raises CommandError."""
+    if not settings.METRICS_PORT:
+        return None
+    try:
+        return exporter.start(settings.METRICS_PORT, settings.DATA_DIR)
+    except OSError as error:
+        where = f"{exporter.HOST} port {settings.METRICS_PORT}"
+        reason = error.strerror or str(error)
+        raise CommandError(
+            f"cannot show metrics on {where}: {reason}; THREADSVC_METRICS_PORT chooses another"
+        ) from error
+
+
+def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
+    """What a worker's beginning and end mean for the metrics, and the end of all."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from threadsvc.metrics import start_worker
+
+    return {
+        "post_fork": lambda server, worker: start_worker(metrics.directory),
+        "child_exit": lambda server, worker: mark_process_dead(worker.pid),
+        "on_exit": lambda server: metrics.end(),
+    }
 
 
 def close_connections() -> None:
@@ -143,6 +200,8 @@ def banner() -> str:
         "  Admin user  .venv/bin/python manage.py createsuperuser",
         f"  Data        {settings.DATA_DIR}",
     ]
+    if settings.METRICS_PORT:
+        lines.insert(-1, f"  Metrics     http://{exporter.HOST}:{settings.METRICS_PORT}/metrics")
     if settings.ALLOW_ANONYMOUS:
         why = "THREADSVC_ALLOW_ANONYMOUS is 1" if settings.ANONYMOUS_IS_DECIDED else "HOST is a loopback address"
         lines += [

@@ -1,0 +1,101 @@
+"""The form of log lines, a JSON object each or text for people, and what never gets into one: what a request quotes."""
+
+import logging
+import sys
+import threading
+import traceback
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from structlog.dev import ConsoleRenderer
+from structlog.processors import ExceptionRenderer, JSONRenderer
+
+logger = logging.getLogger(__name__)
+
+# The id of the request that is being answered.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+# In the environment of a request: when it came, by time.perf_counter(). wsgi.py sets it, before Django sees anything.
+STARTED = "threadsvc.started"
+
+MAX_FRAMES = 50
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    """The `extra` of a logging call that puts these beside the event."""
+    return {"fields": values}
+
+
+class LineFormatter(logging.Formatter):
+    """A record as one line. `form` is json or text; `with_words` lets exceptions be told in their own words.
+
+    structlog's ProcessorFormatter does the same, but copies each record first, which alone takes as long as the rest.
+    """
+
+    def __init__(self, form: str, with_words: bool) -> None:
+        super().__init__()
+        self.escapes = form == "text"
+        self.exceptions = ExceptionRenderer(in_its_words if with_words else by_kind)
+        self.renderer: Any = (
+            ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+            if form == "text"
+            else JSONRenderer(separators=(",", ":"))
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        event = record.getMessage().strip()
+        level = record.levelname.lower()
+        line: dict[str, Any] = {
+            "timestamp": time.removesuffix("+00:00") + "Z",
+            "level": level,
+            "logger": record.name,
+            # In JSON nothing can look like the start of another line.
+            "event": event.encode("unicode_escape").decode() if self.escapes and not event.isprintable() else event,
+        }
+        if (answered := request_id.get()) is not None:
+            line["request_id"] = answered
+        line.update(record.__dict__.get("fields", ()))
+        if record.exc_info:
+            line["exc_info"] = record.exc_info
+            self.exceptions(None, level, line)
+        text: str = self.renderer(None, level, line)
+        return text
+
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def in_its_words(exc_info: ExcInfo) -> str:
+    return "".join(traceback.format_exception(exc_info[1])).rstrip()
+
+
+def by_kind(exc_info: ExcInfo) -> str:
+    """What was raised, where, and because of what, the first cause first. No message: it may quote what was sent, as
+    those of databases and of int() do."""
+    chain: list[BaseException] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    told = []
+    for error in reversed(chain):
+        frames = traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES)
+        told.append("".join(["Traceback (most recent call last):\n", *frames, kind_of(error)]))
+    return "\n\n".join(told)
+
+
+def kind_of(error: BaseException) -> str:
+    """The type of an exception, and its code where it is an operating system's or a database's."""
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    codes = [getattr(error, name, None) for name in ("errno", "sqlstate", "sqlite_errorname")]
+    return " ".join([kind, *(str(code) for code in codes if code)])
+
+
+def log_what_python_prints() -> None:
+    """Makes log lines of warnings, and of exceptions that nobody catches."""
+    logging.captureWarnings(True)
+    threading.excepthook = lambda died: logger.error("a thread ended by an exception", exc_info=died.exc_value)
+    sys.unraisablehook = lambda ignored: logger.error("an exception was ignored", exc_info=ignored.exc_value)
