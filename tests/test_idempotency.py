@@ -320,9 +320,8 @@ def in_processes(tmp_path: Path) -> Callable[[str], Any]:
     def run(program: str) -> Any:
         directory = tmp_path / "data"
         migrate(directory)
-        done = manage(
-            directory, "shell", "-v0", "-c", CALLS + program, THREADSVC_ALLOWED_HOSTS="testserver", PYTHONPATH="."
-        )
+        settings = {"THREADSVC_ALLOWED_HOSTS": "testserver", "THREADSVC_LOG_LEVEL": "WARNING", "PYTHONPATH": "."}
+        done = manage(directory, "shell", "-v0", "-c", CALLS + program, **settings)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return json.loads(done.stdout)
 

@@ -67,7 +67,7 @@ def test_each_answer_is_a_line_of_json_with_its_request_id(served: Served) -> No
         ("GET", "/threads/x/messages/y/files/z", "/threads/{thread_id}/messages/{message_id}/files/{file_id}", 404, 1),
         ("PUT", "/threads/x", "/threads/{thread_id}", 405, 1),
         ("POST", "/threads/x/messages?x=y", "/threads/{thread_id}/messages", 422, 1),
-        ("GET", "/threads/x/", "(unknown)", 404, 0),
+        ("GET", "/threads/x/", "(unknown)", 404, 1),
         ("BREW", "/threads", "/threads", 405, 1),
         ("GET", "/openapi.json", "/openapi.json", 200, 0),
         ("GET", "/admin/messages_app/thread/x/change/", "/admin/messages_app/thread/{object_id}/change/", 302, 0),

@@ -113,9 +113,10 @@ def route_of(request: HttpRequest) -> str:
 
     UNKNOWN is for what is none of our paths, or was refused before that was looked at (a foreign Host).
     """
-    if (match := request.resolver_match) is not None:
-        return template_of(match.route)
-    return STATIC if request.path_info.startswith(settings.STATIC_URL) else UNKNOWN
+    if request.path_info.startswith(settings.STATIC_URL):
+        return STATIC
+    match = request.resolver_match
+    return UNKNOWN if match is None or match.url_name == UNKNOWN else template_of(match.route)
 
 
 @lru_cache

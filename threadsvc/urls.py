@@ -34,5 +34,5 @@ urlpatterns = [
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
     re_path("^static/", page_not_found),  # what WhiteNoise has not
-    re_path("", pages.UnknownPath.as_view()),
+    re_path("", pages.UnknownPath.as_view(), name=observability.UNKNOWN),
 ]
