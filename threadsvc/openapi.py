@@ -80,7 +80,7 @@ class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
     404 where its path holds an id; 400 and 413 where it takes a body; 422 where it takes a body or a query. A body may
-    only be left out in the actions that the view names in `optional_bodies`.
+    only be left out, or be null, in the actions that the view names in `optional_bodies`.
     """
 
     def get_override_parameters(self) -> list[Any]:
@@ -97,6 +97,9 @@ class ContractSchema(AutoSchema):
         if "requestBody" in operation:
             view: Any = self.view
             operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())
+            if not operation["requestBody"]["required"]:
+                content = operation["requestBody"]["content"]["application/json"]
+                content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
             answers["400"] = error_answer("The body is not UTF-8", "HTTPError")
         if "{" in self.path:
             answers["404"] = error_answer("Not Found", "HTTPError")
@@ -124,6 +127,37 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def with_error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     schemas = result["components"].setdefault("schemas", {})
     result["components"]["schemas"] = dict(sorted({**schemas, **ERROR_SCHEMAS}.items()))
+    return result
+
+
+HEADERS = {
+    "RequestId": {
+        "description": "Names this answer in the service's log: the request's own x-request-id, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+
+
+def with_common_answers(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """What holds for every operation: a page of another origin may not write, databases can be away, answers have ids."""
+    result["components"]["headers"] = HEADERS
+    for operations in result["paths"].values():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            if method != "get":
+                answers.setdefault("403", error_answer("Forbidden", "HTTPError"))
+            answers.setdefault("503", error_answer("Service Unavailable", "HTTPError"))
+            for status, answer in answers.items():
+                answer["headers"] = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+                if status in ("409", "429", "503"):
+                    answer["headers"]["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+            operation["responses"] = dict(sorted(answers.items()))
     return result
 
 
