@@ -145,7 +145,7 @@ HEADERS = {
 
 
 def with_common_answers(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """What holds for every operation: a page of another origin may not write, databases can be away, answers have ids."""
+    """What holds for every operation: other origins may not write, databases can be away, answers have ids."""
     result["components"]["headers"] = HEADERS
     for operations in result["paths"].values():
         for method, operation in operations.items():
