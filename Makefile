@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
 
-.PHONY: run test test-sqlite test-postgresql test-mongodb lint schema bench
+.PHONY: run test test-sqlite test-postgresql test-mongodb lint fuzz schema bench
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
@@ -25,6 +25,13 @@ test-mongodb: $(TESTS)
 
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint
+
+# Looks for requests that make the service fail; other ones with another SEED.
+fuzz: ENGINE := sqlite
+fuzz: REQUESTS := 100000
+fuzz: SEED := 0
+fuzz: $(TESTS)
+	@$(BIN)/python -m pytest --engine=$(ENGINE) --requests=$(REQUESTS) --fuzz-seed=$(SEED) tests/test_fuzz.py
 
 # Writes docs/openapi.yaml anew, after a change to the API.
 schema: $(RUNS)

@@ -26,6 +26,9 @@ MAX_METADATA_VALUE_CHARACTERS = 512
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
+# What OpenAPI can say of U+0000. It has no words for lone surrogates, which are no Unicode text in the first place.
+NO_NUL = {"pattern": r"^[^\u0000]*$"}
+
 
 class Fault(NamedTuple):
     """One error: its code, the steps from the value at hand to the place it is in, and the numbers of the rule."""
@@ -164,7 +167,7 @@ class TextField(WireField):
     @property
     def schema(self) -> dict[str, Any]:
         limits = {"minLength": self.at_least, "maxLength": self.at_most}
-        return {"type": "string", **super().schema, **{k: v for k, v in limits.items() if v is not None}}
+        return {"type": "string", **super().schema, **{k: v for k, v in limits.items() if v is not None}, **NO_NUL}
 
 
 class EnumField(WireField):
@@ -365,7 +368,7 @@ class MetadataChangesField(MetadataField):
 
     @property
     def schema(self) -> dict[str, Any]:
-        value = {"type": ["string", "null"], "maxLength": MAX_METADATA_VALUE_CHARACTERS}
+        value = {"type": ["string", "null"], "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL}
         schema = {**super().schema, "additionalProperties": value, "description": METADATA_CHANGES}
         del schema["maxProperties"]  # null does not count
         return schema
@@ -374,8 +377,8 @@ class MetadataChangesField(MetadataField):
 METADATA_SCHEMA = {
     "title": "Metadata",
     "type": "object",
-    "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE_CHARACTERS},
-    "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS},
+    "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL},
+    "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS, **NO_NUL},
     "maxProperties": MAX_METADATA_PAIRS,
     "examples": [{"topic": "ai"}],
     # The reference page's own words and spelling.

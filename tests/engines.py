@@ -27,6 +27,8 @@ _urls: dict[Path, str] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINES, default=ENGINES[0], help="what keeps threads and messages")
+    parser.addoption("--requests", type=int, default=0, help="how many tests/test_fuzz.py sends; 0: a few thousand")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="which ones those are")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -113,10 +113,12 @@ def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str
     assert request["additionalProperties"] is False
     assert request["properties"]["file_ids"]["maxItems"] == 10
     metadata = request["properties"]["metadata"]
-    assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64})
-    assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512}
+    no_nul = {"pattern": r"^[^\u0000]*$"}
+    assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64, **no_nul})
+    assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512, **no_nul}
     answers = schema["paths"]["/threads/{thread_id}/messages"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "422", "429"}
+    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "422", "429", "503"}
+    assert all("x-request-id" in answer["headers"] for answer in answers.values())
     assert {"CreateMessageRequest", "MessageObject", "HTTPValidationError", "ValidationError"} <= set(
         schema["components"]["schemas"]
     )

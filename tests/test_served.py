@@ -194,6 +194,41 @@ def test_odd_request_lines_get_json(served: Served, line: bytes, status: int) ->
     assert "detail" in body_of(received)
 
 
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /threads", 400),
+        (b"GET /threads HTTP/1.1\r\nX A: x\r\n\r\n", 400),
+        (b"GET /threads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: unheard-of\r\n\r\n", 400),
+        (b"GET /threads HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\n\r\n", 417),
+        (b"GET /threads?%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 70000), 414),
+        (b"GET /threads HTTP/1.1\r\n%s\r\n" % b"".join(b"X-%d: x\r\n" % i for i in range(200)), 431),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_refused_in_our_form(served: Served, request_bytes: bytes, status: int) -> None:
+    received = served.send(request_bytes + b"\r\n\r\n", end=True)
+    assert status_of(received) == status
+    assert isinstance(body_of(received)["detail"], str)
+    assert b"\r\nx-request-id: " in received
+
+
+@pytest.mark.stateless
+def test_clients_that_do_not_close_their_connections_keep_nobody_waiting(served: Served) -> None:
+    silent = [served.connect() for _ in range(6)]
+    for client in silent:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    started = time.monotonic()
+    assert served.call("GET", "/healthz").status == 200
+    assert time.monotonic() - started < 1.5
+    for client in silent:  # all the same, nothing of the answer is lost, and the server closes in the end
+        received = b""
+        while piece := client.recv(65536):
+            received += piece
+        assert received.endswith(b'{"status": "ok"}')
+        client.close()
+
+
 def test_head_has_the_length_and_no_body(served: Served) -> None:
     thread = served.new_thread()
     received = served.send(f"HEAD /threads/{thread} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())

@@ -90,9 +90,9 @@ class BearerKeyScheme(OpenApiAuthenticationExtension):
 class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
-    401 and 429 everywhere; 403 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body; 409
-    where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out in the actions
-    that the view names in `optional_bodies`.
+    401, 429 and 503 everywhere; 403 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body;
+    409 where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out, or be
+    null, in the actions that the view names in `optional_bodies`.
     """
 
     def get_auth(self) -> list[dict[str, list[str]]]:
@@ -111,11 +111,15 @@ class ContractSchema(AutoSchema):
         answers = operation["responses"]
         answers["401"] = error_answer("Invalid API key", "HTTPError")
         answers["429"] = error_answer("Too Many Requests", "HTTPError")
+        answers["503"] = error_answer("Service Unavailable", "HTTPError")
         if self.method not in SAFE_METHODS:
             answers["403"] = error_answer("Read-only key, or a page of another origin", "HTTPError")
         if "requestBody" in operation:
             view: Any = self.view
             operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())
+            if not operation["requestBody"]["required"]:
+                content = operation["requestBody"]["content"]["application/json"]
+                content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
             answers["400"] = error_answer("The body is not UTF-8", "HTTPError")
         if "{" in self.path:
             answers["404"] = error_answer("Not Found", "HTTPError")
@@ -146,6 +150,47 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def with_error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     schemas = result["components"].setdefault("schemas", {})
     result["components"]["schemas"] = dict(sorted({**schemas, **ERROR_SCHEMAS}.items()))
+    return result
+
+
+HEADERS = {
+    "RequestId": {
+        "description": "Names this answer in the service's log: the request's own x-request-id, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "WWWAuthenticate": {
+        "description": "How to authenticate.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["Bearer"]},
+    },
+    "IdempotentReplayed": {
+        "description": "There where this is the answer of an earlier request with the same Idempotency-Key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+
+def with_headers(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Which headers the answers of every operation have."""
+    result["components"]["headers"] = HEADERS
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            for status, answer in answers.items():
+                named = {"x-request-id": "RequestId"}
+                if status in ("409", "429", "503"):
+                    named["Retry-After"] = "RetryAfter"
+                if status == "401":
+                    named["WWW-Authenticate"] = "WWWAuthenticate"
+                if status == "200" and "409" in answers:
+                    named["Idempotent-Replayed"] = "IdempotentReplayed"
+                answer["headers"] = {name: {"$ref": f"#/components/headers/{header}"} for name, header in named.items()}
     return result
 
 

@@ -243,7 +243,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
     "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
     "PREPROCESSING_HOOKS": ["threadsvc.openapi.one_prefix"],
-    "POSTPROCESSING_HOOKS": ["threadsvc.openapi.with_error_schemas"],
+    "POSTPROCESSING_HOOKS": ["threadsvc.openapi.with_error_schemas", "threadsvc.openapi.with_headers"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }

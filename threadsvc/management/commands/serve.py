@@ -56,7 +56,7 @@ class Server(BaseApplication):
         options = {
             "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
             "workers": settings.WEB_CONCURRENCY,
-            "worker_class": "gthread",
+            "worker_class": "threadsvc.worker.Worker",
             "threads": settings.THREADS_PER_WORKER,
             "post_worker_init": lambda worker: import_string(settings.ON_WORKER_START)(),
             "graceful_timeout": settings.SHUTDOWN_SECONDS,

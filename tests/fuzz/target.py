@@ -1,0 +1,320 @@
+"""The service that is fuzzed: threads and an operator's session to put into requests, sockets, and what must hold."""
+
+import http.client
+import json
+import re
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes, urlencode, urljoin, urlsplit
+
+from django.contrib.admin.utils import quote
+
+from tests.conftest import Served, manage
+from tests.fuzz.drafts import Draft
+
+# Generous: what takes as long as this will never come.
+SECONDS_TO_WAIT = 30
+
+PASSWORD = "a long password"
+# Pages of the admin that are read for links, before there are enough of them.
+MAX_PAGES = 60
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Finding(AssertionError):
+    """A promise that was broken: what was sent, and what came back."""
+
+    def __init__(self, promise: str, sent: bytes, received: bytes) -> None:
+        super().__init__(f"{promise}\n  sent:     {sent[:3000]!r}\n  received: {received[:3000]!r}")
+
+
+class Page(HTMLParser):
+    """Where a page leads, and what its forms send: names and values of their fields."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.fields: dict[str, str] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "a" and (link := found.get("href")):
+            self.links.append(link)
+        if tag in ("input", "select", "textarea", "button") and (name := found.get("name")):
+            self.fields.setdefault(name, found.get("value") or "")
+
+
+class Target:
+    """A served process under fuzzing. Counts its answers by status, 0 standing for a connection that was closed."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.counts: Counter[int] = Counter()
+        self.counting = threading.Lock()
+        self.kept: deque[socket.socket] = deque()  # connections on which more can be asked
+        self.log_is_read_to = 0
+        self.operators = 0
+        self.workers = self.worker_pids()
+        self.described: dict[str, Any] = served.call("GET", "/openapi.json").body
+        # What stands in braces in a request, and what is put there.
+        self.values: dict[str, str] = {}
+        self.renew()
+        self.pages = dict(self.admin_pages())
+
+    def close(self) -> None:
+        while self.kept:
+            self.kept.pop().close()
+        self.served.kill()
+
+    # What requests may name.
+
+    def renew(self) -> None:
+        """A new thread with a message with a file, and an operator who is logged in."""
+        thread_id = self.served.new_thread()
+        body = {"role": "user", "content": "x", "file_ids": ["file"], "metadata": {"key": "value"}}
+        message = self.served.call("POST", f"/threads/{thread_id}/messages", body)
+        assert message.status == 200, message
+        self.values |= {"thread_id": thread_id, "message_id": message.body["id"], "file_id": "file"}
+        self.values |= {f"{name}_in_admin": quote(self.values[name]) for name in ("thread_id", "message_id")}
+        self.is_spent = False
+        if "cookie" not in self.values or self.admin("/admin/").status != 200:
+            self.log_in()
+
+    def log_in(self) -> None:
+        self.operators += 1  # the one before may have deleted itself
+        name = f"operator{self.operators}"
+        created = manage(
+            self.served.directory,
+            "createsuperuser",
+            "--noinput",
+            f"--username={name}",
+            "--email=",
+            DJANGO_SUPERUSER_PASSWORD=PASSWORD,
+        )
+        assert created.returncode == 0, created.stderr
+        token = re.search(r"csrftoken=(\w+)", self.admin("/admin/login/").headers["set-cookie"])
+        assert token
+        self.values["csrf"] = token[1]
+        self.values["cookie"] = f"csrftoken={token[1]}"
+        form = {"username": name, "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": "/admin/"}
+        answer = self.admin("/admin/login/", urlencode(form))
+        assert answer.status == 302, answer
+        cookies = dict(re.findall(r"(csrftoken|sessionid)=(\w+)", answer.headers["set-cookie"]))
+        self.values |= {"csrf": cookies["csrftoken"], "session": cookies["sessionid"]}
+        self.values["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+    def admin(self, path: str, form: str | None = None) -> Answer:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.served.port, timeout=SECONDS_TO_WAIT)) as connection:
+            headers = {"Cookie": self.values.get("cookie", "")}
+            if form is not None:
+                headers["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request("GET" if form is None else "POST", path, form, headers)
+            response = connection.getresponse()
+            return Answer(response.status, merged(response.getheaders()), response.read())
+
+    def admin_pages(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The pages of the admin that links lead to, and the fields of each one's forms."""
+        waiting, met = ["/admin/", "/admin/login/"], {"/admin/logout/"}
+        while waiting and len(met) < MAX_PAGES:
+            path = waiting.pop(0)
+            if path in met:
+                continue
+            met.add(path)
+            answer = self.admin(path)
+            if answer.status != 200 or "text/html" not in answer.headers["content-type"]:
+                continue
+            page = Page(answer.body.decode())
+            yield self.with_names(path), {name: self.with_names(value) for name, value in page.fields.items()}
+            for link in page.links:
+                found = urlsplit(urljoin(path, link))
+                one_of_many = found.query and any(each.startswith(f"{found.path}?") for each in {*met, *waiting})
+                if not found.netloc and found.path.startswith("/admin/") and not one_of_many:
+                    waiting.append(found._replace(fragment="").geturl())
+
+    def with_names(self, text: str) -> str:
+        """The same with names for ids, which others take the place of."""
+        for name, value in self.values.items():
+            if "_id" in name:
+                text = text.replace(value, f"{{{name}}}")
+        return text
+
+    def fill_in(self, text: bytes) -> bytes:
+        for name, value in self.values.items():
+            text = text.replace(f"{{{name}}}".encode(), value.encode())
+        return text
+
+    # Requests.
+
+    def send(self, draft: Draft) -> None:
+        """Raises Finding."""
+        request = draft.as_bytes(self.fill_in)
+        answers = [self.ask(request)] if draft.is_framed else self.call(request)
+        if draft.method == b"DELETE" and any(answer.status == 200 for answer in answers):
+            self.is_spent = True
+
+    def call(self, request: bytes) -> list[Answer]:
+        """Sends bytes of which nobody knows where a request ends, and says that no more come; all that is answered."""
+        with self.served.connect() as connection:
+            received = b""
+            try:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(65536):
+                    received += piece
+            except TimeoutError:
+                raise Finding("every request is answered, or its connection closed", request, received) from None
+            except OSError:  # closed before all was read
+                pass
+        answers = list(answers_in(received, is_head=request.startswith(b"HEAD ")))
+        self.judge(request, answers, received)
+        return answers
+
+    def ask(self, request: bytes) -> Answer:
+        """Sends a request whose end is where it says, on a connection that is kept; its answer, which there must be."""
+        answer = None
+        with suppress(IndexError):
+            answer = self.answer_on(self.kept.pop(), request)
+        if answer is None:  # nothing was kept, or the service had closed it
+            answer = self.answer_on(self.served.connect(), request)
+        if answer is None:
+            raise Finding("every request is answered", request, b"")
+        self.judge(request, [answer], b"%d %r %s" % (answer.status, str(answer.headers).encode(), answer.body))
+        return answer
+
+    def answer_on(self, connection: socket.socket, request: bytes) -> Answer | None:
+        """None where the service closed the connection instead."""
+        response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode("latin-1"))
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # an answer may be there all the same
+                connection.sendall(request)
+            response.begin()
+            body = response.read()
+        except TimeoutError:
+            connection.close()
+            raise Finding("every request is answered in time", request, b"") from None
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            return None
+        if response.will_close:
+            connection.close()
+        else:
+            self.kept.append(connection)
+        return Answer(response.status, merged(response.getheaders()), body)
+
+    # What must hold.
+
+    def judge(self, request: bytes, answers: list[Answer], received: bytes) -> None:
+        """Counts answers. Raises Finding."""
+        with self.counting:
+            self.counts.update([answer.status for answer in answers] or [0])
+        for answer in answers:
+            promise = broken_promise(request, answer)
+            if promise:
+                raise Finding(promise, request, received)
+
+    def assert_well(self) -> None:
+        """It still answers, no worker was replaced, and nothing is in the log that nobody foresaw."""
+        assert self.served.call("GET", "/healthz").status == 200
+        assert self.worker_pids() == self.workers, f"a worker died: {self.served.log.read_text()[-6000:]}"
+        with self.served.log.open("rb") as log:
+            log.seek(self.log_is_read_to)
+            new = log.read()
+            self.log_is_read_to = log.tell()
+        for sign in (b"Traceback", b"Error handling request", b"database unavailable", b"WORKER TIMEOUT"):
+            assert sign not in new, new.decode(errors="replace")[-6000:]
+
+    def worker_pids(self) -> list[int]:
+        pid = self.served.process.pid
+        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def merged(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Headers of one name, such as Set-Cookie, become one."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
+    return found
+
+
+def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
+    """The answers that stand one after the other; whatever is no answer at all is one of status 599."""
+    while received:
+        head, _, rest = received.partition(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").split("\r\n")
+        match = re.fullmatch(r"HTTP/1\.[01] ([1-9]\d\d) .*", line)
+        if not match:
+            yield Answer(599, {}, received)
+            return
+        headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+        status, length = int(match[1]), int(headers.get("content-length", "0"))
+        if status < 200 or status in (204, 304) or len(rest) < length:
+            length = 0
+        if is_head and rest[:5] in (b"", b"HTTP/"):  # gunicorn, where it cannot read the rest, overlooks that it is one
+            length = 0
+        if status >= 200:
+            yield Answer(status, headers, rest[:length])
+        received = rest[length:]
+
+
+def broken_promise(request: bytes, answer: Answer) -> str | None:
+    """What an answer to that request should have been and is not."""
+    if answer.status >= 500:
+        return "no input is answered by a 5xx"
+    target = unquote_to_bytes(request.partition(b"\r\n")[0])
+    if "x-request-id" not in answer.headers:
+        return "every answer has an x-request-id"
+    if b"Traceback (most recent call last)" in answer.body:
+        return "no answer shows a traceback"
+    is_page = b"admin" in target
+    if 300 <= answer.status < 400 and not is_page and b"favicon" not in target and answer.status != 304:
+        return "no path of the API is redirected"
+    if answer.status < 400:
+        return None
+    content_type = answer.headers.get("content-type", "")
+    if content_type != "application/json":
+        return None if is_page and content_type.startswith("text/html") else "errors are JSON"
+    if answer.body and not is_error(answer.body):
+        return "errors have a detail of the contract's form"
+    return None
+
+
+def is_error(body: bytes) -> bool:
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    if isinstance(detail, str):
+        return True
+    return isinstance(detail, list) and detail != [] and all(map(is_item, detail))
+
+
+def is_item(item: Any) -> bool:
+    steps = isinstance(item, dict) and item.get("loc")
+    return (
+        isinstance(steps, list)
+        and steps[:1] in (["body"], ["query"], ["header"])
+        and isinstance(item.get("msg"), str)
+        and isinstance(item.get("type"), str)
+    )
+
+
+def counted(counts: Counter[int], seconds: float) -> str:
+    """How many requests there were and what they got, in a line."""
+    classes = Counter({f"{number}xx": 0 for number in range(2, 6)})
+    for status, count in counts.items():
+        classes[f"{status // 100}xx" if status else "closed without an answer"] += count
+    of_each = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    total = sum(counts.values())
+    return f"{total} answers in {seconds:.0f} s ({total / seconds:.0f}/s): {of_each}"
