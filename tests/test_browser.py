@@ -337,6 +337,7 @@ def test_admin_fits_its_window_and_follows_the_colours_of_the_system(
 ) -> None:
     change = f"{THREADS}{conversation}/change/"
     paths = ["/admin/", THREADS, f"{THREADS}?q=platypus", change, f"{change}../delete/", MESSAGES]
+    paths += ["/admin/access/apikey/", "/admin/access/apikey/add/"]
     with browser.open(origin, storage_state=operator) as page:
         for path in paths:
             page.goto(path)
