@@ -11,6 +11,7 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured
+from threadsvc.access.proxies import believe_proxies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
@@ -40,6 +41,7 @@ class Application(WSGIHandler):
     request_class = Request
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
+        believe_proxies(environ, settings.TRUSTED_PROXIES)
         if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         response = super().__call__(environ, start_response)

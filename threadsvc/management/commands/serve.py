@@ -71,6 +71,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         check_address(settings.HOST, settings.PORT)
+        if settings.TLS and not settings.TRUSTED_PROXIES:
+            raise CommandError(
+                "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
+            )
         for alias in settings.DATABASES:
             name = url_setting(alias)
             try:
