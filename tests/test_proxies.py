@@ -128,4 +128,3 @@ def test_deploy_check_is_clean_with_tls_and_names_what_is_missing_without(tmp_pa
     said = deploy_check(tmp_path)
     assert "THREADSVC_TLS is 0" in said
     assert "identified 1 issue" in said
-    assert "security.W018" in manage(tmp_path, "check", "--deploy", THREADSVC_TLS="1", THREADSVC_DEBUG="1").stderr
