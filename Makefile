@@ -7,7 +7,7 @@ TESTS := .venv/requirements-dev.done
 .PHONY: run test test-sqlite test-postgresql test-mongodb lint schema bench
 
 run: $(RUNS)
-	@exec $(BIN)/python manage.py serve
+	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
 
 # One suite on each engine; PostgreSQL and MongoDB are started by the tests, and wait for their servers side by side.
 test: lint test-sqlite

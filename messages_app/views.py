@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -327,7 +326,3 @@ class MessageViewSet(ContractViewSet):
             if file.id == file_id:
                 return Response(MessageFileSerializer(file).data)
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
-
-
-def unknown_path(request: HttpRequest) -> HttpResponse:
-    raise Http404

@@ -229,7 +229,10 @@ class Served:
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """This process's variables, without any that would change what is tested, with a database, and with these."""
+    """This process's variables, without any that would change what is tested, with a database, and with these.
+
+    Keys are not required unless `settings` say so.
+    """
     ours = (
         "PYTHON",
         "THREADSVC_",
@@ -241,7 +244,8 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         "DJANGO_",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "THREADSVC_DATA_DIR": str(directory), **engines.variables(directory), **settings}
+    own = {"THREADSVC_DATA_DIR": str(directory), "THREADSVC_ALLOW_ANONYMOUS": "1"}
+    return {**kept, **own, **engines.variables(directory), **settings}
 
 
 def database_url(directory: Path, variables: dict[str, str]) -> str:

@@ -101,6 +101,7 @@ def service() -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         settings = {"THREADSVC_DATA_DIR": directory, "PORT": str(port), "WEB_CONCURRENCY": "2"}
+        settings["THREADSVC_ALLOW_ANONYMOUS"] = "1"
         variables = {"PATH": os.environ["PATH"], "DJANGO_SUPERUSER_PASSWORD": PASSWORD, **settings}
         manage = [sys.executable, "manage.py"]
         account = ["createsuperuser", "--noinput", f"--username={OPERATOR}", "--email=ann@shop.example", "-v0"]

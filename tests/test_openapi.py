@@ -116,7 +116,7 @@ def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str
     assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64})
     assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512}
     answers = schema["paths"]["/threads/{thread_id}/messages"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "404", "413", "422"}
+    assert set(answers) == {"200", "400", "401", "403", "404", "413", "422", "429"}
     assert {"CreateMessageRequest", "MessageObject", "HTTPValidationError", "ValidationError"} <= set(
         schema["components"]["schemas"]
     )

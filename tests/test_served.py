@@ -321,7 +321,7 @@ def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[
     printed = service.log.read_text()
     assert service.stop() == 0
     assert f"http://127.0.0.1:{service.port}/v1/threads" in printed
-    assert "no API keys" in printed
+    assert "not required (THREADSVC_ALLOW_ANONYMOUS is 1): whoever can reach this address" in printed
 
 
 @pytest.mark.engine("sqlite")
@@ -344,6 +344,12 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
         ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
         ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
+        ({"THREADSVC_ALLOW_ANONYMOUS": "true"}, "THREADSVC_ALLOW_ANONYMOUS='true': must be 0 or 1"),
+        (
+            {"THREADSVC_RATE_LIMIT": "0/s"},
+            "THREADSVC_RATE_LIMIT='0/s': must be a whole number from 1 to 999999 and /s,",
+        ),
+        ({"THREADSVC_RATE_LIMIT": "10/day"}, "THREADSVC_RATE_LIMIT='10/day'"),
         ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
         ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),
         ({"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"}, "are both set"),

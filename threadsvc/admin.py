@@ -17,11 +17,11 @@ else:
 # What the filters at the side of a list ask for. Any other condition on a column, Django would ask the database.
 LOOKUPS = {"is_staff__exact", "is_superuser__exact", "is_active__exact", "groups__id__exact", "groups__isnull"}
 
-_KEY = re.compile("[0-9]{1,18}")
-
 
 class Careful(ModelAdmin):
     """400, or nothing found, for what Django's admin answers with a 500."""
+
+    row_key = re.compile("[0-9]{1,18}")
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in LOOKUPS
@@ -31,7 +31,7 @@ class Careful(ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         for selected in request.POST.getlist("_selected_action"):
-            if not _KEY.fullmatch(selected):
+            if not self.row_key.fullmatch(selected):
                 raise BadRequest("no such row")
         return super().changelist_view(request, extra_context)
 

@@ -85,8 +85,14 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return Response({"detail": RequestBodyTooLarge.default_detail}, RequestBodyTooLarge.status_code)
         case exceptions.MethodNotAllowed():
             return Response({"detail": "Method Not Allowed"}, exc.status_code)
+        case exceptions.Throttled():
+            seconds = getattr(exc, "wait", None) or 1  # whole ones, rounded up
+            headers = {"Retry-After": str(seconds)}
+            return Response({"detail": "Too Many Requests"}, exc.status_code, headers=headers)
         case exceptions.APIException():
-            return Response({"detail": exc.detail}, exc.status_code)
+            challenge = getattr(exc, "auth_header", None)  # set by DRF for a 401
+            told = {"WWW-Authenticate": challenge} if challenge else None
+            return Response({"detail": exc.detail}, exc.status_code, headers=told)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only

@@ -9,11 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.serializers import PolymorphicProxySerializerExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 
 _ERROR = {
@@ -76,12 +78,25 @@ def error_answer(description: str, schema: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": {"anyOf": shapes}}}}
 
 
+class BearerKeyScheme(OpenApiAuthenticationExtension):
+    target_class = "threadsvc.access.authentication.BearerKeyAuthentication"
+    name = "APIKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = "An API key, `tsk_...`. A service may be set up to ask for none."
+        return {"type": "http", "scheme": "bearer", "description": description}
+
+
 class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
-    404 where its path holds an id; 400 and 413 where it takes a body; 422 where it takes a body or a query. A body may
-    only be left out in the actions that the view names in `optional_bodies`.
+    401 and 429 everywhere; 403 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body; 422
+    where it takes a body or a query. A body may only be left out in the actions that the view names in
+    `optional_bodies`.
     """
+
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        return [*super().get_auth(), {}]  # where anonymous use is allowed
 
     def get_override_parameters(self) -> list[Any]:
         return [OPENAI_BETA]
@@ -94,6 +109,10 @@ class ContractSchema(AutoSchema):
         if operation is None:
             return None
         answers = operation["responses"]
+        answers["401"] = error_answer("Invalid API key", "HTTPError")
+        answers["429"] = error_answer("Too Many Requests", "HTTPError")
+        if self.method not in SAFE_METHODS:
+            answers["403"] = error_answer("Read-only key, or a page of another origin", "HTTPError")
         if "requestBody" in operation:
             view: Any = self.view
             operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())
@@ -104,6 +123,7 @@ class ContractSchema(AutoSchema):
             answers["413"] = error_answer("Request body too large", "HTTPError")
         if "requestBody" in operation or any(parameter["in"] == "query" for parameter in operation["parameters"]):
             answers["422"] = error_answer("Validation Error", "HTTPValidationError")
+        operation["responses"] = dict(sorted(answers.items()))
         return operation
 
 

@@ -1,8 +1,15 @@
-"""The front page: what this service is, where its parts are, and a first conversation to copy into a terminal."""
+"""The front page: what this service is, where its parts are, and a first conversation to copy into a terminal.
 
-from django.http import HttpRequest, HttpResponse
+And what stands where there is no page.
+"""
+
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from threadsvc import __version__
 
@@ -12,3 +19,14 @@ def front(request: HttpRequest) -> HttpResponse:
     """Its commands call this service by the address that the page was asked for at (a host that is allowed)."""
     at = request.build_absolute_uri("/").removesuffix("/")
     return render(request, "threadsvc/front.html", {"version": __version__, "at": at})
+
+
+class UnknownPath(APIView):
+    """404 for every method; where keys are required, to those alone who have one."""
+
+    http_method_names = ()
+    default_response_headers: dict[str, str] = {}  # no Allow: nothing is
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        raise Http404

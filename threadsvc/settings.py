@@ -80,6 +80,21 @@ def env_origins(name: str, form: str = r"https?://[^/?#@\s]+") -> list[str]:
     return origins
 
 
+def env_rate(name: str) -> tuple[int, int] | None:
+    """How many in how many seconds; None where nothing is set."""
+    text = env_text(name)
+    if not text:
+        return None
+    rate = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h)", text, re.ASCII)
+    if not rate:
+        raise ImproperlyConfigured(f"{name}={text!r}: must be a whole number from 1 to 999999 and /s, /min or /h")
+    return int(rate[1]), {"s": 1, "min": 60, "h": 3600}[rate[2]]
+
+
+def is_set(name: str) -> bool:
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
 def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     text = env_text(name, default)
     if text not in choices:
@@ -147,6 +162,8 @@ if not ALLOWED_HOSTS:
     raise ImproperlyConfigured("THREADSVC_ALLOWED_HOSTS names no host: every request would be refused")
 CSRF_TRUSTED_ORIGINS = env_origins("THREADSVC_TRUSTED_ORIGINS")
 CSRF_COOKIE_HTTPONLY = True
+ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
+ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # where not, `make run` decides by HOST
 
 # Proxies in front. Where they speak TLS, they also redirect to it: a redirected POST can become a GET (threads-api
 # contract, "Everywhere"), so the service itself never does.
@@ -214,6 +231,7 @@ INSTALLED_APPS = [
     "axes",
     "corsheaders",
     "threadsvc",
+    "threadsvc.access",
     "messages_app",
 ]
 MIDDLEWARE = [
@@ -268,12 +286,17 @@ MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_THREAD_BODY_BYTES
 
+RATE_LIMIT = env_rate("THREADSVC_RATE_LIMIT")
+RATE_FILE = data_file("rates") if RATE_LIMIT else DATA_DIR / "rates"
+
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["threadsvc.access.authentication.BearerKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
         "threadsvc.access.permissions.BodyWithinLimit",
         "threadsvc.access.permissions.OwnOriginWrites",
+        "threadsvc.access.permissions.WritingKeys",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["threadsvc.access.throttle.RateLimit"],
     "DEFAULT_PARSER_CLASSES": ["threadsvc.parsers.JSONBodyParser"],
     "DEFAULT_RENDERER_CLASSES": ["threadsvc.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.renderers.OneFormat",

@@ -1,11 +1,12 @@
 """Every address of the service. None ends in a slash but those of the admin."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
 from threadsvc import observability, openapi, pages
+from threadsvc.errors import page_not_found
 
 handler400 = "threadsvc.errors.bad_request"
 handler403 = "threadsvc.errors.permission_denied"
@@ -14,7 +15,7 @@ handler500 = "threadsvc.errors.server_error"
 
 admin.site.site_title = "threadsvc"
 admin.site.site_header = "threadsvc"
-admin.site.index_title = "Conversations and accounts"
+admin.site.index_title = "Conversations, accounts and API keys"
 admin.site.site_url = "/"
 admin.site.enable_nav_sidebar = False
 
@@ -32,4 +33,6 @@ urlpatterns = [
     path("favicon.ico", require_safe(RedirectView.as_view(url="/static/threadsvc/favicon.svg"))),
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
+    re_path("^static/", page_not_found),  # what WhiteNoise has not
+    re_path("", pages.UnknownPath.as_view()),
 ]

@@ -41,12 +41,26 @@ class OwnOriginWrites(BasePermission):
         origin: Any = request.META.get("HTTP_ORIGIN")
         if origin is None or request.auth is not None:
             return True
-        if request.method in SAFE_METHODS or request.method not in view.allowed_methods:
+        if not is_write(request, view):
             return True
         allowed = (*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS)
         if origin in allowed or _host_of(origin) == request.get_host().lower():
             return True
         raise PermissionDenied("Origin not allowed")
+
+
+class WritingKeys(BasePermission):
+    """403 for a read-only key that writes."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        if getattr(request.auth, "read_only", False) and is_write(request, view):
+            raise PermissionDenied("Read-only key")
+        return True
+
+
+def is_write(request: Request, view: "APIView") -> bool:
+    """Whether a method changes something; one that the path does not take is a 405 (or a 404) to everybody."""
+    return request.method not in SAFE_METHODS and request.method in view.allowed_methods
 
 
 def _host_of(origin: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from argparse import ArgumentParser
 from typing import Any
 
 from django.apps import apps
@@ -69,12 +70,21 @@ def missing_tables(alias: str) -> list[str]:
 class Command(BaseCommand):
     help = "Migrates the databases and serves the API, its documentation and the admin until SIGTERM or SIGINT."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--anonymous-on-loopback",
+            action="store_true",
+            help="require no API keys where HOST is a loopback address and THREADSVC_ALLOW_ANONYMOUS is not set",
+        )
+
+    def handle(self, *args: Any, anonymous_on_loopback: bool, **options: Any) -> None:
         check_address(settings.HOST, settings.PORT)
         if settings.TLS and not settings.TRUSTED_PROXIES:
             raise CommandError(
                 "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
             )
+        if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
+            settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST)
         for alias in settings.DATABASES:
             name = url_setting(alias)
             try:
@@ -137,6 +147,12 @@ def banner() -> str:
         "  Admin user  .venv/bin/python manage.py createsuperuser",
         f"  Data        {settings.DATA_DIR}",
     ]
-    if not is_loopback(settings.HOST):
-        lines.append("  This version has no API keys: whoever can reach this address can read and write all of it.")
+    if settings.ALLOW_ANONYMOUS:
+        why = "THREADSVC_ALLOW_ANONYMOUS is 1" if settings.ANONYMOUS_IS_DECIDED else "HOST is a loopback address"
+        lines += [
+            f"  API keys    not required ({why}): whoever can reach this address",
+            "              can read and write everything of the tenant default",
+        ]
+    else:
+        lines.append("  API keys    required; this makes one: .venv/bin/python manage.py create_api_key NAME")
     return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""`manage.py list_api_keys`: a table of all keys, newest first."""
+
+from typing import Any
+
+from django.core.management import BaseCommand
+
+from threadsvc.access.management import shown, shown_time
+from threadsvc.access.models import APIKey
+
+HEAD = ("PREFIX", "NAME", "TENANT", "MAY", "CREATED", "EXPIRES", "LAST USED", "STATE")
+
+
+class Command(BaseCommand):
+    help = "Lists the API keys, newest first. The keys themselves are not stored; a prefix is the beginning of one."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows: list[tuple[str, ...]] = [HEAD]
+        for key in APIKey.objects.all():
+            times = map(shown_time, (key.created_at, key.expires_at, key.last_used_at))
+            rows.append((key.prefix, shown(key.name), shown(key.tenant), key.rights, *times, key.state))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.stdout.write("  ".join(cells).rstrip())
+        if len(rows) == 1:
+            self.stderr.write("There is no key yet: manage.py create_api_key NAME makes one.")

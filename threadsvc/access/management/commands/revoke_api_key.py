@@ -1,0 +1,27 @@
+"""`manage.py revoke_api_key KEY`: lets a key in no more, from the next request on."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError
+
+from threadsvc.access.management import shown, shown_time
+from threadsvc.access.models import KEY_MARK, APIKey
+
+
+class Command(BaseCommand):
+    help = "Revokes an API key, at once and for good."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("key", metavar="KEY", help="its prefix, as list_api_keys shows it, or the whole key")
+
+    def handle(self, *args: Any, key: str, **options: Any) -> None:
+        prefix = key.removeprefix(KEY_MARK).partition("_")[0]
+        row = APIKey.objects.filter(prefix=prefix).first() if prefix.isascii() else None
+        if row is None:
+            # Not with what was typed: it may be a key of something else.
+            raise CommandError("there is no such key; list_api_keys shows the prefixes of those that there are")
+        if row.revoke():
+            self.stdout.write(f"Revoked {shown(str(row))}. Requests with it are refused from now on.")
+        else:
+            self.stdout.write(f"{shown(str(row))} was revoked already, on {shown_time(row.revoked_at)}.")

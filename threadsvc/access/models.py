@@ -1,0 +1,121 @@
+"""API keys: who may come in, as which tenant, and whether to write. Of a key itself only the hash is stored."""
+
+import re
+from datetime import datetime
+from typing import ClassVar, Self
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework_api_key import crypto
+
+KEY_MARK = "tsk_"
+PREFIX_CHARACTERS = 8
+SECRET_CHARACTERS = 40  # of 62: 238 random bits
+
+DEFAULT_TENANT = "default"  # the domain's word for it
+MAX_TENANT_CHARACTERS = 64
+MAX_NAME_CHARACTERS = 50
+
+_KEY = re.compile(rf"{KEY_MARK}([0-9A-Za-z]{{{PREFIX_CHARACTERS}}})_[0-9A-Za-z]{{{SECRET_CHARACTERS}}}")
+
+
+class KeyGenerator(crypto.KeyGenerator):
+    """The library's, for keys that a double click selects and that searches for leaked secrets can know."""
+
+    def __init__(self) -> None:
+        super().__init__(prefix_length=PREFIX_CHARACTERS, secret_key_length=SECRET_CHARACTERS)
+
+    def generate(self) -> tuple[str, str, str]:
+        prefix = self.get_prefix()
+        key = f"{KEY_MARK}{prefix}_{self.get_secret_key()}"
+        return key, prefix, self.hash(key)
+
+
+def validate_text(text: str) -> None:
+    """Refuses what cannot be stored on every engine."""
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise ValidationError("Null and surrogate characters are not allowed.")
+
+
+class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    def usable(self, key: str) -> "APIKey":
+        """The row of a key that may come in now. One query, by primary key. Raises DoesNotExist, for any text."""
+        form = _KEY.fullmatch(key)
+        row = self.filter(prefix=form[1]).first() if form else None
+        if row is None or not APIKey.generator.verify(key, row.hashed_key) or row.state != "active":
+            raise APIKey.DoesNotExist
+        return row
+
+    def used(self, prefix: str, at: datetime) -> None:
+        """Records that a key was used then, where no later use is known."""
+        with transaction.atomic():
+            self.filter(prefix=prefix).exclude(last_used_at__gte=at).update(last_used_at=at)
+
+    def in_state(self, state: str) -> Self:
+        """The keys that are "active", "expired" or "revoked"."""
+        expired = Q(revoked_at=None, expires_at__lte=timezone.now())
+        match state:
+            case "revoked":
+                return self.filter(revoked_at__isnull=False)
+            case "expired":
+                return self.filter(expired)
+        return self.filter(revoked_at=None).exclude(expired)
+
+
+class APIKey(models.Model):
+    """A key of one tenant. It can be revoked, otherwise not be changed, nor deleted: its row is the record of it."""
+
+    prefix = models.CharField(primary_key=True, max_length=PREFIX_CHARACTERS, editable=False)
+    hashed_key = models.CharField(max_length=150, editable=False)
+    name = models.CharField(
+        max_length=MAX_NAME_CHARACTERS, validators=[validate_text], help_text="Who or what uses it."
+    )
+    tenant = models.CharField(
+        max_length=MAX_TENANT_CHARACTERS,
+        default=DEFAULT_TENANT,
+        validators=[validate_text],
+        help_text="Whose threads it opens. A name that no thread has yet is a new tenant.",
+    )
+    read_only = models.BooleanField("read-only", default=False, help_text="It reads, and changes nothing.")
+    created_at = models.DateTimeField("created", default=timezone.now, editable=False)
+    expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="UTC. Empty: never.")
+    revoked_at = models.DateTimeField("revoked", null=True, editable=False)
+    last_used_at = models.DateTimeField("last used", null=True, editable=False)
+
+    generator: ClassVar = KeyGenerator()
+    objects = APIKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-created_at", "prefix"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+    def clean(self) -> None:
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            raise ValidationError({"expires_at": "That time is past."})
+
+    def issue(self) -> str:
+        """Stores this new row and returns its key, which nothing can show again."""
+        key, self.prefix, self.hashed_key = self.generator.generate()
+        with transaction.atomic():  # on SQLite, what is not in a transaction does not queue
+            self.save(force_insert=True)  # a prefix that another key has must not replace that key
+        return key
+
+    def revoke(self) -> bool:
+        """Makes the key useless from the next request on; False where it was already. Cannot be undone."""
+        with transaction.atomic():
+            return bool(APIKey.objects.filter(prefix=self.prefix, revoked_at=None).update(revoked_at=timezone.now()))
+
+    @property
+    def state(self) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= timezone.now() else "active"
+
+    @property
+    def rights(self) -> str:
+        return "read" if self.read_only else "read and write"

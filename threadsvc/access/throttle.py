@@ -1,0 +1,54 @@
+"""THREADSVC_RATE_LIMIT: 429 for who asks too often, by key, or by address where there is none."""
+
+import functools
+import ipaddress
+import logging
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from threadsvc.access.rates import RateTable
+
+if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
+    from rest_framework.views import APIView
+
+logger = logging.getLogger(__name__)
+
+table = functools.cache(RateTable)
+
+
+class RateLimit(BaseThrottle):
+    seconds: float = 0
+
+    def allow_request(self, request: Request, view: "APIView") -> bool:
+        if settings.RATE_LIMIT is None:
+            return True
+        try:
+            self.seconds = table(settings.RATE_FILE).take(client_of(request), *settings.RATE_LIMIT)
+        except OSError as error:  # better a service without limits than none
+            logger.error("the rate limit does not hold: %s: %s", settings.RATE_FILE, error.strerror)
+            return True
+        return self.seconds == 0
+
+    def wait(self) -> float:
+        return self.seconds
+
+
+def client_of(request: Request) -> str:
+    """Whose requests are counted together: those of a key, or the anonymous ones of an address.
+
+    In IPv6 that is its network of 64 bits, of which a single client can have every address.
+    """
+    key: Any = request.auth
+    if key is not None:
+        return f"key {key.prefix}"
+    sent_from = request.META.get("REMOTE_ADDR", "")
+    try:
+        address = ipaddress.ip_address(sent_from)
+    except ValueError:  # through a socket that has none
+        return f"address {sent_from}"
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or ipaddress.IPv6Address(int(address) >> 64 << 64)
+    return f"address {address}"

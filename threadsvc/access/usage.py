@@ -1,0 +1,74 @@
+"""When keys were last used: remembered in memory, written by a thread of the worker's own, never in a request."""
+
+import logging
+import threading
+import time
+from datetime import datetime
+
+from django.db import Error, connections
+from django.utils import timezone
+
+from threadsvc.access.models import APIKey
+from threadsvc.databases import reason_of
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_WRITES = 60
+
+
+class LastUses:
+    """Writes the first use of a key at once, later ones at most once in so many seconds. What a worker that ends has
+    not written yet is forgotten."""
+
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_WRITES) -> None:
+        self._seconds_between = seconds_between
+        self._lock = threading.Lock()
+        self._unwritten: dict[str, datetime] = {}
+        self._due: dict[str, float] = {}  # when a key may be written again
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def record(self, prefix: str) -> None:
+        with self._lock:
+            self._unwritten[prefix] = timezone.now()
+            if self._thread is None or not self._thread.is_alive():  # nor is it in a process that was forked since
+                self._thread = threading.Thread(target=self._run, name="last-uses", daemon=True)
+                self._thread.start()
+            if prefix not in self._due:
+                self._due[prefix] = 0
+                self._awake.set()
+
+    def _take_due(self) -> dict[str, datetime]:
+        now = time.monotonic()
+        with self._lock:
+            due = {prefix: at for prefix, at in self._unwritten.items() if self._due[prefix] <= now}
+            for prefix in due:
+                del self._unwritten[prefix]
+                self._due[prefix] = now + self._seconds_between
+        return due
+
+    def _seconds_to_wait(self) -> float | None:
+        with self._lock:
+            due = [self._due[prefix] for prefix in self._unwritten]
+        return max(0, min(due) - time.monotonic()) if due else self._seconds_between
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait(self._seconds_to_wait())
+            self._awake.clear()
+            due = self._take_due()
+            try:
+                for prefix, at in due.items():
+                    APIKey.objects.used(prefix, at)
+            except Exception as error:  # whatever it is: it is no reason to refuse a request, nor to end this thread
+                with self._lock:
+                    self._unwritten = {**due, **self._unwritten}
+                is_known = isinstance(error, Error)
+                told = reason_of(error)
+                logger.warning("last use of keys not recorded, to be tried again: %s", told, exc_info=not is_known)
+            finally:
+                if due:
+                    connections.close_all()  # this thread's own; it may sleep for long
+
+
+record_use = LastUses().record
