@@ -200,6 +200,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # knocking on does not make it longer
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "threadsvc.access.logins.counted_address"
+AXES_USERNAME_CALLABLE = "threadsvc.access.logins.counted_name"
 AXES_LOCKOUT_CALLABLE = "threadsvc.access.logins.locked"
 AXES_DISABLE_ACCESS_LOG = True  # a row a log-in, for good, that nobody asked for
 AXES_ENABLE_ADMIN = False  # its pages show what strangers typed; its commands unlock

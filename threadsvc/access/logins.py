@@ -1,4 +1,4 @@
-"""Log-ins to the admin that fail again and again: what is counted as one address, and what those see who must wait."""
+"""Log-ins to the admin that fail again and again: what is counted as one, and what those see who must wait."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -24,10 +24,16 @@ def counted_address(request: HttpRequest) -> str | None:
     return str(address) if address else None
 
 
+def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
+    """The name that was typed, as far as the column of axes holds it; no account's is that long."""
+    name: str | None = (credentials or request.POST).get("username")
+    return name and name[:255]
+
+
 def locked(request: HttpRequest, answer: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
     """429, a page that says how long to wait."""
-    name = (credentials or {}).get("username")
-    failed = AccessAttempt.objects.filter(username=name, ip_address=counted_address(request))
+    counted = {"username": counted_name(request, credentials), "ip_address": counted_address(request)}
+    failed = AccessAttempt.objects.filter(**counted)
     last = max(failed.values_list("attempt_time", flat=True), default=timezone.now())
     wait = max(last + settings.AXES_COOLOFF_TIME - timezone.now(), timedelta(seconds=1))
     context = {**admin.site.each_context(request), "minutes": ceil(wait / timedelta(minutes=1))}
