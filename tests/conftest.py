@@ -122,6 +122,20 @@ def thread_id(api: Api) -> str:
     return thread_id
 
 
+def answer_of(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Any, headers: dict[str, str]
+) -> Answer:
+    """The answer to the one request of this connection."""
+    with closing(connection):
+        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, raw, headers)
+        response = connection.getresponse()
+        content = response.read()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        is_json = found.get("content-type") == "application/json" and content
+        return Answer(response.status, json.loads(content) if is_json else content, found)
+
+
 def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dict[str, Any]:
     """The item of a 422 that the contract gives for an error (docs/contract/create-message.md, section 6)."""
     permitted = ", ".join(map(repr, ctx.get("enum_values", ())))
@@ -185,15 +199,8 @@ class Served:
             time.sleep(0.02)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, raw, named)
-            response = connection.getresponse()
-            content = response.read()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            is_json = found.get("content-type") == "application/json" and content
-            return Answer(response.status, json.loads(content) if is_json else content, found)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return answer_of(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), method, path, body, named)
 
     def new_thread(self) -> str:
         thread_id: str = self.call("POST", "/threads").body["id"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, Unavailable, is_ci
+from tests.servers import DatabaseServer, Unavailable, is_ci
 
 ENGINES = ("sqlite", "postgresql", "mongodb")
 
@@ -21,7 +21,7 @@ MARKERS = (
 )
 
 chosen = "sqlite"
-server: Server | None = None
+server: DatabaseServer | None = None
 _urls: dict[Path, str] = {}
 
 
@@ -50,7 +50,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     return (yield)
 
 
-def start(engine: str) -> Server | None:
+def start(engine: str) -> DatabaseServer | None:
     """The engine's server; None for one that has none. Raises Unavailable."""
     match engine:
         case "postgresql":

@@ -3,7 +3,8 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import product
 from typing import Any, Literal
 
@@ -303,6 +304,96 @@ def test_operator_deletes_after_a_question(browser: Browser, origin: str, operat
         expect(page.locator(".messagelist .success")).to_contain_text("was deleted")
         assert served.call("GET", f"/threads/{thread_id}").status == 404
         assert thread_id not in rows(page)
+
+
+# Pages of other origins
+
+
+@pytest.fixture(scope="module")
+def shared(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that the pages of `origin` may use."""
+    service = Served(tmp_path_factory.mktemp("shared") / "data", THREADSVC_CORS_ORIGINS=f"https://a.example,{origin}")
+    yield service
+    service.kill()
+
+
+# What OpenAI's SDK for browsers sends with a request; none of it goes without a preflight.
+SDK_HEADERS = {
+    "Authorization": "Bearer any",
+    "Content-Type": "application/json",
+    "Idempotency-Key": "stainless-node-retry-1",
+    "OpenAI-Beta": "assistants=v2",
+    "X-Stainless-Lang": "js",
+    "X-Stainless-Package-Version": "7.57.0",
+    "X-Stainless-OS": "Linux",
+    "X-Stainless-Arch": "x64",
+    "X-Stainless-Runtime": "browser:chrome",
+    "X-Stainless-Runtime-Version": "150.0.0",
+    "X-Stainless-Retry-Count": "0",
+    "X-Stainless-Timeout": "600",
+    "X-Request-Id": "mine",
+}
+FETCH = """async ([url, options]) => {
+    const answer = await fetch(url, options).catch(error => error)
+    if (answer instanceof Error) return String(answer)
+    const told = Object.fromEntries(["x-request-id", "retry-after"].map(name => [name, answer.headers.get(name)]))
+    return [answer.status, told, await answer.json()]
+}"""
+BLOCKED = "TypeError: Failed to fetch"
+
+
+@pytest.fixture
+def fetch(browser: Browser, origin: str) -> Iterator[Callable[..., Any]]:
+    """Fetches from a page of `origin`; gives status, some headers and body, or the error that a script gets."""
+    with closing(browser.chromium.new_context()) as context:
+        page = context.new_page()
+        page.goto(f"{origin}/healthz")  # of our pages, one that does not forbid itself to go elsewhere
+        yield lambda url, **options: page.evaluate(FETCH, [url, options])
+
+
+def test_page_of_an_origin_that_may_uses_the_api_as_an_sdk_does(fetch: Callable[..., Any], shared: Served) -> None:
+    at = f"http://127.0.0.1:{shared.port}/v1/threads"
+    status, told, thread = fetch(at, method="POST", headers=SDK_HEADERS, body='{"metadata": {"by": "script"}}')
+    assert (status, told["x-request-id"], thread["metadata"]) == (200, "mine", {"by": "script"})
+    status, told, refusal = fetch(f"{at}/none", headers=SDK_HEADERS)
+    assert (status, told["x-request-id"], refusal["detail"]) == (404, "mine", "Thread with ID 'none' not found")
+    status, _, gone = fetch(f"{at}/{thread['id']}", method="DELETE", headers=SDK_HEADERS)
+    assert (status, gone["deleted"]) == (200, True)
+
+
+def test_page_gets_no_cookies_to_the_api_and_nothing_of_the_admin(fetch: Callable[..., Any], shared: Served) -> None:
+    at = f"http://127.0.0.1:{shared.port}"
+    assert fetch(f"{at}/v1/threads")[0] == 200
+    assert fetch(f"{at}/v1/threads", credentials="include") == BLOCKED
+    for path in ("/admin/login/", "/admin/messages_app/thread/", "/v1/threads/../../admin/"):
+        assert fetch(f"{at}{path}") == BLOCKED
+
+
+def test_page_of_any_other_origin_is_kept_out_by_the_browser(fetch: Callable[..., Any], served: Served) -> None:
+    at = f"http://localhost:{served.port}/v1/threads"  # by another name, another origin
+    assert fetch(at) == BLOCKED
+    assert fetch(at, method="POST", headers=SDK_HEADERS, body="{}") == BLOCKED
+
+
+def test_preflight_is_answered_to_origins_that_may_and_is_a_405_to_others(shared: Served, origin: str) -> None:
+    def preflight(path: str, of: str) -> Any:
+        asked = {"Origin": of, "Access-Control-Request-Method": "POST"}
+        return shared.call("OPTIONS", path, **asked)
+
+    for allowed in (origin, "https://a.example"):
+        answer = preflight("/threads", allowed)
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["access-control-allow-origin"] == allowed
+        assert "access-control-allow-credentials" not in answer.headers
+        assert {"origin"} <= set(answer.headers["vary"].lower().split(", "))
+        assert preflight("/admin/", allowed).status == 302
+        assert preflight("/threadsx", allowed).status == 404
+    for other in ("https://b.example", "https://a.example:444", "http://a.example", "null", "", "http://[", "*"):
+        answer = preflight("/threads", other)
+        assert (answer.status, answer.body) == (405, {"detail": "Method Not Allowed"})
+        assert "access-control-allow-origin" not in answer.headers
+        assert shared.call("POST", "/threads", Origin=other).status == 403
+    assert shared.call("OPTIONS", "/threads", Origin=origin).status == 405  # no preflight
 
 
 # Every page

@@ -1,8 +1,11 @@
-"""`manage.py check --database default --database threads`: whether the databases answer."""
+"""What `manage.py check` looks at: with `--database default --database threads`, whether the databases answer; with
+`--deploy`, whether what people send is safe on its way."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
+from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, InterfaceError, connections
 
@@ -24,3 +27,16 @@ def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, *
         except (DatabaseError, InterfaceError, OSError) as error:
             problems.append(Error(f"{url_setting(alias)}: {reason_of(error)}", id="threadsvc.E001"))
     return problems
+
+
+@register(Tags.security, deploy=True)
+def tls_is_on(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.TLS:
+        return []
+    return [
+        checks.Warning(
+            "THREADSVC_TLS is 0: beyond this machine, whoever is on the way can read keys, passwords and messages.",
+            hint="Put a proxy with TLS in front (docs/deployment.md), and set THREADSVC_TLS=1.",
+            id="threadsvc.W001",
+        )
+    ]

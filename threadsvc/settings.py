@@ -6,6 +6,8 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +55,29 @@ def env_bool(name: str, default: bool) -> bool:
 
 def env_list(name: str, default: str = "") -> list[str]:
     return [item.strip() for item in env_text(name, default).split(",") if item.strip()]
+
+
+def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
+    networks = []
+    for item in env_list(name):
+        try:
+            network = ip_network(item)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"{name}: {item!r} is neither an address nor a network such as 10.0.0.0/8"
+            ) from error
+        if not network.prefixlen or "%" in item or item.lower().startswith("::ffff:"):
+            raise ImproperlyConfigured(f"{name}: {item!r} stands for everybody, or for nobody")
+        networks.append(network)
+    return networks
+
+
+def env_origins(name: str, form: str = r"https?://[^/?#@\s]+") -> list[str]:
+    origins = env_list(name)
+    for origin in origins:
+        if not re.fullmatch(form, origin):
+            raise ImproperlyConfigured(f"{name}: {origin!r} is not http(s)://host or http(s)://host:port")
+    return origins
 
 
 def env_rate(name: str) -> tuple[int, int] | None:
@@ -138,15 +163,62 @@ OWN_NAME = "" if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else 
 ALLOWED_HOSTS = env_list("THREADSVC_ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{OWN_NAME}")
 if not ALLOWED_HOSTS:
     raise ImproperlyConfigured("THREADSVC_ALLOWED_HOSTS names no host: every request would be refused")
-CSRF_TRUSTED_ORIGINS = env_list("THREADSVC_TRUSTED_ORIGINS")
-for origin in CSRF_TRUSTED_ORIGINS:
-    if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
-        raise ImproperlyConfigured(
-            f"THREADSVC_TRUSTED_ORIGINS: {origin!r} is not http(s)://host or http(s)://host:port"
-        )
+CSRF_TRUSTED_ORIGINS = env_origins("THREADSVC_TRUSTED_ORIGINS")
 CSRF_COOKIE_HTTPONLY = True
 ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
 ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # where not, `make run` decides by HOST
+
+# Proxies in front. Where they speak TLS, they also redirect to it: a redirected POST can become a GET (threads-api
+# contract, "Everywhere"), so the service itself never does.
+TRUSTED_PROXIES = env_networks("THREADSVC_TRUSTED_PROXIES")
+TLS = env_bool("THREADSVC_TLS", default=False)
+SECURE_SSL_REDIRECT = False
+if TLS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # threadsvc/wsgi.py removes what others send
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    # Browsers take such names over TLS alone, and from this very host: no other host of the domain can set them.
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
+
+# Pages of these origins, as browsers write them, may use the API; cookies stay out of it.
+CORS_ALLOWED_ORIGINS = env_origins("THREADSVC_CORS_ORIGINS", r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
+CORS_URLS_REGEX = r"^(/v1)?/threads(/|$)"
+CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]
+CORS_ALLOW_HEADERS = [
+    *("authorization", "content-type", "idempotency-key", "openai-beta", "x-request-id"),
+    # What OpenAI's SDKs tell of themselves.
+    *("openai-organization", "openai-project", "x-stainless-arch", "x-stainless-async", "x-stainless-helper-method"),
+    *("x-stainless-lang", "x-stainless-os", "x-stainless-package-version", "x-stainless-raw-response"),
+    *("x-stainless-read-timeout", "x-stainless-retry-count", "x-stainless-runtime", "x-stainless-runtime-version"),
+    *("x-stainless-timeout",),
+]
+CORS_EXPOSE_HEADERS = ["x-request-id", "retry-after", "idempotent-replayed"]
+
+# Log-ins to the admin. Who fails so often under one name from one address has to wait; axes counts in the database,
+# for all workers.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # knocking on does not make it longer
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "threadsvc.access.logins.counted_address"
+AXES_USERNAME_CALLABLE = "threadsvc.access.logins.counted_name"
+AXES_LOCKOUT_CALLABLE = "threadsvc.access.logins.locked"
+AXES_DISABLE_ACCESS_LOG = True  # a row a log-in, for good, that nobody asked for
+AXES_ENABLE_ADMIN = False  # its pages show what strangers typed; its commands unlock
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged: some type their password there
+
+# What `check --deploy` would say, and why it need not.
+SILENCED_SYSTEM_CHECKS = [
+    "security.W003",  # CsrfViewMiddleware is there, in AdminCsrfMiddleware: the API has no cookies and no forms
+    "security.W005",  # HSTS for subdomains, and
+    "security.W021",  # the lists that browsers come with: the owner of the domain decides that, in the proxy
+    "security.W008",  # SECURE_SSL_REDIRECT: above
+]
+if not TLS:  # threadsvc.W001 says it in one line, and names the setting
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W016"]
 
 # What is installed
 
@@ -160,6 +232,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
+    "corsheaders",
     "threadsvc",
     "threadsvc.access",
     "messages_app",
@@ -167,8 +241,12 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.RequestIdMiddleware",
+    *(["threadsvc.access.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "threadsvc.access.middleware.PageSecurityMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
     # What follows serves people (admin) and steps aside for the API, which knows no cookies.
     "threadsvc.access.middleware.RefuseNulInAdmin",
@@ -176,7 +254,7 @@ MIDDLEWARE = [
     "threadsvc.access.middleware.AdminCsrfMiddleware",
     "threadsvc.access.middleware.AdminAuthenticationMiddleware",
     "threadsvc.access.middleware.AdminMessageMiddleware",
-    "threadsvc.access.middleware.PageSecurityMiddleware",
+    "axes.middleware.AxesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
 ]
 ROOT_URLCONF = "threadsvc.urls"
@@ -283,6 +361,8 @@ LOGGING = {
         "django.security": {"level": "CRITICAL"},
         # A server that is away is told of once a request, by who needed it.
         "psycopg.pool": {"level": "ERROR"},
+        # Failed log-ins, not each step of looking at them.
+        "axes": {"level": "WARNING"},
     },
 }
 

@@ -12,6 +12,7 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured
+from threadsvc.access.proxies import believe_proxies
 from threadsvc.logs import STARTED
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
@@ -43,6 +44,7 @@ class Application(WSGIHandler):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         environ[STARTED] = time.perf_counter()
+        believe_proxies(environ, settings.TRUSTED_PROXIES)
         if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
             measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         response = super().__call__(environ, start_response)

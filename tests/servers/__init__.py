@@ -1,4 +1,4 @@
-"""Real database servers for the tests: each started once a run, on a free port of the loopback address.
+"""Real servers for the tests, of databases and nginx: each started once a run, on a free port of the loopback address.
 
 What is stored is in a fresh directory, which goes with the server. A server ends with the process that started it,
 however that ends.
@@ -61,7 +61,7 @@ def is_running(pid: int) -> bool:
 
 
 class Server(ABC):
-    """A process that serves databases. `prepare` gets what it needs; raises Unavailable where that cannot be had."""
+    """A process that serves on a port. `prepare` gets what it needs; raises Unavailable where that cannot be had."""
 
     stop_signal = signal.SIGTERM
     user: str | None = None  # who runs it, where that is not who runs the tests
@@ -69,7 +69,6 @@ class Server(ABC):
     def __init__(self) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="threadsvc-tests-"))
-        self.databases = 0
         self.process: subprocess.Popen[bytes] | None = None
         try:
             self.prepare()
@@ -83,10 +82,6 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]: ...
-
-    @abstractmethod
-    def new_database(self) -> str:
-        """The URL of an empty database that nobody else uses."""
 
     def is_up(self) -> bool:
         try:
@@ -160,3 +155,11 @@ class Server(ABC):
         """Stops it for good and removes what it stored."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class DatabaseServer(Server):
+    databases = 0
+
+    @abstractmethod
+    def new_database(self) -> str:
+        """The URL of an empty database that nobody else uses."""

@@ -10,7 +10,7 @@ from typing import Any
 import pymongo
 from pymongo.errors import PyMongoError
 
-from tests.servers import Server, Unavailable, install
+from tests.servers import DatabaseServer, Unavailable, install
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent.parent / ".cache" / "mongodb"
@@ -49,7 +49,7 @@ def run(command: list[str]) -> None:
         raise Unavailable(f"{command[0]} failed: {said.splitlines()[0]}")
 
 
-class MongoDB(Server):
+class MongoDB(DatabaseServer):
     """Keeps data in an H2 file. It answers before it has written: being killed, it forgets what it acknowledged."""
 
     def prepare(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import Server, Unavailable, install, last_line
+from tests.servers import DatabaseServer, Unavailable, install, last_line
 
 CONFIGURATION = "/etc/postgresql-common/createcluster.d/threadsvc-tests.conf"
 
@@ -34,7 +34,7 @@ def install_programs() -> Path:
     raise Unavailable("Debian's postgresql was installed, and initdb is not in /usr/lib/postgresql")
 
 
-class PostgreSQL(Server):
+class PostgreSQL(DatabaseServer):
     """Fsync is on: that nothing acknowledged is lost is a part of what is tested."""
 
     stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: waits for nobody

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import corsheaders.middleware
+from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.http.request import UnreadablePostError
+from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
@@ -69,17 +72,22 @@ class AdminCsrfMiddleware(OnlyInAdmin, CsrfViewMiddleware):
         return super().process_view(request, callback, callback_args, callback_kwargs)
 
 
+class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
+    """Answers preflights of the allowed origins; OPTIONS of anybody else is the contract's 405."""
+
+    def check_preflight(self, request: HttpRequest) -> HttpResponseBase | None:
+        is_allowed = request.headers.get("Origin") in settings.CORS_ALLOWED_ORIGINS
+        return super().check_preflight(request) if is_allowed else None
+
+
 class PageSecurityMiddleware:
-    """Headers for what a browser shows as a page: no foreign content, no frames, no sniffing of types."""
+    """A page loads and runs nothing but what comes from this server."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        response["X-Content-Type-Options"] = "nosniff"
         if response.get("Content-Type", "").startswith("text/html"):
             response.setdefault("Content-Security-Policy", PAGE_POLICY)
-            response.setdefault("X-Frame-Options", "DENY")
-            response.setdefault("Referrer-Policy", "same-origin")
         return response

@@ -43,7 +43,8 @@ class OwnOriginWrites(BasePermission):
             return True
         if not is_write(request, view):
             return True
-        if origin in settings.CSRF_TRUSTED_ORIGINS or _host_of(origin) == request.get_host().lower():
+        allowed = (*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS)
+        if origin in allowed or _host_of(origin) == request.get_host().lower():
             return True
         raise PermissionDenied("Origin not allowed")
 

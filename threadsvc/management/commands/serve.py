@@ -107,6 +107,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, anonymous_on_loopback: bool, **options: Any) -> None:
         check_address(settings.HOST, settings.PORT)
+        if settings.TLS and not settings.TRUSTED_PROXIES:
+            raise CommandError(
+                "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
+            )
         if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
             settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST)
         for alias in settings.DATABASES:

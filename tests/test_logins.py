@@ -1,0 +1,151 @@
+"""Log-ins to the admin that fail again and again."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axes.models import AccessAttempt
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.http import HttpResponse
+from django.test import Client, override_settings
+from django.utils import timezone
+
+pytestmark = pytest.mark.stateless  # Django's own tables are on SQL, whatever keeps the threads
+
+LOGIN = "/admin/login/"
+PASSWORD = "a long password"
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes() -> Iterator[None]:
+    """A failed log-in costs a hash, which real ones make dear."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+def new_operator() -> str:
+    """The name of a new superuser."""
+    name = f"operator-{User.objects.count()}"
+    User.objects.create_superuser(name, password=PASSWORD)
+    return name
+
+
+@pytest.fixture
+def name() -> str:
+    return new_operator()
+
+
+def log_in(name: str, password: str = PASSWORD, address: str = "203.0.113.7", user_agent: str = "") -> Any:
+    client = Client(REMOTE_ADDR=address, headers={"User-Agent": user_agent})
+    return client.post(LOGIN, {"username": name, "password": password})
+
+
+def fail(name: str, times: int, **where: str) -> list[int]:
+    return [log_in(name, f"wrong {number}", **where).status_code for number in range(times)]
+
+
+def lock(name: str) -> None:
+    fail(name, 1)
+    AccessAttempt.objects.filter(username=name).update(failures_since_start=10)
+
+
+def is_in(answer: HttpResponse) -> bool:
+    assert answer.status_code in (200, 302, 429)
+    return answer.status_code == 302
+
+
+def test_ten_failures_lock_the_name_for_the_address_and_nobody_else(name: str) -> None:
+    assert fail(name, 10) == [200] * 9 + [429]
+    locked = log_in(name)
+    assert locked.status_code == 429
+    assert 880 < int(locked["Retry-After"]) <= 900
+    page = locked.content.decode()
+    assert "You can try again in 15 minutes." in page
+    assert name not in page
+    assert "script-src 'self';" in locked["Content-Security-Policy"]
+    assert not re.search(r"<script>|\son\w+=", page)
+    assert is_in(log_in(name, address="203.0.113.8"))
+    assert is_in(log_in(new_operator()))
+
+
+def test_lock_ends_after_fifteen_minutes_however_often_one_knocks_meanwhile(name: str) -> None:
+    lock(name)
+    AccessAttempt.objects.filter(username=name).update(attempt_time=timezone.now() - timedelta(minutes=14, seconds=30))
+    assert fail(name, 3) == [429] * 3
+    locked = log_in(name)
+    assert "You can try again in 1 minute." in locked.content.decode()
+    assert 20 < int(locked["Retry-After"]) <= 30
+    AccessAttempt.objects.filter(username=name).update(attempt_time=timezone.now() - timedelta(minutes=15))
+    assert is_in(log_in(name))
+
+
+def test_log_in_forgets_the_failures_before_it(name: str) -> None:
+    for _ in range(2):
+        assert fail(name, 9) == [200] * 9
+        assert is_in(log_in(name))
+    assert not AccessAttempt.objects.filter(username=name).exists()
+
+
+def test_other_browsers_and_other_addresses_of_one_network_make_no_new_beginning(name: str) -> None:
+    for number in range(10):
+        log_in(name, "wrong", address=f"2001:db8:0:7:{number}::1", user_agent=f"Browser {number}")
+    assert log_in(name, address="2001:db8:0:7::99").status_code == 429
+    assert is_in(log_in(name, address="2001:db8:0:8::99"))
+
+
+@pytest.mark.parametrize(
+    ("command", "argument"), [("axes_reset", ()), ("axes_reset_username", "name"), ("axes_reset_ip", "address")]
+)
+def test_command_unlocks(name: str, command: str, argument: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    lock(name)
+    assert not is_in(log_in(name))
+    call_command(command, *{"name": [name], "address": ["203.0.113.7"]}.get(argument, []))
+    assert "removed" in capsys.readouterr().out
+    assert is_in(log_in(name))
+
+
+def test_log_has_the_address_and_not_what_was_typed_as_a_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    fail(name, 10)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("axes")]
+    assert len(lines) == 11
+    assert "Locking out" in lines[-1]
+    assert all('ip_address: "203.0.113.7"' in line for line in lines)
+    assert name not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"username=%00&password=x",
+        b"username=x&password=%00",
+        b"username=" + b"x" * 1024 * 1024 + b"&password=x",
+        b"username=x&password=" + b"x" * 1024 * 1024,
+        b"username=" + b"x" * 150 + b"&password=x",
+        b"username=%ed%a0%80%ff&password=x&" + b"other=y&" * 100,
+        b"username=x%0Ay&password=x",
+        b"username=&password=",
+        b"password=x",
+        b"",
+        b"%",
+    ],
+    ids=lambda form: form[:30].decode(),
+)
+def test_odd_log_in_is_refused(form: bytes) -> None:
+    client = Client(HTTP_USER_AGENT="\xff" * 4000, HTTP_ACCEPT="\xff" * 4000, REMOTE_ADDR="203.0.113.9")
+    for _ in range(12):
+        answer = client.post(LOGIN, form, content_type="application/x-www-form-urlencoded")
+        assert answer.status_code in ((400,) if b"%00" in form else (200, 429))
+    made = AccessAttempt.objects.filter(ip_address="203.0.113.9")
+    columns = {"username": 255, "user_agent": 255, "path_info": 255, "http_accept": 1025}
+    for row in made.values(*columns):
+        assert all(len(row[column]) <= most for column, most in columns.items())  # PostgreSQL refuses more
+    made.delete()
+
+
+def test_one_who_is_locked_out_costs_no_hash(name: str) -> None:
+    lock(name)
+    with override_settings(PASSWORD_HASHERS=[]):  # asking for one raises
+        assert log_in(name).status_code == 429

@@ -1,0 +1,42 @@
+"""Log-ins to the admin that fail again and again: what is counted as one, and what those see who must wait."""
+
+from datetime import timedelta
+from http import HTTPStatus
+from ipaddress import IPv6Address, IPv6Network
+from math import ceil
+from typing import Any
+
+from axes.models import AccessAttempt
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+
+from threadsvc.access.proxies import parsed
+
+
+def counted_address(request: HttpRequest) -> str | None:
+    """The client's address. Of IPv6, the first of its /64: whoever has one address there has them all."""
+    address = parsed(request.META.get("REMOTE_ADDR", ""))
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False).network_address)
+    return str(address) if address else None
+
+
+def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
+    """The name that was typed, as far as the column of axes holds it; no account's is that long."""
+    name: str | None = (credentials or request.POST).get("username")
+    return name and name[:255]
+
+
+def locked(request: HttpRequest, answer: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
+    """429, a page that says how long to wait."""
+    counted = {"username": counted_name(request, credentials), "ip_address": counted_address(request)}
+    failed = AccessAttempt.objects.filter(**counted)
+    last = max(failed.values_list("attempt_time", flat=True), default=timezone.now())
+    wait = max(last + settings.AXES_COOLOFF_TIME - timezone.now(), timedelta(seconds=1))
+    context = {**admin.site.each_context(request), "minutes": ceil(wait / timedelta(minutes=1))}
+    response = render(request, "threadsvc/locked.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
+    response["Retry-After"] = str(ceil(wait.total_seconds()))
+    return response
