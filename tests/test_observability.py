@@ -229,6 +229,7 @@ def metric(service: Served, name: str, **labels: str) -> float:
 
 def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> None:
     thread = measured.new_thread()
+    measured.wait_until(lambda: len(workers_of(measured)) == 3)
     _, *workers = workers_of(measured)  # the first shows the metrics
     assert len(workers) == metric(measured, "threadsvc_workers") == 2
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
@@ -327,6 +328,6 @@ def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callab
 
 @pytest.mark.stateless
 def test_metrics_are_off_unless_they_are_asked_for(served: Served, tmp_path: Path) -> None:
-    assert len(workers_of(served)) == 2
+    served.wait_until(lambda: len(workers_of(served)) == 2)
     program = "import sys, threadsvc.wsgi; print('prometheus_client' in sys.modules)"
     assert manage(tmp_path / "data", "shell", "-v0", "-c", program).stdout == "False\n"
