@@ -6,6 +6,8 @@ import re
 import signal
 import socket
 import sqlite3
+import struct
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Served, connection, database_url, free_port, manage
 from tests.servers import is_running
 from tests.stored import execute
+from threadsvc import exporter
 
 CANARY = "xylophone"
 GOOD = b'{"role":"user","content":"hello"}'
@@ -255,6 +258,19 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
     assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 20
     assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 22
     assert metric(measured, "process_cpu_seconds_total") > 0
+
+
+@pytest.mark.stateless
+def test_metrics_are_told_at_the_moment_a_worker_makes_its_file(tmp_path: Path) -> None:
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    file = tmp_path / "counter_1.db"
+    file.touch()
+    sums = exporter.Sums(MultiProcessCollector(None, str(tmp_path)))
+    with pytest.raises(struct.error):
+        list(sums.workers.collect())
+    threading.Timer(0.1, lambda: file.write_bytes(bytes(4096))).start()
+    assert list(sums.collect()) == []
 
 
 @pytest.mark.stateless

@@ -100,11 +100,14 @@ class Sums:
         self.workers = workers
 
     def collect(self) -> Iterable[Any]:
-        for _ in range(ATTEMPTS - 1):
-            with suppress(struct.error):
-                return self.workers.collect()
-            time.sleep(SECONDS_TO_FILL)
-        return self.workers.collect()
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                yield from self.workers.collect()
+                return
+            except struct.error:
+                if not attempts_left:
+                    raise
+                time.sleep(SECONDS_TO_FILL)
 
 
 class Processes:
