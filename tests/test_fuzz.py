@@ -19,7 +19,7 @@ from schemathesis.checks import CHECKS
 
 from tests import engines
 from tests.conftest import Api, Served
-from tests.fuzz.described import REFUSED_ALL_THE_SAME, SHAPES, Described, kind_of, of_shape
+from tests.fuzz.described import REFUSED_ALL_THE_SAME, SHAPES, TAKEN_ALL_THE_SAME, Described, kind_of, of_shape
 from tests.fuzz.drafts import Draft, drafts
 from tests.fuzz.target import Answer, Finding, Target, broken_promise, counted
 
@@ -178,3 +178,5 @@ def test_each_exception_is_one_that_the_description_cannot_make(api: Api, target
         assert [kind_of(item) for item in answer.body["detail"]] == [kind]
     cursors = [kind_of(item) for item in api.get("/threads?after=x&before=x").body["detail"]]
     assert set(REFUSED_ALL_THE_SAME) == {*bodies, *cursors}
+    assert set(TAKEN_ALL_THE_SAME) == {"parameter `metadata` in query"}
+    assert api.get("/threads?metadata[key][of]=an&metadata[object]=x").status == 200

@@ -13,7 +13,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.hooks import unregister_all
 
 from messages_app.fields import NO_NUL
-from tests.fuzz.target import Answer, Target
+from tests.fuzz.target import SECONDS_TO_WAIT, Answer, Target
 
 # One shape of the API each, under one of its two prefixes.
 SHAPES = {"default": ("", "assistants=v1"), "v2": ("/v1", "assistants=v2")}
@@ -130,6 +130,7 @@ class Described:
                 "base-url": f"http://127.0.0.1:{self.target.served.port}{prefix}",
                 "headers": {"OpenAI-Beta": beta},
                 "seed": seed,
+                "request-timeout": SECONDS_TO_WAIT,
                 "continue-on-failure": True,
                 "generation": {"max-examples": tries, "no-shrink": True, "allow-x00": not is_short},
                 "phases": {
@@ -149,23 +150,29 @@ class Described:
     def told_by(self, execution: Iterable[Any]) -> Iterator[str]:
         met: set[str] = set()
         for event in execution:
-            if isinstance(event, events.FatalError | events.NonFatalError):
-                yield repr(getattr(event, "exception", None) or getattr(event, "value", None))
-            if not isinstance(event, events.ScenarioFinished):
-                continue
-            for case_id, checks in event.recorder.checks.items():
-                for check in checks:
-                    self.checks.add(check.name)
-                    if check.failure_info is None:
-                        continue
-                    failure, response = check.failure_info.failure, event.recorder.interactions[case_id].response
-                    content = response.content if response else b""
-                    if is_foreseen(check.name, failure.message, content):
-                        continue
-                    kind = f"{check.name}: {failure.operation}"
-                    if kind not in met:
-                        met.add(kind)
-                        yield f"{kind}\n{failure.message}\n{check.failure_info.code_sample}\n{content[:3000]!r}"
+            match event:
+                case events.FatalError():
+                    yield repr(event.exception)
+                case events.NonFatalError():
+                    yield repr(event.value)
+                case events.ScenarioFinished():
+                    for kind, told in self.failures(event.recorder):
+                        if kind not in met:
+                            met.add(kind)
+                            yield f"{kind}\n{told}"
+
+    def failures(self, recorder: Any) -> Iterator[tuple[str, str]]:
+        """What failed where, and all that is known of it."""
+        for case_id, checks in recorder.checks.items():
+            for check in checks:
+                self.checks.add(check.name)
+                if check.failure_info is None:
+                    continue
+                failure, response = check.failure_info.failure, recorder.interactions[case_id].response
+                content = response.content if response else b""
+                if not is_foreseen(check.name, failure.message, content):
+                    told = f"{failure.message}\n{check.failure_info.code_sample}\n{content[:3000]!r}"
+                    yield f"{check.name}: {failure.operation}", told
 
     def put_ids(self, context: Any, case: Any, kwargs: Any) -> None:
         """A path that is as described names what is there, unless a link says what it names."""
