@@ -31,7 +31,7 @@ fuzz: ENGINE := sqlite
 fuzz: REQUESTS := 100000
 fuzz: SEED := 0
 fuzz: $(TESTS)
-	@$(BIN)/python -m pytest --engine=$(ENGINE) --requests=$(REQUESTS) --fuzz-seed=$(SEED) tests/test_fuzz.py
+	@$(BIN)/python -m pytest -x --engine=$(ENGINE) --requests=$(REQUESTS) --fuzz-seed=$(SEED) tests/test_fuzz.py
 
 # Writes docs/openapi.yaml anew, after a change to the API.
 schema: $(RUNS)

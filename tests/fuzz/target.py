@@ -66,6 +66,8 @@ class Target:
         self.kept: deque[socket.socket] = deque()  # connections on which more can be asked
         self.log_is_read_to = 0
         self.operators = 0
+        wanted = int(served.environment["WEB_CONCURRENCY"])
+        served.wait_until(lambda: len(self.worker_pids()) == wanted)
         self.workers = self.worker_pids()
         self.described: dict[str, Any] = served.call("GET", "/openapi.json").body
         # What stands in braces in a request, and what is put there.
