@@ -208,6 +208,10 @@ def test_largest_body_passes_and_a_larger_one_is_413_in_both_shapes(site: Site) 
         answer = site.call("POST", "/threads", body + b" ", **site.key, **headers)
         assert (answer.status, answer.body) == (413, {**refusal, **more})
         assert answer.headers["x-request-id"]
+    asked = ["--cacert", str(site.nginx.directory / "certificate.pem"), "-H", "Content-Length: 16777217", "-d", "{}"]
+    over_http_2 = ["curl", "-sS", "--http2", "-w", " %{http_version} %{http_code}", *asked, f"{site.origin}/threads"]
+    said = subprocess.run(over_http_2, capture_output=True, text=True).stdout
+    assert said == '{"detail":"Request body too large"} 2 413'
     thread = site.call("POST", "/threads", {}, **site.key).body["id"]  # 4 MiB is the service's own limit
     answer = site.call("POST", f"/threads/{thread}/messages", body[: 4 * MEBIBYTE] + b" ", **site.key, **json_type)
     assert (answer.status, answer.body) == (413, refusal)
