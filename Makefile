@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
 
-.PHONY: run test test-sqlite test-postgresql test-mongodb lint schema bench
+.PHONY: run test test-sqlite test-postgresql test-mongodb lint schema bench torture
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve
@@ -32,6 +32,10 @@ schema: $(RUNS)
 
 bench: $(TESTS)
 	@$(BIN)/python bench/compare_servers.py
+
+# Kills the service, and the database, under writers: some 20 minutes an engine (docs/durability.md).
+torture: $(TESTS)
+	@$(BIN)/python -m tests.torture --engine=$(or $(ENGINE),sqlite) --kills=$(or $(KILLS),200) $(ARGUMENTS)
 
 $(RUNS): requirements.txt
 	@scripts/install requirements.txt

@@ -242,7 +242,13 @@ LOG_LEVEL = env_choice("THREADSVC_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "threadsvc.observability.RequestIdFilter"}},
+    "filters": {
+        "request_id": {"()": "threadsvc.observability.RequestIdFilter"},
+        "only_500": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: getattr(record, "status_code", 500) == 500,
+        },
+    },
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]},
@@ -250,8 +256,8 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
-        # Refused requests are answers, not events; what is worth a line there is a 500.
-        "django.request": {"level": "ERROR"},
+        # Refused requests are answers, not events; what is worth a line there is a 500. A 503 or 507 has its own line.
+        "django.request": {"level": "ERROR", "filters": ["only_500"]},
         "django.security": {"level": "CRITICAL"},
         # A server that is away is told of once a request, by who needed it.
         "psycopg.pool": {"level": "ERROR"},
