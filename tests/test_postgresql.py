@@ -137,6 +137,19 @@ def test_statement_that_takes_too_long_is_503_and_leaves_nothing(serve: Callable
     assert row["position"] == 1
 
 
+def test_statement_that_takes_long_on_a_server_that_answers_others_is_waited_for(serve: Callable[..., Served]) -> None:
+    url = new_database()
+    service = serve(THREADS_DATABASE_URL=url)
+    thread = service.new_thread()
+    with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
+        answer = pool.submit(post, service, thread)
+        time.sleep(2.5)  # in which the server is asked three times whether it is there
+        assert not answer.done()
+        other.rollback()
+        assert answer.result().status == 200
+
+
 def test_server_that_is_stopped_is_503_at_once_and_200_as_soon_as_it_is_back(
     service: Served, own_server: PostgreSQL
 ) -> None:

@@ -71,6 +71,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def is_disk_full(self, error: Exception) -> bool:
         return isinstance(error, errors.DiskFull)
 
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Does not wait for a new connection where one was given up amid a transaction: a new one commits by itself."""
+        if self.connection is not None or not autocommit:
+            super().set_autocommit(autocommit, *args, **kwargs)
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
         pool = self.pool
