@@ -149,6 +149,7 @@ MIDDLEWARE = [
     "threadsvc.errors.JSONErrorMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
     # What follows serves people (admin) and steps aside for the API, which knows no cookies.
+    "threadsvc.access.middleware.AdminBodyWithinLimit",
     "threadsvc.access.middleware.RefuseNulInAdmin",
     "threadsvc.access.middleware.AdminSessionMiddleware",
     "threadsvc.access.middleware.AdminCsrfMiddleware",
