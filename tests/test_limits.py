@@ -54,7 +54,8 @@ def answer_while_sending(service: Served, head: bytes, piece: bytes, at_most: in
     with service.connect() as connection:
         connection.sendall(head)
         while b"}" not in received:
-            readable, _, _ = select.select([connection], [connection] if sent < at_most else [], [])
+            readable, writable, _ = select.select([connection], [connection] if sent < at_most else [], [], 10)
+            assert readable or writable, "no answer, though there is nothing more to send"
             if readable:
                 piece_of_answer = connection.recv(65536)
                 if not piece_of_answer:
