@@ -52,7 +52,7 @@ def largest_use_of_memory(service: Served) -> int:
 def answer_while_sending(service: Served, head: bytes, piece: bytes, at_most: int) -> tuple[bytes, int]:
     """What comes back, and how many bytes of the body were sent by then; each `piece` after the other.
 
-    Nothing comes back where the end of the connection overtakes the answer to a client that still sends (RFC 9112, 9.6).
+    Nothing comes back where the end of a connection overtakes the answer to who still sends (RFC 9112, 9.6).
     """
     received, sent = b"", 0
     with service.connect() as connection, suppress(BrokenPipeError, ConnectionResetError):

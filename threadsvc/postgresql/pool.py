@@ -45,14 +45,13 @@ class Connection(psycopg.Connection[Any]):
             return done.value
 
     def _is_answered(self) -> bool:
-        host, port = self.pgconn.host.decode(), int(self.pgconn.port)
-        is_local = host.startswith(("/", "@"))
+        host, port = self.info.host, self.info.port
+        is_local = host.startswith("/")  # the directory of a socket
         family = socket.AF_UNIX if is_local else socket.AF_INET6 if ":" in self.info.hostaddr else socket.AF_INET
-        address: Any = f"{host}/.s.PGSQL.{port}" if is_local else (self.info.hostaddr, port)
         with socket.socket(family) as probe:
             probe.settimeout(SILENT_SECONDS)
             try:
-                probe.connect(address)
+                probe.connect(f"{host}/.s.PGSQL.{port}" if is_local else (self.info.hostaddr, port))
                 probe.sendall(SSL_REQUEST)
                 return bool(probe.recv(1))
             except OSError:
