@@ -355,14 +355,3 @@ def test_server_that_is_away_is_a_503_within_two_seconds_and_comes_back_without_
     service.wait_until(lambda: service.call("POST", f"/threads/{thread}/messages", said).status == 200, seconds=10)
     assert time.monotonic() - start < 5
     assert len(service.call("GET", f"/threads/{thread}/messages").body["data"]) == 1
-
-
-def test_server_that_hangs_keeps_nobody_waiting_for_long(mongodb: MongoDB, serve: Callable[..., Served]) -> None:
-    service = serve(THREADS_DATABASE_URL=mongodb.new_database())
-    thread = service.new_thread()
-    mongodb.suspend()
-    answer, seconds = timed(lambda: service.call("GET", f"/threads/{thread}"))
-    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    assert seconds < 10  # until the next look at the server finds it silent
-    mongodb.resume()
-    service.wait_until(lambda: service.call("GET", f"/threads/{thread}").status == 200)

@@ -177,42 +177,6 @@ def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Se
     assert len(service.stored("message", thread_id=thread)) == 65
 
 
-def test_server_that_hangs_is_503_and_the_service_goes_on_when_it_does(service: Served, own_server: PostgreSQL) -> None:
-    thread = service.new_thread()
-    assert post(service, thread).status == 200
-    own_server.suspend()
-    assert_unavailable_soon(service, thread)
-    own_server.resume()
-    start = time.monotonic()
-    service.wait_until(lambda: post(service, thread).status == 200)
-    assert time.monotonic() - start < 5
-
-
-def test_what_was_acknowledged_is_there_after_all_processes_of_the_server_are_killed(
-    service: Served, own_server: PostgreSQL
-) -> None:
-    thread, acknowledged, seen = service.new_thread(), [], set()
-    with ThreadPoolExecutor(8) as pool:
-
-        def write() -> list[str]:
-            written = []
-            while (answer := post(service, thread)).status == 200:
-                written.append(answer.body["id"])
-            seen.add(answer.status)
-            return written
-
-        writing = [pool.submit(write) for _ in range(8)]
-        time.sleep(0.5)
-        own_server.kill()
-        acknowledged = [message_id for future in writing for message_id in future.result()]
-    assert (seen, len(acknowledged) > 8) == ({503}, True)
-    own_server.start()
-    rows = service.stored("message", thread_id=thread)
-    assert {row["id"] for row in rows} >= set(acknowledged)
-    assert sorted(row["position"] for row in rows) == list(range(1, len(rows) + 1))
-    assert post(service, thread).status == 200
-
-
 # Connections
 
 
