@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
 
-.PHONY: run test test-sqlite test-postgresql test-mongodb lint fuzz schema bench
+.PHONY: run test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
@@ -39,6 +39,10 @@ schema: $(RUNS)
 
 bench: $(TESTS)
 	@$(BIN)/python bench/compare_servers.py
+
+# Kills the service, and the database, under writers: some 20 minutes an engine (docs/durability.md).
+torture: $(TESTS)
+	@$(BIN)/python -m tests.torture --engine=$(or $(ENGINE),sqlite) --kills=$(or $(KILLS),200) $(ARGUMENTS)
 
 $(RUNS): requirements.txt
 	@scripts/install requirements.txt

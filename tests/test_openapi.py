@@ -117,7 +117,7 @@ def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str
     assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64, **no_nul})
     assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512, **no_nul}
     answers = schema["paths"]["/threads/{thread_id}/messages"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "422", "429", "503"}
+    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "422", "429", "503", "507"}
     assert all("x-request-id" in answer["headers"] for answer in answers.values())
     assert {"CreateMessageRequest", "MessageObject", "HTTPValidationError", "ValidationError"} <= set(
         schema["components"]["schemas"]

@@ -1,7 +1,6 @@
 """The served process: what only a real server over a real socket can show."""
 
 import json
-import os
 import signal
 import sqlite3
 import stat
@@ -265,19 +264,6 @@ def test_termination_finishes_the_request_in_flight(serve: Callable[..., Served]
     assert status_of(received) == 200
     assert service.process.wait(40) == 0
     assert stored(service, thread) == 1
-
-
-def test_killed_worker_is_replaced_and_nothing_is_lost(serve: Callable[..., Served]) -> None:
-    service = serve(WEB_CONCURRENCY="1")
-    thread = service.new_thread()
-    service.call("POST", f"/threads/{thread}/messages", GOOD)
-    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
-    (worker,) = children.read_text().split()
-    os.kill(int(worker), signal.SIGKILL)
-    service.wait_until(lambda: service.call("GET", "/healthz").status == 200)
-    assert service.call("GET", f"/threads/{thread}").status == 200
-    assert stored(service, thread) == 1
-    assert service.stop() == 0
 
 
 @pytest.fixture

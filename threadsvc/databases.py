@@ -8,8 +8,9 @@ from typing import Any
 import dj_database_url
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DataError
+from django.db import DataError, OperationalError
 from django.db.models import Model
+from django.db.utils import DatabaseErrorWrapper
 
 from threadsvc.mongo.url import mongodb_entry
 from threadsvc.postgresql.url import postgresql_entry
@@ -21,6 +22,22 @@ TIMEOUT_SECONDS = 30
 
 class RowTooLarge(DataError):
     """A row is larger than its engine takes (16 MB in MongoDB). Becomes 413."""
+
+
+class DiskFull(OperationalError):
+    """A database has no room for what is to be written, and has written nothing of it. Becomes 507."""
+
+
+class DatabaseErrors(DatabaseErrorWrapper):
+    """Makes Django's exceptions of a driver's; a full disk, which the engine's wrapper knows, has one of its own."""
+
+    wrapper: Any
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if error is not None and self.wrapper.is_disk_full(error):
+            self.wrapper.errors_occurred = True
+            raise DiskFull(*error.args).with_traceback(traceback) from error
+        super().__exit__(kind, error, traceback)
 
 
 def reason_of(error: Exception) -> str:

@@ -7,6 +7,7 @@ A text `detail` says what happened (404, 405, 413, ...); a list says what is wro
 import logging
 import math
 import re
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +19,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from threadsvc.databases import RowTooLarge, reason_of
+from threadsvc.databases import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,20 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return Response({"detail": said}, exc.status_code, headers=headers)
         case Http404():
             return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
-        case OperationalError() | InterfaceError() | InternalError():  # the last: a standby that is read-only
+    return answer_of_database(exc)
+
+
+# What a database raises that is away, full, or a standby that is read-only.
+OUTAGES = (OperationalError, InterfaceError, InternalError)
+
+
+def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
+    """The answer where a database cannot do what it is asked for; None for any other exception. The log gets a line."""
+    match exc:
+        case DiskFull():
+            logger.error("database full: %s", reason_of(exc))
+            return JsonResponse({"detail": "Insufficient Storage"}, status=HTTPStatus.INSUFFICIENT_STORAGE)
+        case OperationalError() | InterfaceError() | InternalError():
             logger.error("database unavailable: %s", reason_of(exc))
             return service_unavailable()
     return None
@@ -156,6 +170,8 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
+    if answer := answer_of_database(sys.exception()):
+        return answer
     return JsonResponse({"detail": "Internal Server Error"}, status=500)
 
 

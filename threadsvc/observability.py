@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from django.db import DatabaseError
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from threadsvc.errors import service_unavailable
+from threadsvc.errors import OUTAGES, service_unavailable
 from threadsvc.logs import STARTED, fields, request_id
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
 @receiver(got_request_exception)
 def log_fault(**kwargs: Any) -> None:
     """What becomes a 500. Django's own line for it, which has the path in it, is turned off in settings."""
-    logger.error("unhandled exception", exc_info=True)
+    if not isinstance(sys.exception(), OUTAGES):  # told by who answers them
+        logger.error("unhandled exception", exc_info=True)
 
 
 def healthz(request: HttpRequest) -> HttpResponse:

@@ -90,7 +90,7 @@ class BearerKeyScheme(OpenApiAuthenticationExtension):
 class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
-    401, 429 and 503 everywhere; 403 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body;
+    401, 429 and 503 everywhere; 403 and 507 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body;
     409 where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out, or be
     null, in the actions that the view names in `optional_bodies`.
     """
@@ -114,6 +114,7 @@ class ContractSchema(AutoSchema):
         answers["503"] = error_answer("Service Unavailable", "HTTPError")
         if self.method not in SAFE_METHODS:
             answers["403"] = error_answer("Read-only key, or a page of another origin", "HTTPError")
+            answers["507"] = error_answer("Insufficient Storage", "HTTPError")
         if "requestBody" in operation:
             view: Any = self.view
             operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())

@@ -249,6 +249,7 @@ MIDDLEWARE = [
     "threadsvc.access.middleware.PageSecurityMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
     # What follows serves people (admin) and steps aside for the API, which knows no cookies.
+    "threadsvc.access.middleware.AdminBodyWithinLimit",
     "threadsvc.access.middleware.RefuseNulInAdmin",
     "threadsvc.access.middleware.AdminSessionMiddleware",
     "threadsvc.access.middleware.AdminCsrfMiddleware",

@@ -5,6 +5,7 @@ however that ends.
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,10 +30,12 @@ def is_ci() -> bool:
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port below those that the system gives to clients: one that tries a server which is away could meet itself."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def last_line(output: str) -> str:

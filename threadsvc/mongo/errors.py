@@ -18,13 +18,14 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from threadsvc.databases import RowTooLarge
+from threadsvc.databases import DiskFull, RowTooLarge
 
 DUPLICATE_KEY = 11000
 IMMUTABLE_FIELD = 66
-# Codes of failures that pass: no primary, shutting down, interrupted, out of time, log-in refused, disk full.
+# Codes of failures that pass: no primary, shutting down, interrupted, out of time, log-in refused.
 UNAVAILABLE = {6, 7, 13, 18, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 262, 365}
-UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031}
+UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
+DISK_FULL = 14031
 TOO_LARGE = {10334, 17419, 17420}  # a document, with what an update adds to it
 
 
@@ -36,6 +37,8 @@ def database_error(error: Exception) -> Exception:
             kind = database.IntegrityError
         case BulkWriteError():
             codes = {write["code"] for write in error.details.get("writeErrors", ())}
+            if DISK_FULL in codes:
+                return DiskFull(str(error))
             if DUPLICATE_KEY in codes:
                 kind = database.IntegrityError
             elif not codes or codes & UNAVAILABLE:  # none: it is written, but not as safely as was asked for
@@ -47,6 +50,8 @@ def database_error(error: Exception) -> Exception:
         case OperationFailure():
             if error.code in TOO_LARGE:
                 return RowTooLarge(str(error))
+            if error.code == DISK_FULL:
+                return DiskFull(str(error))
             if error.code in UNAVAILABLE:
                 kind = database.OperationalError
             elif error.code == IMMUTABLE_FIELD:  # an _id, which is for good

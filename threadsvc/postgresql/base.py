@@ -1,14 +1,17 @@
 """The engine's DatabaseWrapper; everything else is Django's."""
 
 import atexit
+from functools import cached_property
 from select import POLLIN, poll
 from typing import Any, Self
 
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor as DjangosSchemaEditor
 from django.db.utils import OperationalError
-from psycopg import Connection, Error
+from psycopg import Connection, Error, errors
 from psycopg.pq import ConnStatus
+
+from threadsvc.databases import DatabaseErrors
 
 # How long a server may take to answer nothing.
 SECONDS_TO_ANSWER = 0.9
@@ -60,6 +63,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrors:
+        return DatabaseErrors(self)
+
+    def is_disk_full(self, error: Exception) -> bool:
+        return isinstance(error, errors.DiskFull)
+
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Does not wait for a new connection where one was given up amid a transaction: a new one commits by itself."""
+        if self.connection is not None or not autocommit:
+            super().set_autocommit(autocommit, *args, **kwargs)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)

@@ -1,15 +1,22 @@
 """The engine's DatabaseWrapper; everything else is Django's."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from fcntl import LOCK_EX, LOCK_UN, flock
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
 from django.db.backends.sqlite3 import base, features
 from django.db.utils import OperationalError
+
+from threadsvc.databases import DatabaseErrors
+
+# The second: the file by which processes find their way in the log cannot grow.
+DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
@@ -64,6 +71,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     features_class = DatabaseFeatures
     _turn: Turn | None = None
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrors:
+        return DatabaseErrors(self)
+
+    def is_disk_full(self, error: Exception) -> bool:
+        return getattr(error, "sqlite_errorcode", None) in DISK_FULL
 
     def _start_transaction_under_autocommit(self) -> None:
         seconds = self.settings_dict["OPTIONS"]["timeout"]
