@@ -33,7 +33,7 @@ from tests.stored import execute
 SAID = {"role": "user", "content": "hello"}
 UNAVAILABLE = (503, {"detail": "Service Unavailable"})
 FULL = (507, {"detail": "Insufficient Storage"})
-BROKEN = (500, {"detail": "Internal DatabaseServer Error"})
+BROKEN = (500, {"detail": "Internal Server Error"})
 
 
 class Got(NamedTuple):

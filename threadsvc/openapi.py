@@ -90,9 +90,9 @@ class BearerKeyScheme(OpenApiAuthenticationExtension):
 class ContractSchema(AutoSchema):
     """Adds the header that chooses the shape, and what an operation can refuse with.
 
-    401, 429 and 503 everywhere; 403 and 507 where it writes; 404 where its path holds an id; 400 and 413 where it takes a body;
-    409 where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out, or be
-    null, in the actions that the view names in `optional_bodies`.
+    401, 429 and 503 everywhere; 403 and 507 where it writes; 404 where its path holds an id; 400 and 413 where it takes
+    a body; 409 where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out, or
+    be null, in the actions that the view names in `optional_bodies`.
     """
 
     def get_auth(self) -> list[dict[str, list[str]]]:
