@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
-from gunicorn.http import message
+from gunicorn.http import message, parser
 
 from threadsvc import __version__, exporter
 from threadsvc.checks import url_setting
@@ -53,6 +53,9 @@ class Server(BaseApplication):
         super().__init__()
 
     def load_config(self) -> None:
+        # A request may be refused before its body was read. Who still sends it, as a proxy does, would not see the
+        # answer if the connection were closed meanwhile, so it is read and thrown away, for five seconds at most.
+        parser._DRAIN_MAX_BYTES = settings.MAX_THREAD_BODY_BYTES
         options = {
             "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
             "workers": settings.WEB_CONCURRENCY,
