@@ -31,9 +31,10 @@ from tests.servers import Server, free_port, is_running
 from tests.stored import stored
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = {"WEB_CONCURRENCY": "2"}
+SETTINGS = {"WEB_CONCURRENCY": "2", "THREADSVC_ALLOW_ANONYMOUS": "1"}
 
 THREADS = 4  # which all writers share
+KEYED = 0.5  # the share of writes with an Idempotency-Key, which are sent again until they are answered
 MOST_WRITERS = 16  # each has a key of its own in their metadata
 LONGEST_LIFE = 0.8  # seconds from the first acknowledgement after a start to the kill
 KILLED_AT_START = 0.1  # the share of kills that come before the service has answered anybody
@@ -47,6 +48,7 @@ SECONDS_TO_START = 60
 class Answer(NamedTuple):
     status: int
     body: Any
+    is_replay: bool
 
 
 @dataclass
@@ -103,7 +105,8 @@ class Client:
         try:
             self.http.request(method, path, None if body is None else json.dumps(body), named)
             response = self.http.getresponse()
-            return Answer(response.status, json.loads(response.read()))
+            is_replay = response.getheader("Idempotent-Replayed") == "true"
+            return Answer(response.status, json.loads(response.read()), is_replay)
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException):
@@ -122,6 +125,7 @@ class Writer(threading.Thread):
         self.writes: list[Write] = []
         self.acknowledged = 0
         self.unavailable = 0
+        self.replayed = 0
         self.faults: list[str] = []
 
     def run(self) -> None:
@@ -170,6 +174,7 @@ class Writer(threading.Thread):
             answer = self.client.call(method, path, body, **headers)
             if answer and answer.status == 200:
                 self.acknowledge(write, answer.body)
+                self.replayed += answer.is_replay
                 return
             if answer and answer.status not in (409, 503):
                 self.faults.append(f"{method} {path}: {answer.status} {answer.body}")
@@ -241,6 +246,7 @@ class Outcome:
     unavailable: int = 0
     sent: int = 0
     acknowledged: int = 0
+    replayed: int = 0  # of those: stored by a request that was never answered
     found: int = 0
     found_unacknowledged: int = 0
     lost: int = 0
@@ -261,6 +267,7 @@ class Outcome:
             ("answers 503", f"{self.unavailable:,}"),
             ("writes sent", f"{self.sent:,}"),
             ("acknowledged", f"{self.acknowledged:,}"),
+            ("acknowledged when sent again", f"{self.replayed:,}"),
             ("found of those", f"{self.found:,}"),
             ("found of those without an answer", f"{self.found_unacknowledged:,}"),
             ("lost", self.lost),
@@ -275,7 +282,9 @@ class Outcome:
 class Torture:
     """A service on a fresh database in that directory, its writers, and who kills it."""
 
-    def __init__(self, engine: str, kills: int, seed: int, directory: Path, writers: int = 8, keyed: float = 0) -> None:
+    def __init__(
+        self, engine: str, kills: int, seed: int, directory: Path, writers: int = 8, keyed: float = KEYED
+    ) -> None:
         self.kills, self.rng = kills, Random(seed)
         self.outcome = Outcome(engine, seed)
         self.server: Server | None = start(engine)
@@ -431,6 +440,7 @@ class Torture:
         for writer in self.writers:
             self.outcome.faults += writer.faults
             self.outcome.unavailable += writer.unavailable
+            self.outcome.replayed += writer.replayed
         self.outcome.sent = len(writes)
         self.outcome.acknowledged = sum(write.acked_at is not None for write in writes)
         for thread in self.threads:
@@ -532,7 +542,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--writers", type=int, default=8, choices=range(1, MOST_WRITERS + 1), metavar="1..16")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
-    parser.add_argument("--keyed", type=float, default=0, help="the share of writes with an Idempotency-Key")
+    parser.add_argument("--keyed", type=float, default=KEYED, help="the share of writes with an Idempotency-Key")
     given = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="threadsvc-torture-"))
     print(f"engine {given.engine}, seed {given.seed}, in {directory}", flush=True)
