@@ -91,3 +91,14 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 @pytest.mark.stateless
 def test_changelog_names_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.stateless
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    text = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+    there = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    tests = set(re.findall(r"`(test_\w+)`", text))
+    assert len(tests) > 15
+    assert {test for test in tests if f"\ndef {test}(" not in there} == set()
+    for file in re.findall(r"`(tests/test_\w+\.py)`", text):
+        assert (ROOT / file).exists(), file
