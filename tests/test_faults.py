@@ -157,13 +157,14 @@ def test_database_that_goes_away_under_load_is_503_for_all_until_it_is_back(
         assert service.call("GET", "/healthz").status == 200
         assert told(service.call("GET", "/readyz")) == UNAVAILABLE
         assert told(ann.call("GET", "/admin/messages_app/thread/")) == UNAVAILABLE
+        returns_at = time.monotonic()
         {"stop": own_server.start, "suspend": own_server.resume}[goes]()
         back_at = time.monotonic()
         service.wait_until(lambda: 200 in load.statuses(since=back_at))
         assert time.monotonic() - back_at < 5
         time.sleep(0.5)
         assert 503 not in load.statuses(since=time.monotonic() - 0.3)
-    while_gone = [got for got in load.got if gone_at <= got.sent_at and got.answered_at < back_at]
+    while_gone = [got for got in load.got if gone_at <= got.sent_at and got.answered_at < returns_at]
     answers = [got.answer for got in load.got if got.answer]
     assert len(answers) == len(load.got)
     assert {got.answer.status for got in while_gone if got.answer} == {503}

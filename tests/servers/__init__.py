@@ -130,12 +130,14 @@ class Server(ABC):
     def suspend(self) -> None:
         """Lets it answer nobody, though its connections stay."""
         self.send(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)  # also what the first of its processes began meanwhile; it begins no more
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends all its processes at once, with no chance to write anything more. What the system had taken is kept."""
+        self.suspend()
         pids = self.pids()
         self.send(signal.SIGKILL)
         if self.process:
