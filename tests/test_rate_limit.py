@@ -84,7 +84,7 @@ def test_who_waits_as_long_as_told_is_let_in(api: Api, limit: Any) -> None:
 
 def test_each_key_and_each_address_has_a_limit_of_its_own(api: Api, limit: Any) -> None:
     keys = [of(APIKey(name="test").issue()) for _ in range(2)]
-    addresses = ["192.0.2.1", "192.0.2.2", "", "nonsense", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.3"]
+    addresses = ["192.0.2.1", "192.0.2.2", "", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.3"]
     with limit(1, 3600):
         for client in [*keys, *({"REMOTE_ADDR": address} for address in addresses)]:
             assert [api.get("/threads/x", **client).status for _ in range(2)] == [404, 429], client

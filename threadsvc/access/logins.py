@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from http import HTTPStatus
-from ipaddress import IPv6Address, IPv6Network
 from math import ceil
 from typing import Any
 
@@ -13,15 +12,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
-from threadsvc.access.proxies import parsed
+from threadsvc.access.proxies import counted_as
 
 
 def counted_address(request: HttpRequest) -> str | None:
-    """The client's address. Of IPv6, the first of its /64: whoever has one address there has them all."""
-    address = parsed(request.META.get("REMOTE_ADDR", ""))
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((address, 64), strict=False).network_address)
-    return str(address) if address else None
+    return counted_as(request.META.get("REMOTE_ADDR", ""))
 
 
 def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:

@@ -46,5 +46,16 @@ def parsed(text: str) -> Address | None:
     return address.ipv4_mapped or address
 
 
+def counted_as(text: str) -> str | None:
+    """What a client is counted by: its address; of IPv6 the first of its /64, all of which a single client can have.
+
+    None for what is no address, as of a socket that has none.
+    """
+    address = parsed(text)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False).network_address)
+    return str(address) if address else None
+
+
 def is_one_of(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)

@@ -1,7 +1,6 @@
 """THREADSVC_RATE_LIMIT: 429 for who asks too often, by key, or by address where there is none."""
 
 import functools
-import ipaddress
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from threadsvc.access.proxies import counted_as
 from threadsvc.access.rates import RateTable
 
 if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
@@ -37,18 +37,8 @@ class RateLimit(BaseThrottle):
 
 
 def client_of(request: Request) -> str:
-    """Whose requests are counted together: those of a key, or the anonymous ones of an address.
-
-    In IPv6 that is its network of 64 bits, of which a single client can have every address.
-    """
+    """Whose requests are counted together: those of a key, or the anonymous ones of an address."""
     key: Any = request.auth
     if key is not None:
         return f"key {key.prefix}"
-    sent_from = request.META.get("REMOTE_ADDR", "")
-    try:
-        address = ipaddress.ip_address(sent_from)
-    except ValueError:  # through a socket that has none
-        return f"address {sent_from}"
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or ipaddress.IPv6Address(int(address) >> 64 << 64)
-    return f"address {address}"
+    return f"address {counted_as(request.META.get('REMOTE_ADDR', ''))}"
