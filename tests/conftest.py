@@ -3,13 +3,17 @@
 Tests do not flush tables; each works in threads of its own.
 """
 
+import atexit
+import functools
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -170,6 +174,8 @@ class Served:
 
     def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory, self.port = directory, free_port()
+        if not {"DATABASE_URL", "THREADS_DATABASE_URL"} & set(settings):
+            prepare(directory)
         self.environment = environment(directory, **{"WEB_CONCURRENCY": "2", **settings, "PORT": str(self.port)})
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
@@ -275,8 +281,28 @@ def in_transaction(*statements: str) -> list[str]:
     return list(statements) if engines.chosen == "mongodb" else ["BEGIN", *statements, "COMMIT"]
 
 
+@functools.cache
+def migrated_file() -> Path:
+    """A database as the first start of a service makes it: once for all tests, since that takes longer than most."""
+    directory = Path(tempfile.mkdtemp(prefix="threadsvc-tests-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    done = manage(directory, "migrate", "-v0")
+    assert (done.returncode, done.stderr) == (0, "")
+    return directory / "threadsvc.db"
+
+
+def prepare(directory: Path) -> None:
+    """Makes a data directory with that database in it, where there is none."""
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+        shutil.copyfile(migrated_file(), directory / "threadsvc.db")
+
+
 def migrate(directory: Path) -> None:
     """Makes the tables of threads and messages."""
+    prepare(directory)
+    if engines.chosen == "sqlite":
+        return
     done = manage(directory, "migrate", "-v0", "--database", connection.alias)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -59,9 +59,10 @@ def test_prints_where_everything_is(served: Served) -> None:
 
 
 @pytest.mark.stateless
-def test_data_directory_and_secret_key_are_for_their_owner_alone(served: Served) -> None:
-    key = served.directory / "secret_key"
-    assert stat.S_IMODE(served.directory.stat().st_mode) == 0o700
+def test_data_directory_and_secret_key_are_for_their_owner_alone(tmp_path: Path) -> None:
+    assert manage(tmp_path / "data", "check").returncode == 0
+    key = tmp_path / "data" / "secret_key"
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert len(key.read_text()) >= 50
 
