@@ -33,7 +33,7 @@ REQUESTS_A_TRY = 25
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    target = Target(Served(tmp_path_factory.mktemp("fuzzed") / "data"))
+    target = Target(Served(tmp_path_factory.mktemp("fuzzed") / "data", THREADSVC_ALLOW_ANONYMOUS="0"))
     yield target
     target.close()
 
@@ -177,6 +177,9 @@ def test_each_exception_is_one_that_the_description_cannot_make(api: Api, target
         answer = api.post(path, body, **v2)
         assert [kind_of(item) for item in answer.body["detail"]] == [kind]
     cursors = [kind_of(item) for item in api.get("/threads?after=x&before=x").body["detail"]]
-    assert set(REFUSED_ALL_THE_SAME) == {*bodies, *cursors}
+    for each in (b"", b"{}"):
+        answer = api.post("/threads", each, HTTP_IDEMPOTENCY_KEY="used-twice")
+    reused = [kind_of(item) for item in answer.body["detail"]]
+    assert set(REFUSED_ALL_THE_SAME) == {*bodies, *cursors, *reused}
     assert set(TAKEN_ALL_THE_SAME) == {"parameter `metadata` in query"}
     assert api.get("/threads?metadata[key][of]=an&metadata[object]=x").status == 200

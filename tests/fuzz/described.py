@@ -27,6 +27,10 @@ REFUSED_ALL_THE_SAME = {
         "body.content",
         "value_error.any_str.max_length",
     ): "threads-api.md, Two shapes: text together at most 256000",
+    (
+        "header.idempotency-key",
+        "value_error.idempotency_key",
+    ): "threads-api.md, A retried POST: the same key with another body",
     ("body.metadata", "value_error.dict.max_items"): "threads-api.md, Modify: more than 16 pairs in the result",
 }
 # Parameters of which nothing can be wrong on the way: what is not as described arrives as something that is.
@@ -82,6 +86,14 @@ def without_regular_expressions(described: Any) -> Any:
     return {key: without_regular_expressions(value) for key, value in kept.items()}
 
 
+def with_keys(described: dict[str, Any]) -> dict[str, Any]:
+    """The same for a service that requires keys: none is no choice."""
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["security"] = [scheme for scheme in operation["security"] if scheme]
+    return described
+
+
 def with_links(described: dict[str, Any]) -> dict[str, Any]:
     """The same, saying also that what is created can be used where its id is asked for."""
     makers = [
@@ -122,13 +134,13 @@ class Described:
         that are only there to be refused, one for each rule of the description.
         """
         prefix, beta = SHAPES[self.shape]
-        described = of_shape(self.target.described, list(SHAPES).index(self.shape))
+        described = with_keys(of_shape(self.target.described, list(SHAPES).index(self.shape)))
         if is_short:
             described = without_regular_expressions(described)
         config = SchemathesisConfig.from_dict(
             {
                 "base-url": f"http://127.0.0.1:{self.target.served.port}{prefix}",
-                "headers": {"OpenAI-Beta": beta},
+                "headers": {"OpenAI-Beta": beta, "Authorization": f"Bearer {self.target.values['key']}"},
                 "seed": seed,
                 "request-timeout": SECONDS_TO_WAIT,
                 "continue-on-failure": True,

@@ -76,6 +76,8 @@ class Draft(NamedTuple):
         names = {name.lower() for name, _ in self.headers}
         if b"host" not in names:
             lines.append(b"Host: localhost")
+        if b"authorization" not in names:
+            lines.append(b"Authorization: " + fill_in(b"Bearer {key}"))
         lines += [name + b": " + fill_in(value) for name, value in self.headers]
         body = b"" if self.body is None else fill_in(self.body)
         if self.framing == "length" and self.body is not None and b"content-length" not in names:

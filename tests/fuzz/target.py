@@ -71,7 +71,7 @@ class Target:
         self.workers = self.worker_pids()
         self.described: dict[str, Any] = served.call("GET", "/openapi.json").body
         # What stands in braces in a request, and what is put there.
-        self.values: dict[str, str] = {}
+        self.values: dict[str, str] = {"key": ""}
         self.renew()
         self.pages = dict(self.admin_pages())
 
@@ -83,10 +83,14 @@ class Target:
     # What requests may name.
 
     def renew(self) -> None:
-        """A new thread with a message with a file, and an operator who is logged in."""
-        thread_id = self.served.new_thread()
+        """A new thread with a message with a file, a key, and an operator who is logged in."""
+        if self.served.call("GET", "/threads", Authorization=f"Bearer {self.values['key']}").status == 401:
+            # The one before may have been revoked in the admin.
+            self.values["key"] = manage(self.served.directory, "create_api_key", "fuzzer").stdout.strip()
+        key = {"Authorization": f"Bearer {self.values['key']}"}
+        thread_id = self.served.call("POST", "/threads", **key).body["id"]
         body = {"role": "user", "content": "x", "file_ids": ["file"], "metadata": {"key": "value"}}
-        message = self.served.call("POST", f"/threads/{thread_id}/messages", body)
+        message = self.served.call("POST", f"/threads/{thread_id}/messages", body, **key)
         assert message.status == 200, message
         self.values |= {"thread_id": thread_id, "message_id": message.body["id"], "file_id": "file"}
         self.values |= {f"{name}_in_admin": quote(self.values[name]) for name in ("thread_id", "message_id")}
