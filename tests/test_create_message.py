@@ -258,5 +258,5 @@ texts = [text for thing in held for text in ([*thing, *thing.values()] if type(t
 print(sum(secret in text for text in texts if type(text) is str))
 """
     migrate(tmp_path / "data")
-    done = manage(tmp_path / "data", "shell", "-v0", "-c", program)
+    done = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_LEVEL="WARNING")
     assert (done.stdout, done.stderr) == ("0\n", "")

@@ -135,7 +135,7 @@ def test_scheme_is_believed_from_nginx_alone(site: Site) -> None:
 def test_client_is_whom_nginx_saw_whatever_the_client_says(site: Site) -> None:
     spoofed = {"X-Forwarded-For": "203.0.113.1, 127.0.0.1", "X-Real-IP": "203.0.113.1", "Forwarded": "for=203.0.113.1"}
     assert site.log_in("wrong", "127.0.0.2", **spoofed) == 200
-    (failure,) = re.findall(r'login failure by .*ip_address: "(.*?)"', site.service.log.read_text())
+    (failure,) = re.findall(r'login failure by .*?ip_address: \\"(.*?)\\"', site.service.log.read_text())
     assert failure == "127.0.0.2"
     fail_nine_times_more(site)
     for number in range(8):  # whichever worker answers
