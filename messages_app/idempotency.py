@@ -9,7 +9,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -81,11 +82,8 @@ class Answer(NamedTuple):
 
 
 class IdempotencyRecordQuerySet(models.QuerySet["IdempotencyRecord"]):
-    def forget_threads(self, thread_ids: Collection[str]) -> None:
-        """Deletes what is kept for the keys by which these threads, or messages in them, were made. One query."""
-        self.filter(thread_id__in=thread_ids).delete()
-
     def forget_message(self, message_id: str) -> None:
+        """Deletes what is kept for the key that made a message. That of a thread goes when the thread is purged."""
         self.filter(message_id=message_id).delete()
 
     def answer(self, attempt: Attempt, creation: Creation) -> Answer:
@@ -110,28 +108,32 @@ class IdempotencyRecordQuerySet(models.QuerySet["IdempotencyRecord"]):
     def _in_one_transaction(self, attempt: Attempt, creation: Creation) -> Answer | None:
         """Record and row are there both, or neither."""
         with transaction.atomic(using=self.db):
-            if record := self._of(attempt):
-                return Answer(record.answer.encode(), is_replay=True)
+            found = self.filter(digest=attempt.digest).first()
+            if found and found.counts(creation):
+                return found.replay(attempt)
             record = self._new(attempt, creation)
             answer = creation.show(creation.store(record.created_at, record.seed))
             record.answer = answer.decode()
+            if found:  # not before: a purge, too, locks the thread first and then what its keys kept
+                self._drop(found)
             record.save(force_insert=True, using=self.db)
         return Answer(answer)
 
     def _record_first(self, attempt: Attempt, creation: Creation) -> Answer | None:
         """The record says which ids the row will have, before there is one: who comes after a crash completes that."""
-        record = self._of(attempt)
+        record = self.filter(digest=attempt.digest).first()
+        if record and not record.counts(creation):
+            self._drop(record)
+            record = None
+        if record and record.answer:
+            return record.replay(attempt)
+        creation.require()
         if record is None:
-            creation.require()
             record = self._new(attempt, creation)
             record.save(force_insert=True, using=self.db)
-        elif record.answer:
-            if creation.is_there(record):
-                return Answer(record.answer.encode(), is_replay=True)
-            self._drop(record)  # who deleted the row died before this
-            return None
+        elif record.request != attempt.request:
+            raise KeyReused
         elif record.created_at > timezone.now() - UNDER_WAY_LASTS:
-            creation.require()
             raise InProgress
         try:
             row = creation.store(record.created_at, record.seed)
@@ -142,21 +144,11 @@ class IdempotencyRecordQuerySet(models.QuerySet["IdempotencyRecord"]):
             self._drop(record)
             return None
         answer = creation.show(row)
-        if not self.filter(digest=record.digest, seed=record.seed, answer="").update(answer=answer.decode()):
-            # Somebody else has completed it, or deleted the row.
-            answered = self.filter(digest=record.digest, seed=record.seed).first()
-            return Answer(answered.answer.encode() if answered else answer)
+        mine = self.filter(digest=record.digest, seed=record.seed)
+        with suppress(DataError):  # an answer can be too large though the row is not: the next one shows the row again
+            if not mine.filter(answer="").update(answer=answer.decode()) and (answered := mine.first()):
+                return Answer(answered.answer.encode())  # somebody else has completed it
         return Answer(answer)
-
-    def _of(self, attempt: Attempt) -> "IdempotencyRecord | None":
-        """The record of this request, if there is one by now. Raises KeyReused."""
-        record = self.filter(digest=attempt.digest).first()
-        if record and record.created_at < timezone.now() - KEYS_LAST:
-            self._drop(record)
-            return None
-        if record and record.request != attempt.request:
-            raise KeyReused
-        return record
 
     def _new(self, attempt: Attempt, creation: Creation) -> "IdempotencyRecord":
         at, seed = _to_milliseconds(timezone.now()), os.urandom(16).hex()
@@ -201,6 +193,16 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return self.digest
+
+    def counts(self, creation: Creation) -> bool:
+        """Whether it is of today, and what it made is still there, if it is known to be made."""
+        is_of_today = self.created_at >= timezone.now() - KEYS_LAST
+        return is_of_today and (not self.answer or creation.is_there(self))
+
+    def replay(self, attempt: Attempt) -> Answer:
+        if self.request != attempt.request:
+            raise KeyReused
+        return Answer(self.answer.encode(), is_replay=True)
 
 
 def _to_milliseconds(at: datetime) -> datetime:

@@ -199,8 +199,6 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
     def mark_all_deleted(self, thread_ids: Collection[str]) -> int:
         """Marks the threads of this query, in the transaction that is open; their ids are these, or there are none."""
         marked = self.update(deleted_at=timezone.now(), metadata={})
-        if marked:
-            IdempotencyRecord.objects.forget_threads(thread_ids)
         if marked and can_roll_back(self.db):
             ThreadPair.objects.filter(thread__in=thread_ids).delete()
         return marked

@@ -19,7 +19,7 @@ from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan
 from django.utils import timezone
 
 from messages_app.engines import can_roll_back, stores_documents
-from messages_app.idempotency import KEYS_LAST, IdempotencyRecord
+from messages_app.idempotency import KEYS_LAST, IdempotencyRecord, IdempotencyRecordQuerySet
 from messages_app.ids import EPOCH
 from messages_app.models import (
     NOBODY,
@@ -47,7 +47,7 @@ SECONDS_AFTER_FAILURE = 3
 
 class Purged(NamedTuple):
     """What was removed: deleted threads, all messages that were in them, places of deleted messages elsewhere, and
-    records of idempotency keys."""
+    what idempotency keys kept of all these, and of yesterday."""
 
     threads: int = 0
     messages: int = 0
@@ -59,7 +59,10 @@ def purge() -> Purged:
     """Removes all that may be removed now."""
     show_undecided()
     now = timezone.now()
-    return purge_threads()._replace(places=remove_places(now - CURSORS_LAST), keys=remove_keys(now - KEYS_LAST))
+    purged = purge_threads()
+    places = remove_places(now - CURSORS_LAST)
+    keys = remove_keys(IdempotencyRecord.objects.filter(created_at__lt=now - KEYS_LAST))
+    return purged._replace(places=places, keys=purged.keys + keys)
 
 
 def show_undecided() -> None:
@@ -76,12 +79,13 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
 
     `removed` is told after each how many are gone.
     """
-    threads = messages = 0
+    threads = messages = keys = 0
     deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
         # The id may be given again meanwhile, by an import of what was deleted.
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
         messages += remove(Message.objects.filter(thread=thread).order_by("position"), of=still)
+        keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=thread.deleted_at))
         with half_of_the_time(), transaction.atomic(using=deleted.db):
             if still.locked().only("id").first() is None:
                 pass
@@ -94,7 +98,7 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
                     tenant=NOBODY, deleted_at=timezone.now() + WRITERS_LAST
                 )
         removed(threads)
-    return Purged(threads, messages)
+    return Purged(threads, messages, keys=keys)
 
 
 def remove(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
@@ -143,13 +147,12 @@ def remove_places(before: datetime) -> int:
         seen = places[-1].deleted_at, places[-1].id
 
 
-def remove_keys(before: datetime) -> int:
-    """Removes the records of the idempotency keys that were used before then."""
-    expired = IdempotencyRecord.objects.filter(created_at__lt=before).order_by("created_at")
+def remove_keys(records: IdempotencyRecordQuerySet) -> int:
+    """Removes records of idempotency keys, some at a time."""
     total = 0
-    while digests := list(expired.values_list("digest", flat=True)[:REMOVED_AT_ONCE]):
-        with half_of_the_time():
-            total += expired.filter(digest__in=digests).delete()[0]
+    while digests := list(records.values_list("digest", flat=True)[:REMOVED_AT_ONCE]):
+        with half_of_the_time(), transaction.atomic(using=records.db):
+            total += records.filter(digest__in=digests).delete()[0]
     return total
 
 

@@ -94,6 +94,15 @@ def test_run_on_a_loopback_address_asks_for_no_key_and_says_so(serve: Callable[.
     assert service.call("GET", "/threads").status == 200
 
 
+def test_run_behind_a_proxy_asks_for_keys_though_it_listens_on_a_loopback_address(
+    serve: Callable[..., Served],
+) -> None:
+    proxy = {"THREADSVC_TRUSTED_PROXIES": "127.0.0.1", "THREADSVC_TLS": "1"}
+    service = serve("--anonymous-on-loopback", THREADSVC_ALLOW_ANONYMOUS="", **proxy)
+    assert "API keys    required" in service.log.read_text()
+    assert service.call("GET", "/threads").status == 401
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_addresses(host: str) -> None:
     assert is_loopback(host)

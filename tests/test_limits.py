@@ -1,9 +1,10 @@
 """Bodies that are too large: refused before they are read, and before they are sent."""
 
 import json
+import resource
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -111,3 +112,31 @@ def test_limit_is_exact_and_four_times_as_much_for_threads_and_forms(modest: Ser
         assert (answer.status != 413) is is_judged
         if not is_judged:
             assert answer.body == TOO_LARGE
+
+
+def test_chunked_body_of_a_stranger_is_refused_before_it_is_read(strict: Served) -> None:
+    head = b"POST /threads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with strict.connect() as connection:
+        connection.sendall(head + b"5\r\nhello\r\n")  # and no end of it
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.fixture
+def strict(serve: Callable[..., Served]) -> Served:
+    return serve(THREADSVC_ALLOW_ANONYMOUS="0", WEB_CONCURRENCY="1")
+
+
+def test_more_clients_than_there_may_be_files_cost_no_worker(strict: Served) -> None:
+    children = Path(f"/proc/{strict.process.pid}/task/{strict.process.pid}/children")
+    (worker,) = children.read_text().split()
+    soft, hard = resource.prlimit(int(worker), resource.RLIMIT_NOFILE)
+    assert soft == hard or soft >= 65536
+    resource.prlimit(int(worker), resource.RLIMIT_NOFILE, (64, 64))
+    clients = [strict.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert clients[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+    for client in clients:
+        client.close()
+    strict.wait_until(lambda: strict.call("GET", "/healthz").status == 200)
+    assert children.read_text().split() == [worker]

@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import struct
+import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -82,15 +83,16 @@ def start(port: int, data_directory: Path) -> Started:
 
 
 def new_directory(port: int, data_directory: Path) -> Path:
-    """An empty directory that no other service uses, for who has the port has it.
+    """An empty directory that no other service uses, under a name that nobody can guess.
 
     In shared memory where there is some: a file that is mapped into memory, on a disk that is full, kills who writes.
     """
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else data_directory
-    directory = parent / f"threadsvc-metrics-{port}"
-    shutil.rmtree(directory, ignore_errors=True)  # of a service that was killed
-    directory.mkdir(mode=0o700)
-    return directory
+    prefix = f"threadsvc-metrics-{port}-"
+    for left in parent.glob(f"{prefix}*"):  # by a service that was killed: who has the port now is the only one
+        if left.stat(follow_symlinks=False).st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 class Sums:

@@ -1,5 +1,6 @@
 """gunicorn's worker with threads, where one client would keep the others waiting, and where it refuses by itself."""
 
+import errno
 import json
 import socket
 import time
@@ -15,6 +16,7 @@ from gunicorn.workers.gthread import ThreadWorker
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 2.0
 MAX_LINGERING = 1000
+SECONDS_WITHOUT_FILES = 0.01
 
 
 class Lingering(NamedTuple):
@@ -34,16 +36,29 @@ class Worker(ThreadWorker):
         util.close_graceful = self.linger
         super().init_process()  # serves until the worker ends
 
+    def accept(self, listener: socket.socket) -> None:
+        """gunicorn's, which ends the worker, and all its requests, where no more files may be open."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            while self.lingering:
+                self.let_go(next(iter(self.lingering)))
+            time.sleep(SECONDS_WITHOUT_FILES)  # or this would be asked again at once, and nothing else be done
+
     def linger(self, connection: socket.socket) -> None:
         """Ends our side; what still comes is thrown away for a while, or the client could lose the answer to a reset.
 
         Source: RFC 9112, 9.6.
         """
+        if connection in self.lingering:
+            return
         try:
             connection.shutdown(socket.SHUT_WR)
             connection.setblocking(False)
             self.poller.register(connection, EVENT_READ, self.throw_away)
-        except (OSError, ValueError):  # gone already
+        except (OSError, ValueError, KeyError):  # gone already
             util.close(connection)
             return
         self.lingering[connection] = Lingering(time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
@@ -71,7 +86,7 @@ class Worker(ThreadWorker):
         util.close(connection)
 
     def murder_pending(self) -> None:
-        """gunicorn's name for what it does each second."""
+        """gunicorn's name for what it does again and again."""
         super().murder_pending()
         now = time.monotonic()
         for connection in [connection for connection, left in self.lingering.items() if left.end < now]:

@@ -2,8 +2,7 @@
 
 import os
 import time
-from io import BytesIO
-from typing import IO, Any
+from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import django
@@ -11,7 +10,6 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from threadsvc.access import BODILESS_METHODS, is_unmeasured
 from threadsvc.access.proxies import believe_proxies
 from threadsvc.logs import STARTED
 
@@ -45,8 +43,6 @@ class Application(WSGIHandler):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         environ[STARTED] = time.perf_counter()
         believe_proxies(environ, settings.TRUSTED_PROXIES)
-        if is_unmeasured(environ) and environ["REQUEST_METHOD"] not in BODILESS_METHODS:
-            measure_chunked_body(environ, limit=settings.MAX_THREAD_BODY_BYTES)
         response = super().__call__(environ, start_response)
         if environ["REQUEST_METHOD"] == "HEAD":  # the headers are told; gunicorn would log a warning for the body
             if isinstance(response, StreamingHttpResponse):
@@ -54,27 +50,6 @@ class Application(WSGIHandler):
             elif isinstance(response, HttpResponse):
                 response.content = b""
         return response
-
-
-def measure_chunked_body(environ: WSGIEnvironment, limit: int) -> None:
-    """Reads a body that came without a length, so that Django, which takes such a body for an empty one, sees it all.
-
-    Reads no more than one byte over `limit`: that is enough for the 413. Where the server does not promise that the
-    input ends with the body, nothing is read, and views answer 411.
-    """
-    if not environ.get("wsgi.input_terminated"):
-        return
-    body = read_up_to(environ["wsgi.input"], limit + 1)
-    environ["wsgi.input"] = BytesIO(body)
-    environ["CONTENT_LENGTH"] = str(len(body))
-
-
-def read_up_to(stream: IO[bytes], limit: int) -> bytes:
-    pieces, missing = [], limit
-    while missing and (piece := stream.read(min(missing, 65536))):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces)
 
 
 application = Application()

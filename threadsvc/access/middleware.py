@@ -15,6 +15,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
+from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
 from threadsvc.errors import bad_request
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -42,9 +43,14 @@ class AdminBodyWithinLimit:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if request.path_info.startswith(ADMIN_PATH) and length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            return bad_request(request, RequestDataTooBig())
+        if request.path_info.startswith(ADMIN_PATH) and request.method not in BODILESS_METHODS:
+            try:
+                if is_unmeasured(request.META):
+                    measure(request, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            except UnreadablePostError:
+                return bad_request(request, BadRequest())
+            if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                return bad_request(request, RequestDataTooBig())
         return self.get_response(request)
 
 

@@ -8,7 +8,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from threadsvc.access import BODILESS_METHODS, is_unmeasured
+from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
 from threadsvc.errors import LengthRequired, RequestBodyTooLarge
 
 if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
@@ -16,15 +16,20 @@ if TYPE_CHECKING:  # rest_framework.views imports this module while it is being 
 
 
 class BodyWithinLimit(BasePermission):
-    """413 before a byte of the body is read. A view may raise the limit of an action in `body_limits`."""
+    """413 before a body is read that says how long it is; of a chunked one no more is read than the limit.
+
+    A view may raise the limit of an action in `body_limits`.
+    """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if request.method in BODILESS_METHODS:
             return True
-        if is_unmeasured(request.META):
-            raise LengthRequired
         limits: dict[str, int] = getattr(view, "body_limits", {})
         limit = limits.get(getattr(view, "action", None) or "", settings.MAX_BODY_BYTES)
+        if is_unmeasured(request.META):
+            measure(request._request, limit)
+        if is_unmeasured(request.META):
+            raise LengthRequired
         if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
             raise RequestBodyTooLarge
         return True

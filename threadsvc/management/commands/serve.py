@@ -1,9 +1,11 @@
 """`manage.py serve`: migrates and serves, with the settings of the environment (README, Settings)."""
 
 import ipaddress
+import resource
 import socket
 import sys
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.apps import apps
@@ -23,6 +25,7 @@ from threadsvc.logs import log_what_python_prints
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
 MAX_REQUEST_LINE = 65536
+MAX_FILES = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
@@ -105,7 +108,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--anonymous-on-loopback",
             action="store_true",
-            help="require no API keys where HOST is a loopback address and THREADSVC_ALLOW_ANONYMOUS is not set",
+            help="require no API keys where HOST is a loopback address, nothing is said of a proxy, and "
+            "THREADSVC_ALLOW_ANONYMOUS is not set",
         )
 
     def handle(self, *args: Any, anonymous_on_loopback: bool, **options: Any) -> None:
@@ -115,7 +119,9 @@ class Command(BaseCommand):
                 "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
             )
         if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
-            settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST)
+            # Behind a proxy, those who reach a loopback address are not on this machine alone.
+            is_behind_proxy = settings.TLS or settings.TRUSTED_PROXIES
+            settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST) and not is_behind_proxy
         for alias in settings.DATABASES:
             name = url_setting(alias)
             try:
@@ -129,6 +135,7 @@ class Command(BaseCommand):
                     "was THREADS_DATABASE_URL another one before?"
                 )
         close_connections()
+        raise_limit_of_files()
         metrics = start_metrics()
         self.stdout.write(banner())
         self.stdout.flush()  # or each worker would inherit it unwritten
@@ -161,6 +168,15 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
         "child_exit": lambda server, worker: mark_process_dead(worker.pid),
         "on_exit": lambda server: metrics.end(),
     }
+
+
+def raise_limit_of_files() -> None:
+    """As many as the system lets this process have: gunicorn ends a worker that can accept no more connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def close_connections() -> None:
