@@ -136,6 +136,8 @@ def test_more_clients_than_there_may_be_files_cost_no_worker(strict: Served) -> 
     for client in clients:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert clients[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+    strict.wait_until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) >= 63)
+    time.sleep(0.2)  # the next one cannot be let in
     for client in clients:
         client.close()
     strict.wait_until(lambda: strict.call("GET", "/healthz").status == 200)
