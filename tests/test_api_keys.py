@@ -22,6 +22,7 @@ from django.utils import timezone
 from messages_app import models as messages_models
 from tests.admin_pages import client_of, page
 from tests.conftest import Api, Served, manage
+from threadsvc import access
 from threadsvc.access import models
 from threadsvc.access.models import APIKey
 from threadsvc.access.usage import LastUses
@@ -182,7 +183,7 @@ def test_unknown_key_to_revoke_is_one_line_without_it(key: str) -> None:
 
 
 def test_tenants_are_named_as_the_domain_names_them() -> None:
-    assert models.DEFAULT_TENANT == messages_models.DEFAULT_TENANT
+    assert access.DEFAULT_TENANT == messages_models.DEFAULT_TENANT
     assert models.MAX_TENANT_CHARACTERS == messages_models.MAX_TENANT_CHARACTERS
 
 

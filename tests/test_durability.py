@@ -30,7 +30,7 @@ def test_what_was_acknowledged_is_there_once_in_full_and_in_order_whatever_is_ki
 
 @pytest.mark.engine("sqlite")
 def test_run_that_finds_nothing_wrong_would_have_found_it(torture: Torture) -> None:
-    torture.kills = 2
+    torture.kills = 3
     assert torture.run().faults == []
     by_one_in_one = [
         [write.id for write in writer.writes if write.thread == thread and write.id and not write.deletion]

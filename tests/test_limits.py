@@ -94,11 +94,13 @@ def test_body_that_goes_on_for_ever_is_413_soon_and_takes_no_memory(modest: Serv
     head = head_of(path, PATHS[path], length)
     if path == "/admin/login/" and "chunked" not in length:
         head += FORM_WITH_A_FILE
-    received, sent = answer_while_sending(modest, head, piece, at_most=100_000_000)
-    if received:
-        assert received.startswith(b"HTTP/1.1 413 ")
-        assert json.loads(received.rpartition(b"\r\n\r\n")[2]) == TOO_LARGE
-    assert sent < 20_000_000  # what the sockets of the system hold
+    for _ in range(3):
+        received, sent = answer_while_sending(modest, head, piece, at_most=100_000_000)
+        assert sent < 20_000_000  # what the sockets of the system hold
+        if received:
+            break
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(received.rpartition(b"\r\n\r\n")[2]) == TOO_LARGE
     assert largest_use_of_memory(modest) - before < 5_000_000
 
 

@@ -111,7 +111,7 @@ def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
         case DiskFull():
             logger.error("database full: %s", reason_of(exc))
             return JsonResponse({"detail": "Insufficient Storage"}, status=HTTPStatus.INSUFFICIENT_STORAGE)
-        case OperationalError() | InterfaceError() | InternalError():
+        case _ if isinstance(exc, OUTAGES):
             logger.error("database unavailable: %s", reason_of(exc))
             return service_unavailable()
     return None

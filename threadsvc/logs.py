@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 # The id of the request that is being answered.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# In the environment of a request: when it came, by time.perf_counter(). wsgi.py sets it, before Django sees anything.
+# In the environment of a request: when a thread took it up, by time.perf_counter(). wsgi.py sets it, before Django
+# sees anything.
 STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 REQUESTS = Counter("threadsvc_http_requests_total", "Requests answered.", ["method", "route", "status"])
 SECONDS = Histogram(
     "threadsvc_http_request_duration_seconds",
-    "From a request's arrival to its answer.",
+    "From when a thread takes a request up to its answer.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )

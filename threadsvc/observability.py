@@ -16,6 +16,8 @@ from django.db import DatabaseError
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from threadsvc.access import DEFAULT_TENANT
+from threadsvc.databases import reason_of
 from threadsvc.errors import OUTAGES, service_unavailable
 from threadsvc.logs import STARTED, fields, request_id
 
@@ -28,9 +30,6 @@ UNKNOWN = "(unknown)"
 STATIC = f"{settings.STATIC_URL}{{path}}"
 # What asks for these asks all the time; their answers are told at level debug, unless they are refusals.
 QUIET = ("/healthz", "/readyz", STATIC)
-
-# Whose threads a request without a key is about.
-ANONYMOUS_TENANT = "default"
 
 _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
@@ -131,7 +130,7 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
     auth: Any = getattr(request, "auth", UNKNOWN)  # of DRF's request, which gives it to Django's
     if auth is UNKNOWN or (auth is None and status in (401, 403)):
         return None
-    return getattr(auth, "tenant", ANONYMOUS_TENANT)
+    return getattr(auth, "tenant", DEFAULT_TENANT)
 
 
 @receiver(got_request_exception)
@@ -151,6 +150,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     try:
         for model in apps.get_models():
             model._default_manager.exists()
-    except DatabaseError:
+    except DatabaseError as error:
+        logger.warning("not ready: %s", reason_of(error))
         return service_unavailable()
     return JsonResponse({"status": "ready"})

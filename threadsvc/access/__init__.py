@@ -1,10 +1,13 @@
-"""Who may do what: hosts, origins, sizes, and the middleware that only people (not API clients) need."""
+"""Who may do what: API keys, rates, hosts, origins, sizes, proxies, log-ins; and middleware for people alone."""
 
 from collections.abc import Mapping
 from io import BytesIO
 from typing import IO, Any
 
 from django.http.request import UnreadablePostError
+
+# Whose threads a request without a key is about: the domain's word for it.
+DEFAULT_TENANT = "default"
 
 # The contract: bodies of these are not read, whatever they are.
 BODILESS_METHODS = ("GET", "HEAD", "DELETE")

@@ -10,11 +10,12 @@ from django.db.models import Q
 from django.utils import timezone
 from rest_framework_api_key import crypto
 
+from threadsvc.access import DEFAULT_TENANT
+
 KEY_MARK = "tsk_"
 PREFIX_CHARACTERS = 8
 SECRET_CHARACTERS = 40  # of 62: 238 random bits
 
-DEFAULT_TENANT = "default"  # the domain's word for it
 MAX_TENANT_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 50
 
@@ -66,7 +67,7 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
 
 
 class APIKey(models.Model):
-    """A key of one tenant. It can be revoked, otherwise not be changed, nor deleted: its row is the record of it."""
+    """A key of one tenant. It can be revoked, not changed or deleted: its row is the record of it."""
 
     prefix = models.CharField(primary_key=True, max_length=PREFIX_CHARACTERS, editable=False)
     hashed_key = models.CharField(max_length=150, editable=False)

@@ -9,8 +9,9 @@ from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError
 from django.utils import timezone
 
+from threadsvc.access import DEFAULT_TENANT
 from threadsvc.access.management import shown, shown_time
-from threadsvc.access.models import DEFAULT_TENANT, APIKey
+from threadsvc.access.models import APIKey
 
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
