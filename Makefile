@@ -9,19 +9,19 @@ TESTS := .venv/requirements-dev.done
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
 
-# One suite on each engine; PostgreSQL and MongoDB are started by the tests, and wait for their servers side by side.
-test: lint test-sqlite
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-postgresql test-mongodb
+# One suite on each engine, side by side: half of the time they wait, for servers and for time-outs to end.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-sqlite test-postgresql test-mongodb
 
-# What follows = is the budget in seconds.
-test-sqlite: lint
-	@scripts/timed "tests on SQLite=300" $(BIN)/python -m pytest --engine=sqlite
+# What follows = is the budget in seconds, beside the others.
+test-sqlite: $(TESTS)
+	@scripts/timed "tests on SQLite=720" $(BIN)/python -m pytest --engine=sqlite
 
 test-postgresql: $(TESTS)
-	@scripts/timed "tests on PostgreSQL=240" $(BIN)/python -m pytest --engine=postgresql
+	@scripts/timed "tests on PostgreSQL=480" $(BIN)/python -m pytest --engine=postgresql
 
 test-mongodb: $(TESTS)
-	@scripts/timed "tests on MongoDB=300" $(BIN)/python -m pytest --engine=mongodb
+	@scripts/timed "tests on MongoDB=600" $(BIN)/python -m pytest --engine=mongodb
 
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint

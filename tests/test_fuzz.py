@@ -78,7 +78,7 @@ def test_no_bytes_make_the_service_fail(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config
 ) -> None:
     wanted: int = pytestconfig.option.requests
-    count = wanted - target.counts.total() if wanted else 4000 if engines.chosen == "sqlite" else 1000
+    count = wanted - target.counts.total() if wanted else 2500 if engines.chosen == "sqlite" else 1000
     first: int = pytestconfig.option.fuzz_seed
     rounds = range(first, first + max(1, math.ceil(count / (TOGETHER * IN_A_ROUND))))
     requests = st.lists(drafts(target.described, target.pages), min_size=TOGETHER, max_size=TOGETHER)

@@ -23,7 +23,7 @@ Query = dict[str, Any]
 # The same examples in every run, and none remembered in files: what fails here fails everywhere.
 # The rules are asked in full on SQLite; the others, which take twice as long, have to answer the first half of it.
 SHARE = 1 if engines.chosen == "sqlite" else 2
-PROPERTY = settings(max_examples=30 // SHARE, derandomize=True, database=None, deadline=None)
+PROPERTY = settings(max_examples=20 // SHARE, derandomize=True, database=None, deadline=None)
 QUERIES = 20  # in each example
 RNG = st.integers(0, 2**32).map(Random)
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
