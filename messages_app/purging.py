@@ -108,7 +108,8 @@ def remove(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
         with half_of_the_time(), transaction.atomic(using=of.db):
             removed = messages.remove_some() if of.locked().only("id").first() else None
         total += removed or 0
-        if not removed or removed < REMOVED_AT_ONCE:
+        # Where rows are not locked, another purge may have removed some of these, and there may be more.
+        if removed is None or (removed < REMOVED_AT_ONCE and can_roll_back(of.db)):
             return total
 
 
