@@ -30,6 +30,7 @@ from django.utils.connection import ConnectionProxy
 from pytest_django import DjangoDbBlocker
 
 from tests import engines
+from tests.servers import children_of
 from tests.servers import free_port as free_port
 from tests.stored import stored
 from threadsvc.wsgi import application
@@ -207,6 +208,10 @@ class Served:
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return answer_of(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), method, path, body, named)
+
+    def children(self) -> list[int]:
+        """Its workers, after the process that shows metrics, if there is one."""
+        return children_of(self.process.pid)
 
     def new_thread(self) -> str:
         thread_id: str = self.call("POST", "/threads").body["id"]

@@ -186,14 +186,13 @@ def test_worker_killed_under_load_is_replaced_and_takes_nothing_acknowledged_wit
     serve: Callable[..., Served],
 ) -> None:
     service = serve()
-    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
     with Load(service, clients=8) as load:
         for _ in range(3):
             before = len(load.acknowledged())
             service.wait_until(lambda: len(load.acknowledged()) > before + 10)  # noqa: B023
-            worker, _ = children.read_text().split()
-            os.kill(int(worker), signal.SIGKILL)
-            service.wait_until(lambda: len(set(children.read_text().split()) - {worker}) == 2)  # noqa: B023
+            worker, _ = service.children()
+            os.kill(worker, signal.SIGKILL)
+            service.wait_until(lambda: len(set(service.children()) - {worker}) == 2)  # noqa: B023
     assert load.statuses() == {200}
     rows = service.stored("message", thread_id=load.thread)
     assert len(load.acknowledged()) > 30

@@ -42,9 +42,8 @@ def head_of(path: str, content_type: str, *more: str) -> bytes:
 
 def largest_use_of_memory(service: Served) -> int:
     """Bytes that the workers had at most, since they began."""
-    pid = service.process.pid
     used = 0
-    for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    for worker in service.children():
         lines = Path(f"/proc/{worker}/status").read_text().splitlines()
         used += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     return used
@@ -129,11 +128,10 @@ def strict(serve: Callable[..., Served]) -> Served:
 
 
 def test_more_clients_than_there_may_be_files_cost_no_worker(strict: Served) -> None:
-    children = Path(f"/proc/{strict.process.pid}/task/{strict.process.pid}/children")
-    (worker,) = children.read_text().split()
-    soft, hard = resource.prlimit(int(worker), resource.RLIMIT_NOFILE)
+    (worker,) = strict.children()
+    soft, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     assert soft == hard or soft >= 65536
-    resource.prlimit(int(worker), resource.RLIMIT_NOFILE, (64, 64))
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (64, 64))
     clients = [strict.connect() for _ in range(100)]
     for client in clients:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -143,4 +141,4 @@ def test_more_clients_than_there_may_be_files_cost_no_worker(strict: Served) -> 
     for client in clients:
         client.close()
     strict.wait_until(lambda: strict.call("GET", "/healthz").status == 200)
-    assert children.read_text().split() == [worker]
+    assert strict.children() == [worker]

@@ -40,11 +40,6 @@ def told_of(service: Served, request_id: str) -> list[dict[str, Any]]:
     return [line for line in lines_of(service) if line.get("request_id") == request_id]
 
 
-def workers_of(service: Served) -> list[int]:
-    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
-
-
 def test_each_answer_is_a_line_of_json_with_its_request_id(served: Served) -> None:
     thread = served.new_thread()
     answer = served.call("POST", f"/v1/threads/{thread}/messages", {"role": "user", "content": "hello"})
@@ -165,7 +160,7 @@ def test_fault_is_told_once_with_its_request_id_and_without_what_it_quotes(broke
 def test_text_is_for_people_and_one_line_an_event(serve: Callable[..., Served]) -> None:
     service = serve(THREADSVC_LOG_FORMAT="text", WEB_CONCURRENCY="1")
     service.call("GET", "/threads/x", **{"X-Request-Id": 'x"status=200'})
-    (worker,) = workers_of(service)
+    (worker,) = service.children()
     os.kill(worker, signal.SIGKILL)
     service.wait_until(lambda: service.call("GET", "/healthz").status == 200)
     assert service.stop() == 0
@@ -232,8 +227,8 @@ def metric(service: Served, name: str, **labels: str) -> float:
 
 def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> None:
     thread = measured.new_thread()
-    measured.wait_until(lambda: len(workers_of(measured)) == 3)
-    _, *workers = workers_of(measured)  # the first shows the metrics
+    measured.wait_until(lambda: len(measured.children()) == 3)
+    _, *workers = measured.children()  # the first shows the metrics
     assert len(workers) == metric(measured, "threadsvc_workers") == 2
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
     before = metric(measured, **queries)
@@ -329,7 +324,7 @@ def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callab
     service = serve(THREADSVC_METRICS_PORT=port, WEB_CONCURRENCY="1")
     service.call("GET", "/healthz")
     assert metric(service, "threadsvc_http_requests_total", route="/healthz") == 1
-    exporter, _ = workers_of(service)
+    exporter, _ = service.children()
     service.process.kill()
     service.process.wait()
     end = time.monotonic() + 30
@@ -344,6 +339,6 @@ def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callab
 
 @pytest.mark.stateless
 def test_metrics_are_off_unless_they_are_asked_for(served: Served, tmp_path: Path) -> None:
-    served.wait_until(lambda: len(workers_of(served)) == 2)
+    served.wait_until(lambda: len(served.children()) == 2)
     program = "import sys, threadsvc.wsgi; print('prometheus_client' in sys.modules)"
     assert manage(tmp_path / "data", "shell", "-v0", "-c", program).stdout == "False\n"

@@ -226,9 +226,9 @@ def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serv
         assert {answer.result().status for answer in answers} == {200}
     assert engines.server
     master = service.process.pid
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    children = service.children()
     assert len(children) == workers
-    open_in = [connections_of(int(pid), engines.server.port) for pid in children]
+    open_in = [connections_of(pid, engines.server.port) for pid in children]
     assert not connections_of(master, engines.server.port)
     assert all(1 <= len(own) <= threads + 1 for own in open_in)  # and the one that purges
     assert not set.intersection(*open_in)

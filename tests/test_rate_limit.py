@@ -64,8 +64,8 @@ def test_exactly_so_many_requests_come_through_over_all_workers(serve: Callable[
     assert {(status, body["detail"]) for status, body, _ in refused} == {(429, "Too Many Requests")}
     assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 an hour: one in three minutes
     assert ask(second)[0] == 404
-    for process in Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split():
-        os.kill(int(process), signal.SIGKILL)
+    for process in service.children():
+        os.kill(process, signal.SIGKILL)
     service.wait_until(lambda: service.call("GET", "/healthz").status == 200)
     assert ask(first)[0] == 429
     assert [ask(second)[0] for _ in range(20)] == [404] * 19 + [429]

@@ -27,7 +27,7 @@ from urllib.parse import urlencode
 from zlib import crc32
 
 from tests.engines import ENGINES, start
-from tests.servers import Server, free_port, is_running
+from tests.servers import Server, children_of, free_port, is_running
 from tests.stored import stored
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,7 +225,7 @@ class Service:
         assert self.process is not None
         pids = [self.process.pid]
         with suppress(OSError):
-            pids += map(int, Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split())
+            pids += children_of(self.process.pid)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

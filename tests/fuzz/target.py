@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlencode, urljoin, urlsplit
 
@@ -242,8 +241,7 @@ class Target:
             assert sign not in new, new.decode(errors="replace")[-6000:]
 
     def worker_pids(self) -> list[int]:
-        pid = self.served.process.pid
-        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        return sorted(self.served.children())
 
 
 def merged(headers: list[tuple[str, str]]) -> dict[str, str]:

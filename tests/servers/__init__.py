@@ -63,6 +63,11 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"  # ended, and nobody has asked how
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that it has not seen end, the first of them first."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Server(ABC):
     """A process that serves on a port. `prepare` gets what it needs; raises Unavailable where that cannot be had."""
 
@@ -119,8 +124,7 @@ class Server(ABC):
         """The server's processes, the first of them first."""
         if self.process is None or self.process.poll() is not None:
             return []
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [self.process.pid, *map(int, children.split())]
+        return [self.process.pid, *children_of(self.process.pid)]
 
     def send(self, number: signal.Signals) -> None:
         for pid in self.pids():
