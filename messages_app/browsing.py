@@ -21,9 +21,9 @@ from messages_app.models import (
     Activity,
     Message,
     MessageByTimeQuerySet,
-    RowQuerySet,
     Thread,
 )
+from messages_app.rows import RowQuerySet
 
 SHOWN = 50
 # How many rows one look goes through, and how many of them it reads because they may be what is looked for.

@@ -6,14 +6,16 @@ and 7; threads-api contract, "Two shapes of answer" and "Endpoints".
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework.exceptions import ValidationError
 from rest_framework.fields import Field, empty
 
-from messages_app.models import MAX_METADATA_PAIRS, text_part
+from messages_app.models import text_part
+from messages_app.rows import MAX_METADATA_PAIRS
 
 MAX_CONTENT_CHARACTERS = 32768
 MAX_CONTENT_CHARACTERS_V2 = 256000
@@ -439,15 +441,19 @@ class NameInQueryField(WireField):
 class ShownField(DescribedField):
     """A value of an answer, shown as it is stored, with the schema that describes it."""
 
-    def to_representation(self, value: Any) -> Any:
-        return value
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        """What finds the value in the object that is shown."""
+        return attrgetter(str(self.source))
 
 
 class UnixSecondsField(ShownField):
     """A moment as an integer of Unix seconds (UTC)."""
 
-    def to_representation(self, value: Any) -> int:
-        return int(value.timestamp())
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        moment = super().show
+        return lambda shown: int(moment(shown).timestamp())
 
 
 class ConstantField(ShownField):
@@ -457,15 +463,18 @@ class ConstantField(ShownField):
         self.value = value
         super().__init__(schema, **kwargs)
 
-    def get_attribute(self, instance: Any) -> Any:
-        return self.value
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        return lambda shown: self.value
 
 
 class AuthorShownField(ShownField):
     """The id of an assistant or a run; what is shown where there is none, each shape of answer says itself."""
 
-    def get_attribute(self, instance: Any) -> Any:
-        return super().get_attribute(instance) or self.no_author
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        author, no_author = super().show, self.no_author
+        return lambda shown: author(shown) or no_author
 
     @property
     def no_author(self) -> str | None:

@@ -3,27 +3,25 @@
 import hashlib
 import json
 import os
-import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
-from django.db import Error, IntegrityError, OperationalError, connections, models, transaction
-from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery
-from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
+from django.db import Error, IntegrityError, OperationalError, models, transaction
+from django.db.models import Count, Max, Min, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from messages_app.documents import DocumentField, PairsField
-from messages_app.engines import can_roll_back, pauses
+from messages_app.engines import can_roll_back
 from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
+from messages_app.rows import MAX_METADATA_PAIRS, QuickModel, RowQuerySet
 
 DEFAULT_TENANT = "default"
 MAX_TENANT_CHARACTERS = 64
 NOBODY = ""  # the tenant of a thread of which nothing is left but its id
-MAX_METADATA_PAIRS = 16
 
 # Where nothing is rolled back, a thread is hidden until all of it is stored: until then it counts as deleted at this
 # time in the future. If its writer dies, that time comes, and purge removes it.
@@ -38,77 +36,6 @@ REMOVED_AT_ONCE = 100
 
 # To how many threads a pair is rare.
 COUNTED_PAIRS = 200
-
-Row = TypeVar("Row", bound=models.Model)
-
-
-class TooManyPairs(ValueError):
-    """Metadata would hold more than MAX_METADATA_PAIRS."""
-
-
-class RowQuerySet(models.QuerySet[Row]):
-    """What threads and messages share: look-ups by public id, pages in a total order, changes of metadata.
-
-    `place` names the columns of the order, which an index has; the place of a row is the tuple of their values.
-    """
-
-    place: ClassVar[tuple[str, ...]]
-
-    def named(self, **texts: str) -> Self:
-        """The rows whose columns are these texts, whatever a client sent for an id."""
-        # Nothing stored has a U+0000, and PostgreSQL refuses a query that has one.
-        return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)
-
-    def by_id(self, public_id: str) -> Row:
-        """The row of that id. Raises DoesNotExist, for any text."""
-        return self.named(id=public_id).get()
-
-    def places(self, public_ids: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-        """The places of those rows that are there. One query."""
-        known = self.filter(id__in=[public_id for public_id in public_ids if "\0" not in public_id])
-        return {public_id: place for public_id, *place in known.values_list("id", *self.place)}
-
-    def window(self, low: Any, high: Any, *, descending: bool) -> Self:
-        """The rows after place `low` and before place `high` (None: no bound), in order."""
-        rows, columns = self, Tuple(*map(F, self.place))
-        if low is not None:
-            rows = rows.filter(TupleGreaterThan(columns, low))
-        if high is not None:
-            rows = rows.filter(TupleLessThan(columns, high))
-        return rows.order_by(*(f"-{column}" if descending else column for column in self.place))
-
-    def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
-        """The first `limit` of them. One query."""
-        return list(self.window(low, high, descending=descending)[:limit])
-
-    def locked(self) -> Self:
-        """Locks the rows that are read until the transaction ends, where the engine has locks on rows."""
-        can_lock = connections[self.db].features.has_select_for_no_key_update
-        return self.select_for_update(no_key=True) if can_lock else self
-
-    def merge_metadata(self, public_id: str, changes: Mapping[str, str | None]) -> Any:
-        """Sets the pairs given and removes those given as None; returns the row. Two at once lose nothing.
-
-        Raises DoesNotExist, and TooManyPairs, which changes nothing.
-        """
-        for pause in pauses():
-            with transaction.atomic(using=self.db):
-                row: Any = self.locked().by_id(public_id)
-                merged = {key: value for key, value in {**row.metadata, **changes}.items() if value is not None}
-                if len(merged) > MAX_METADATA_PAIRS:
-                    raise TooManyPairs
-                if merged == row.metadata or self.replace_metadata(row, merged):
-                    return row
-            time.sleep(pause)
-        raise OperationalError("too many writers change this row at once")
-
-    def replace_metadata(self, row: Any, metadata: dict[str, str]) -> bool:
-        """Stores other metadata, in the transaction that is open; False where no lock kept another from doing so."""
-        rows = self.named(id=row.id)
-        if not can_roll_back(self.db):
-            rows = rows.filter(metadata=row.metadata)  # compare and set: one write, or none
-        row.metadata = metadata
-        return bool(rows.update(metadata=metadata))
 
 
 class ThreadQuerySet(RowQuerySet["Thread"]):
@@ -238,7 +165,7 @@ class Activity(NamedTuple):
     last: int
 
 
-class Thread(models.Model):
+class Thread(QuickModel):
     """A conversation. Belongs to one tenant; `id` and `object_id` are unique over all of them."""
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
@@ -332,43 +259,6 @@ class MessageQuerySet(RowQuerySet["Message"]):
         """The messages of a thread that are not deleted; whether the thread is there is for the caller to ask."""
         return self.named(thread_id=thread_id).filter(deleted_at=None)
 
-    def append(
-        self, tenant: str, thread_id: str, at: datetime | None = None, seed: str | None = None, **fields: Any
-    ) -> "Message":
-        """Stores a message at the end of a thread and returns it. Raises Thread.DoesNotExist, also for other tenants.
-
-        A message of that time and seed that is there already is the one that is returned.
-
-        The order of a thread's positions is the order of its commits: the thread's row is locked first (or, on SQLite,
-        the database), so that the next writer sees this position before it takes its own. Where an engine has no such
-        lock, the unique constraint refuses the second of two writers, which then asks again.
-
-        Three queries in one transaction; four where there are none.
-        """
-        for pause in pauses():
-            try:
-                return self._append(tenant, thread_id, {"at": at, "rng": seeded(seed), **fields})
-            except IntegrityError:  # somebody was faster
-                if at and seed and (there := Message.objects.filter(id=id_of_seed("msg", at, seed)).first()):
-                    return there
-                time.sleep(pause)
-        raise OperationalError("too many writers append to this thread at once")
-
-    def _append(self, tenant: str, thread_id: str, fields: dict[str, Any]) -> "Message":
-        database = Message.objects.db
-        threads = Thread.objects.of_tenant(tenant)
-        with transaction.atomic(using=database):
-            thread = threads.locked().only("id").by_id(thread_id)
-            message = Message.new(thread=thread, position=(self.last_position(thread_id) or 0) + 1, **fields)
-            message.save(force_insert=True, using=database)
-        if not can_roll_back(database):
-            try:
-                threads.require(thread_id)
-            except Thread.DoesNotExist:  # deleted meanwhile, and perhaps purged before the message was there
-                Message.objects.filter(id=message.id).delete()
-                raise
-        return message
-
     def last_position(self, thread_id: str) -> int | None:
         """The highest position that was given in a thread, also to a message that is deleted by now."""
         of_thread = Message.objects.filter(thread_id=thread_id)
@@ -418,7 +308,7 @@ class MessageByTimeQuerySet(MessageQuerySet):
     place = ("created_at", "id")
 
 
-class Message(models.Model):
+class Message(QuickModel):
     """One contribution to a thread. `position` orders the thread: unique in it, never reused, gapless as written."""
 
     class Role(models.TextChoices):

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple, Self
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.utils import extend_schema_serializer
@@ -37,14 +38,13 @@ from messages_app.fields import (
 )
 from messages_app.idempotency import Creation, IdempotencyRecord
 from messages_app.models import (
-    MAX_METADATA_PAIRS,
     Message,
-    RowQuerySet,
     Thread,
-    TooManyPairs,
     id_of_seed,
     seeded,
 )
+from messages_app.one_thread import OneThread
+from messages_app.rows import MAX_METADATA_PAIRS, RowQuerySet, TooManyPairs
 
 MAX_MESSAGES = 100
 
@@ -60,8 +60,29 @@ class WireSerializer(serializers.Serializer[Any]):
             _FIELDS[serializer_class] = serializers.Serializer.fields.func(serializer_class())  # type: ignore[attr-defined]
         return _FIELDS[serializer_class]
 
+    @classmethod
+    def shown(cls, value: Any) -> dict[str, Any]:
+        """What clients get to see of a row, a page or a file: the `data` of a serializer of it, without making one."""
+        if cls not in _SHOWN:
+            _SHOWN[cls] = [(name, shown_by(field)) for name, field in cls().fields.items()]
+        return {name: show(value) for name, show in _SHOWN[cls]}
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        return self.shown(instance)
+
 
 _FIELDS: dict[type[serializers.Serializer[Any]], Any] = {}
+_SHOWN: dict[type[WireSerializer], list[tuple[str, Callable[[Any], Any]]]] = {}
+
+
+def shown_by(field: Any) -> Callable[[Any], Any]:
+    """What a field of an answer makes of the object that is shown."""
+    if isinstance(field, serializers.ListSerializer):
+        item: Any = type(field.child)
+        rows = attrgetter(str(field.source))
+        return lambda page: [item.shown(row) for row in rows(page)]
+    show: Callable[[Any], Any] = field.show
+    return show
 
 
 class WireSerializerExtension(OpenApiSerializerExtension):
@@ -80,11 +101,23 @@ class SentSerializer(WireSerializer):
     sent_in: str
     _errors: list[Fault]
 
+    @classmethod
+    def of(cls, data: Any) -> Self:
+        """A serializer of this data, sound or not. DRF's constructor looks through all base classes each time."""
+        if cls not in _EMPTY:
+            _EMPTY[cls] = vars(cls())
+        serializer = cls.__new__(cls)
+        vars(serializer).update(_EMPTY[cls], initial_data=data)
+        return serializer
+
     def is_valid(self, *, raise_exception: bool = False) -> bool:
         valid = super().is_valid()
         if raise_exception and not valid:
             raise Faults(self._errors, self.sent_in)  # DRF's own would drop where and why
         return valid
+
+
+_EMPTY: dict[type[SentSerializer], dict[str, Any]] = {}
 
 
 class BodySerializer(SentSerializer):
@@ -142,20 +175,21 @@ class CreateMessageSerializer(BodySerializer):
 
     def create(self, validated_data: dict[str, Any]) -> Message:
         """Takes tenant and thread_id from `save`. Raises Thread.DoesNotExist."""
-        return Message.objects.append(**validated_data)
+        thread = OneThread(validated_data.pop("tenant"), validated_data.pop("thread_id"))
+        return thread.append(**validated_data)
 
     def creation(self, show: Callable[[Message], bytes], tenant: str, thread_id: str) -> Creation:
         """The same, for requests with an idempotency key."""
-        threads = Thread.objects.of_tenant(tenant)
+        thread = OneThread(tenant, thread_id)
         given = {**self.validated_data, "tenant": tenant, "thread_id": thread_id}
 
         def is_there(record: IdempotencyRecord) -> bool:
-            threads.require(thread_id)
+            thread.require()
             return Message.objects.visible_in(thread_id).filter(id=record.message_id).exists()
 
         return Creation(
             identify=lambda at, seed: (thread_id, id_of_seed("msg", at, seed)),
-            require=lambda: threads.require(thread_id),
+            require=thread.require,
             store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
             show=show,
             is_there=is_there,
@@ -427,8 +461,14 @@ class MessageFileSerializer(WireSerializer):
     )
 
 
+class Deleted(NamedTuple):
+    """What is left of a thread or a message for its answer."""
+
+    id: str
+
+
 def deleted(component_name: str, name: str) -> type[WireSerializer]:
-    """What says that something is deleted; made from its id."""
+    """What says that something is deleted; made from a Deleted."""
 
     class DeletedSerializer(WireSerializer):
         id = ShownField(_ID)

@@ -24,11 +24,13 @@ from rest_framework.viewsets import ViewSet
 from messages_app.fields import Fault, Faults
 from messages_app.idempotency import Attempt, BadKey, IdempotencyRecord, InProgress, KeyReused
 from messages_app.models import DEFAULT_TENANT, Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.one_thread import OneThread
 from messages_app.pagination import Listed, page_of
 from messages_app.purging import wake_purger
 from messages_app.serializers import (
     DEFAULT,
     V2,
+    Deleted,
     ListMessagesQuerySerializer,
     ListQuerySerializer,
     MessageDeletedSerializer,
@@ -76,7 +78,7 @@ class ContractViewSet(ViewSet):
             data = self.request.query_params
         else:  # None where the request has no bytes, for which DRF says {}
             data = self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
-        serializer = serializer_class(data=data)
+        serializer = serializer_class.of(data)
         serializer.is_valid(raise_exception=True)
         return serializer
 
@@ -92,12 +94,17 @@ class ContractViewSet(ViewSet):
     def created(self, attempt: Attempt | None, sent: Any, shown: Any, **given: str) -> HttpResponse:
         """Stores what was sent, and shows it; once for all requests of one key."""
         if attempt is None:
-            return Response(shown(sent.save(**given)).data)
+            return self.answer(shown(sent.save(**given)))
         renderer = self.request.accepted_renderer
-        creation = sent.creation(lambda row: renderer.render(shown(row).data), **given)
+        creation = sent.creation(lambda row: renderer.render(shown(row)), **given)
         answer = IdempotencyRecord.objects.answer(attempt, creation)
         headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
         return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
+
+    def answer(self, data: Any) -> HttpResponse:
+        """200 with this; a Response of DRF's is a template first, which is rendered on its way out."""
+        renderer = self.request.accepted_renderer
+        return HttpResponse(renderer.render(data), content_type=renderer.media_type)
 
     def handle_exception(self, exc: Exception) -> Response:
         thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))
@@ -207,7 +214,7 @@ class ThreadViewSet(ContractViewSet):
     def create(self, request: Request) -> HttpResponse:
         """Create a thread, with messages or without. The body may be left out."""
         attempt = self.attempt("/threads")
-        return self.created(attempt, self.sent(self.shape.create_thread), self.shape.thread, tenant=self.tenant)
+        return self.created(attempt, self.sent(self.shape.create_thread), self.shape.thread.shown, tenant=self.tenant)
 
     @extend_schema(
         operation_id="list_threads",
@@ -216,13 +223,13 @@ class ThreadViewSet(ContractViewSet):
         parameters=[ListQuerySerializer, METADATA_FILTER],
         responses=successful(either("Threads", lambda shape: shape.threads)),
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
         query = self.sent(ListQuerySerializer).validated_data
         pairs = metadata_filter(request.query_params)
         rows: Any = Thread.objects.matching(self.tenant, pairs) if pairs else self.threads
         page = page_of(rows, cursors=self.threads, unknown="no_such_thread", query=query)
-        return Response(self.shape.threads(page).data)
+        return self.answer(self.shape.threads.shown(page))
 
     @extend_schema(
         operation_id="retrieve_thread",
@@ -231,9 +238,9 @@ class ThreadViewSet(ContractViewSet):
         parameters=[THREAD_ID],
         responses=successful(THREAD),
     )
-    def retrieve(self, request: Request, thread_id: str) -> Response:
+    def retrieve(self, request: Request, thread_id: str) -> HttpResponse:
         """Retrieve a thread."""
-        return Response(self.shape.thread(self.threads.by_id(thread_id)).data)
+        return self.answer(self.shape.thread.shown(OneThread(self.tenant, thread_id).get()))
 
     @extend_schema(
         operation_id="modify_thread",
@@ -244,10 +251,10 @@ class ThreadViewSet(ContractViewSet):
         examples=MODIFY_EXAMPLES,
         responses=successful(THREAD),
     )
-    def modify(self, request: Request, thread_id: str) -> Response:
+    def modify(self, request: Request, thread_id: str) -> HttpResponse:
         """Change a thread's metadata, key by key."""
         thread = self.sent(self.shape.modify_thread).change(self.threads, thread_id)
-        return Response(self.shape.thread(thread).data)
+        return self.answer(self.shape.thread.shown(thread))
 
     @extend_schema(
         operation_id="delete_thread",
@@ -256,11 +263,11 @@ class ThreadViewSet(ContractViewSet):
         parameters=[THREAD_ID],
         responses=successful(ThreadDeletedSerializer),
     )
-    def destroy(self, request: Request, thread_id: str) -> Response:
+    def destroy(self, request: Request, thread_id: str) -> HttpResponse:
         """Delete a thread and all that is in it."""
         self.threads.mark_deleted(thread_id)
         wake_purger()
-        return Response(ThreadDeletedSerializer({"id": thread_id}).data)
+        return self.answer(ThreadDeletedSerializer.shown(Deleted(thread_id)))
 
 
 class MessageViewSet(ContractViewSet):
@@ -277,7 +284,7 @@ class MessageViewSet(ContractViewSet):
         """Create a message in a thread."""
         attempt = self.attempt(f"/threads/{thread_id}/messages")
         sent = self.sent(self.shape.create_message)
-        return self.created(attempt, sent, self.shape.message, tenant=self.tenant, thread_id=thread_id)
+        return self.created(attempt, sent, self.shape.message.shown, tenant=self.tenant, thread_id=thread_id)
 
     @extend_schema(
         operation_id="list_messages",
@@ -286,20 +293,20 @@ class MessageViewSet(ContractViewSet):
         parameters=[THREAD_ID, ListMessagesQuerySerializer],
         responses=successful(either("Messages", lambda shape: shape.messages)),
     )
-    def list(self, request: Request, thread_id: str) -> Response:
+    def list(self, request: Request, thread_id: str) -> HttpResponse:
         """List a thread's messages, newest first unless `order` says otherwise."""
         query = self.sent(ListMessagesQuerySerializer).validated_data
-        rows = Message.objects.visible_in(thread_id)
-        if query["run_id"] is not None:
-            rows = rows.named(run_id=query["run_id"])
+        messages = OneThread(self.tenant, thread_id, query["run_id"])
         try:
-            page = page_of(rows, Message.objects.named(thread_id=thread_id), "no_such_message", query)
+            page = page_of(messages, cursors=messages, unknown="no_such_message", query=query)
         except Faults:
-            self.threads.require(thread_id)  # that it is missing goes before bad cursors
+            messages.require()  # that it is missing goes before bad cursors
             raise
-        # Last: a page of a thread that went in the meantime may lack what was removed already.
-        self.threads.require(thread_id)
-        return Response(self.shape.messages(page).data)
+        return self.answer(self.shape.messages.shown(page))
+
+    def message(self, thread_id: str, message_id: str) -> Message:
+        """A message that this request may know of. Raises Thread.DoesNotExist, Message.DoesNotExist."""
+        return OneThread(self.tenant, thread_id).message(message_id)
 
     def messages_in(self, thread_id: str) -> MessageQuerySet:
         """The messages of a thread that this request may know of. Raises Thread.DoesNotExist."""
@@ -313,9 +320,9 @@ class MessageViewSet(ContractViewSet):
         parameters=[THREAD_ID, MESSAGE_ID],
         responses=successful(MESSAGE),
     )
-    def retrieve(self, request: Request, thread_id: str, message_id: str) -> Response:
+    def retrieve(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Retrieve a message."""
-        return Response(self.shape.message(self.messages_in(thread_id).by_id(message_id)).data)
+        return self.answer(self.shape.message.shown(self.message(thread_id, message_id)))
 
     @extend_schema(
         operation_id="modify_message",
@@ -326,10 +333,10 @@ class MessageViewSet(ContractViewSet):
         examples=MODIFY_EXAMPLES,
         responses=successful(MESSAGE),
     )
-    def modify(self, request: Request, thread_id: str, message_id: str) -> Response:
+    def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Change a message's metadata, key by key."""
         message = self.sent(ModifySerializer).change(self.messages_in(thread_id), message_id)
-        return Response(self.shape.message(message).data)
+        return self.answer(self.shape.message.shown(message))
 
     @extend_schema(
         operation_id="delete_message",
@@ -338,10 +345,10 @@ class MessageViewSet(ContractViewSet):
         parameters=[THREAD_ID, MESSAGE_ID],
         responses=successful(MessageDeletedSerializer),
     )
-    def destroy(self, request: Request, thread_id: str, message_id: str) -> Response:
+    def destroy(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Delete a message. For a day its id still serves as a cursor."""
         self.messages_in(thread_id).erase(message_id)
-        return Response(MessageDeletedSerializer({"id": message_id}).data)
+        return self.answer(MessageDeletedSerializer.shown(Deleted(message_id)))
 
     @extend_schema(
         operation_id="list_message_files",
@@ -350,12 +357,12 @@ class MessageViewSet(ContractViewSet):
         parameters=[THREAD_ID, MESSAGE_ID, ListQuerySerializer],
         responses=successful(MessageFileListSerializer),
     )
-    def list_files(self, request: Request, thread_id: str, message_id: str) -> Response:
+    def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """List a message's files, the last first unless `order` says otherwise."""
         query = self.sent(ListQuerySerializer).validated_data
-        files = Listed(self.messages_in(thread_id).by_id(message_id).files)
+        files = Listed(self.message(thread_id, message_id).files)
         page = page_of(files, cursors=files, unknown="no_such_file", query=query)
-        return Response(MessageFileListSerializer(page).data)
+        return self.answer(MessageFileListSerializer.shown(page))
 
     @extend_schema(
         operation_id="retrieve_message_file",
@@ -364,9 +371,9 @@ class MessageViewSet(ContractViewSet):
         parameters=[THREAD_ID, MESSAGE_ID, FILE_ID],
         responses=successful(MessageFileSerializer),
     )
-    def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> Response:
+    def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> HttpResponse:
         """Retrieve a file of a message."""
-        for file in self.messages_in(thread_id).by_id(message_id).files:
+        for file in self.message(thread_id, message_id).files:
             if file.id == file_id:
-                return Response(MessageFileSerializer(file).data)
+                return self.answer(MessageFileSerializer.shown(file))
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")

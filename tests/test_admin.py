@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from messages_app import purging
 from messages_app.models import Message, Thread, text_part
+from messages_app.one_thread import OneThread
 from tests.admin_pages import MESSAGES, THREADS, client_of, page, store_thread
 from tests.conftest import Api, connection, manage
 
@@ -382,7 +383,7 @@ def test_pages_cost_the_same_number_of_queries_however_many_rows(admin: Client, 
     assert {path: queries(path) - own for path in paths} == paths
     for _ in range(20):
         api.post("/threads", {"messages": [{"role": "user", "content": "otters"}]})
-        Message.objects.append("default", thread.id, role="user", content=[text_part("otters")])
+        OneThread("default", thread.id).append(role="user", content=[text_part("otters")])
     assert {path: queries(path) - own for path in paths} == paths
 
 

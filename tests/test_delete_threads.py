@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.models import UNDECIDED, Message, Thread, ThreadPair
+from messages_app.one_thread import OneThread
 from messages_app.purging import purge
 from tests import engines
 from tests.conftest import Api, connection, manage
@@ -88,7 +89,7 @@ def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> Non
         for i in range(130)
     ]
     Thread.objects.store(threads)
-    Message.objects.append(tenants[0], threads[0].id, role="user", content=[])
+    OneThread(tenants[0], threads[0].id).append(role="user", content=[])
     assert delete("--older-than", "1972-01-01") == (
         "Deleted 129 threads with 0 messages, idle since 1972-01-01 00:00:00 UTC.\n"
     )
@@ -119,7 +120,7 @@ def test_message_that_is_stored_while_it_waits_saves_its_thread(tenant: str) -> 
 
     with ThreadPoolExecutor() as pool:
         with transaction.atomic(using=connection.alias):
-            Message.objects.append(tenant, used, role="user", content=[])
+            OneThread(tenant, used).append(role="user", content=[])
             running = pool.submit(run)
             with pytest.raises(TimeoutError):
                 running.result(timeout=0.5)  # it has seen both as idle, and waits for the writer
@@ -183,7 +184,7 @@ def update_many(self, *args, **kwargs):
     if writes == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
     if writes == 2:
-        Message.objects.append("default", used, role="user", content=[])
+        OneThread("default", used).append(role="user", content=[])
     return update(self, *args, **kwargs)
 pymongo.collection.Collection.update_many = update_many
 call_command("delete_threads", "--older-than", "18000d")

@@ -19,6 +19,7 @@ from django.utils import timezone
 from pymongo.errors import InvalidOperation
 
 from messages_app.models import Message, Thread
+from messages_app.one_thread import OneThread
 from tests.conftest import ROOT, Api, environment
 
 pytestmark = pytest.mark.engine("mongodb")
@@ -209,7 +210,7 @@ def test_what_is_too_large_for_a_document_is_a_413(api: Api, thread_id: str, set
 
 def test_condition_beside_a_range_is_kept(api: Api, thread_id: str) -> None:
     for position in range(4):
-        Message.objects.append("default", thread_id, role=["user", "assistant"][position % 2], content=[])
+        OneThread("default", thread_id).append(role=["user", "assistant"][position % 2], content=[])
     found = Message.objects.filter(thread=thread_id, position__range=(2, 4), role="user").values_list(
         "position", flat=True
     )
@@ -222,7 +223,7 @@ def test_key_that_is_taken_is_an_integrity_error_and_the_connection_goes_on(thre
         with pytest.raises(IntegrityError), transaction.atomic(using="threads"), transaction.atomic(using="threads"):
             Thread.objects.bulk_create([Thread.new(), *again] if several else again)
     assert Thread.objects.filter(id=thread_id).exists()
-    message = Message.objects.append("default", thread_id, role="user", content=[])
+    message = OneThread("default", thread_id).append(role="user", content=[])
     with pytest.raises(IntegrityError):
         Message.new(thread_id=thread_id, position=message.position, role="user", content=[]).save(force_insert=True)
 
@@ -309,13 +310,13 @@ def test_object_id_is_for_good(thread_id: str) -> None:
 def test_key_that_would_be_a_path_or_an_operator_is_refused_in_documents(thread_id: str) -> None:
     for key in ("a.b", "$where", ""):
         with pytest.raises(DataError):
-            Message.objects.append("default", thread_id, role="user", content=[{key: "x"}])
+            OneThread("default", thread_id).append(role="user", content=[{key: "x"}])
     assert Message.objects.filter(thread=thread_id).count() == 0
 
 
 def test_numbers_that_bson_has_not_are_a_data_error(thread_id: str) -> None:
     with pytest.raises(DataError):
-        Message.objects.append("default", thread_id, role="user", content=[2**64])
+        OneThread("default", thread_id).append(role="user", content=[2**64])
 
 
 # What is asked of the server

@@ -27,6 +27,7 @@ from django.utils import timezone
 from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
 from messages_app.models import Message, Thread, ThreadPair, text_part
+from messages_app.one_thread import OneThread
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
 
@@ -208,7 +209,7 @@ def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: s
 
 
 def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> None:
-    message = Message.objects.append("default", thread_id, role="user", content=[text_part("x")])
+    message = OneThread("default", thread_id).append(role="user", content=[text_part("x")])
     if engines.chosen != "mongodb":  # which has no foreign keys
         orphan = Message.new(thread_id="thread_none", position=1, role="user", content=[])
         with pytest.raises(IntegrityError), transaction.atomic(using=connection.alias):

@@ -1,14 +1,17 @@
 """The form of log lines, a JSON object each or text for people, and what never gets into one: what a request quotes."""
 
+import json
 import logging
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+import orjson
 from structlog.dev import ConsoleRenderer
 from structlog.processors import ExceptionRenderer, JSONRenderer
 
@@ -22,6 +25,10 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50
+
+# What no line tells is not looked for: who called, in which thread and process (logging HOWTO, "Optimization").
+logging._srcfile = None  # its documented switch
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def fields(**values: Any) -> dict[str, Any]:
@@ -42,7 +49,7 @@ class LineFormatter(logging.Formatter):
         self.renderer: Any = (
             ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
             if form == "text"
-            else JSONRenderer(separators=(",", ":"))
+            else JSONRenderer(serializer=to_ascii)
         )
 
     def format(self, record: logging.LogRecord) -> str:
@@ -64,6 +71,15 @@ class LineFormatter(logging.Formatter):
             self.exceptions(None, level, line)
         text: str = self.renderer(None, level, line)
         return text
+
+
+def to_ascii(line: dict[str, Any], default: Any) -> str:
+    """A JSON object in ASCII: what reads the log, or writes it, need not know which encoding it is in."""
+    with suppress(TypeError):  # lone surrogates, large integers
+        text = orjson.dumps(line, default)
+        if text.isascii():
+            return text.decode()
+    return json.dumps(line, default=default, separators=(",", ":"))
 
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]

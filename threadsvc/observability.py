@@ -2,9 +2,9 @@
 
 import logging
 import re
+import secrets
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -48,7 +48,7 @@ class RequestIdMiddleware:
         started = started_at(request)
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         if not _GOOD_REQUEST_ID.fullmatch(given):
-            given = uuid.uuid4().hex
+            given = secrets.token_hex(16)
         token = request_id.set(given)
         status = 500
         try:

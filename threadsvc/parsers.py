@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import IO, Any
 
+import orjson
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
 from threadsvc.errors import UNREADABLE_BODY, InvalidJSON
 
 _JSON_MEDIA_TYPE = re.compile(r"application/(json|[-!#$%&'*+.^_`|~0-9a-z]*\+json)")
+# Python makes no number of more digits; orjson makes a float of them.
+_TOO_MANY_DIGITS = re.compile(rb"[0-9]{4301}")
 _OUT_OF_RANGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?Infinity|NaN)', re.DOTALL)
 
 
@@ -42,6 +45,18 @@ def parse_json(body: bytes) -> Any:
 
     Raises InvalidJSON (422) for text that is not JSON, ParseError (400) for bytes that are not UTF-8, for nesting
     deeper than the interpreter can follow and for integers of more than 4300 digits.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return parse_as_python_does(body)
+    return parse_as_python_does(body) if len(body) > 4300 and _TOO_MANY_DIGITS.search(body) else value
+
+
+def parse_as_python_does(body: bytes) -> Any:
+    """`parse_json` by Python's own decoder: the judge of what orjson, which is faster, refuses.
+
+    It knows where the error is in the words of the contract, and takes a byte order mark and lone surrogates.
     """
     try:
         text = body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")

@@ -1,9 +1,9 @@
 """Values -> JSON bytes, and the choice of one format for every answer, whatever Accept says."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -20,7 +20,7 @@ class JSONRenderer(BaseRenderer):
     ) -> bytes:
         if data is None:
             return b""
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return orjson.dumps(data)
 
 
 class OneFormat(BaseContentNegotiation):

@@ -238,17 +238,28 @@ INSTALLED_APPS = [
     "threadsvc.access",
     "messages_app",
 ]
-MIDDLEWARE = [
+# What every request passes through,
+EVERYWHERE = [
     *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.RequestIdMiddleware",
     *(["threadsvc.access.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",
+]
+# what the API's do, which has no pages, no cookies and no files of its own (threadsvc/wsgi.py tells them apart),
+API_MIDDLEWARE = [
+    *EVERYWHERE,
+    "threadsvc.access.middleware.APISecurityMiddleware",
+    "threadsvc.access.middleware.HostMiddleware",
+]
+# and what people's do.
+MIDDLEWARE = [
+    *EVERYWHERE,
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "threadsvc.access.middleware.PageSecurityMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
-    # What follows serves people (admin) and steps aside for the API, which knows no cookies.
+    # What follows is for the admin alone.
     "threadsvc.access.middleware.AdminBodyWithinLimit",
     "threadsvc.access.middleware.RefuseNulInAdmin",
     "threadsvc.access.middleware.AdminSessionMiddleware",
@@ -258,6 +269,7 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
 ]
+API_PATHS = ("/threads", "/v1/")
 ROOT_URLCONF = "threadsvc.urls"
 WSGI_APPLICATION = "threadsvc.wsgi.application"
 APPEND_SLASH = False

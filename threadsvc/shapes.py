@@ -14,8 +14,8 @@ from threadsvc.renderers import JSONRenderer
 
 def wants_v2(meta: Mapping[str, Any]) -> bool:
     """Whether one entry of `OpenAI-Beta` is `assistants=v2`."""
-    entries: str = meta.get("HTTP_OPENAI_BETA", "")
-    return any(entry.strip(" \t").lower() == "assistants=v2" for entry in entries.split(","))
+    entries: str | None = meta.get("HTTP_OPENAI_BETA")
+    return entries is not None and any(entry.strip(" \t").lower() == "assistants=v2" for entry in entries.split(","))
 
 
 class ShapeMiddleware:

@@ -7,14 +7,25 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import django
 from django.conf import settings
+from django.core.cache import close_caches
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, reset_queries
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.module_loading import import_string
 
 from threadsvc.access.proxies import believe_proxies
 from threadsvc.logs import STARTED
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
+
+# Django looks after its connections at the beginning and at the end of each request, and after its caches, which have
+# none; the end is enough.
+request_started.disconnect(reset_queries)
+request_started.disconnect(close_old_connections)
+request_finished.disconnect(close_caches)
 
 
 class Request(WSGIRequest):
@@ -37,13 +48,37 @@ class Request(WSGIRequest):
         self.content_type, self.content_params = media_type.lower(), {}
 
 
-class Application(WSGIHandler):
+class PageHandler(WSGIHandler):
+    """What people open: pages, the admin, static files; and probes."""
+
     request_class = Request
+
+
+class APIHandler(WSGIHandler):
+    """The API, with middleware of its own: what pages need takes longer than a message."""
+
+    request_class = Request
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        hooks: list[Any] = []  # none of them has any
+        self._view_middleware = self._template_response_middleware = self._exception_middleware = hooks
+        chain: Any = convert_exception_to_response(self._get_response)  # type: ignore[attr-defined]  # not in the stubs
+        for path in reversed(settings.API_MIDDLEWARE):
+            chain = convert_exception_to_response(import_string(path)(chain))
+        self._middleware_chain = chain
+
+
+class Application:
+    """Gives a request to the one or the other."""
+
+    def __init__(self) -> None:
+        self.page, self.api = PageHandler(), APIHandler()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         environ[STARTED] = time.perf_counter()
         believe_proxies(environ, settings.TRUSTED_PROXIES)
-        response = super().__call__(environ, start_response)
+        handler = self.api if environ["PATH_INFO"].startswith(settings.API_PATHS) else self.page
+        response = handler(environ, start_response)
         if environ["REQUEST_METHOD"] == "HEAD":  # the headers are told; gunicorn would log a warning for the body
             if isinstance(response, StreamingHttpResponse):
                 response.streaming_content = ()

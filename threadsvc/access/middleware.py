@@ -12,7 +12,9 @@ from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.security import SecurityMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
@@ -97,6 +99,43 @@ class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
     def check_preflight(self, request: HttpRequest) -> HttpResponseBase | None:
         is_allowed = request.headers.get("Origin") in settings.CORS_ALLOWED_ORIGINS
         return super().check_preflight(request) if is_allowed else None
+
+
+class HostMiddleware:
+    """400 for a name that this server is not called by."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.get_host()  # raises DisallowedHost
+        return self.get_response(request)
+
+
+class APISecurityMiddleware:
+    """Gives the API's answers what Django's middleware would: the headers that are the same for all, their length."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.headers = {is_tls: headers_of_django(is_tls) for is_tls in (False, True)}
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        headers = response.headers
+        for name, value in self.headers[request.is_secure()].items():
+            headers[name] = value
+        if not response.streaming:
+            headers["Content-Length"] = str(len(response.content))
+        return response
+
+
+def headers_of_django(is_tls: bool) -> dict[str, str]:
+    """What Django's middleware for security puts into an answer."""
+    request, response = HttpRequest(), HttpResponse(content_type="application/json")
+    request._get_scheme = lambda: "https" if is_tls else "http"  # type: ignore[attr-defined]  # not in the stubs
+    for middleware in (XFrameOptionsMiddleware, SecurityMiddleware):
+        middleware(lambda _: response)(request)
+    return {name: value for name, value in response.items() if name != "Content-Type"}
 
 
 class PageSecurityMiddleware:

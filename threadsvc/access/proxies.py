@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from wsgiref.types import WSGIEnvironment
 
@@ -19,12 +20,14 @@ def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> Non
     none. What other peers send is removed, so that nothing behind this can believe it.
     """
     said = environ.pop("HTTP_X_FORWARDED_FOR", "").split(",")
-    address = parsed(environ.get("REMOTE_ADDR", ""))
+    address = parsed_peer(environ.get("REMOTE_ADDR", ""))
     if address is None:  # not a TCP peer
         environ.pop("HTTP_X_FORWARDED_PROTO", None)
         return
-    if not is_one_of(address, trusted):
+    if not trusted or not is_one_of(address, trusted):
         environ.pop("HTTP_X_FORWARDED_PROTO", None)
+        environ["REMOTE_ADDR"] = str(address)
+        return
     while said and is_one_of(address, trusted) and (before := parsed(said.pop())):
         address = before
     environ["REMOTE_ADDR"] = str(address)
@@ -44,6 +47,10 @@ def parsed(text: str) -> Address | None:
     if address.scope_id:  # names an interface of another machine
         return None
     return address.ipv4_mapped or address
+
+
+# The peers of connections: some proxies, or clients that come back.
+parsed_peer = lru_cache(maxsize=4096)(parsed)
 
 
 def counted_as(text: str) -> str | None:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from fcntl import LOCK_EX, LOCK_UN, flock
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from django.db.backends.sqlite3 import base, features
 from django.db.utils import OperationalError
@@ -20,6 +21,9 @@ DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
+
+# Longer statements are bulk inserts and long lists of ids, seldom repeated.
+CACHED_CHARACTERS = 4096
 
 
 class Turn:
@@ -57,6 +61,20 @@ def turn_of(database: str) -> Turn:
     return _turns.get(database) or _turns.setdefault(database, Turn(database))
 
 
+class Cursor(base.SQLiteCursorWrapper):
+    """Django's, which puts SQLite's placeholders into a statement each time it is run."""
+
+    def convert_query(self, query: str, *, param_names: Any = None) -> str:
+        if param_names is None and len(query) <= CACHED_CHARACTERS:
+            return convert_query(query)
+        return str(super().convert_query(query, param_names=param_names))
+
+
+@lru_cache(maxsize=256)
+def convert_query(query: str) -> str:
+    return base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
+
+
 class DatabaseFeatures(features.DatabaseFeatures):
     # Django 5.2 leaves them out for SQLite, which has had them since 3.15: pages start by (created_at, id) < (?, ?).
     supports_tuple_lookups = True
@@ -75,6 +93,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrors:
         return DatabaseErrors(self)
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        cursor: Cursor = self.connection.cursor(factory=Cursor)
+        return cursor
 
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL

@@ -1,0 +1,175 @@
+"""One thread as a request sees it: itself, its messages found, listed and added, by queries that are kept.
+
+Where the engine can join, what is of a thread is found by the query that looks whether the thread is there: one look at
+one moment. Where not, the thread is looked for last: a page of one that went meanwhile may lack what was removed.
+"""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db.models import Exists
+
+from messages_app.engines import can_roll_back, pauses
+from messages_app.kept import KeptQuery, Named, Statement
+from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet, seeded
+
+
+class OneThread(NamedTuple):
+    """A tenant's thread, which may not be there; its messages as a list that pages are made of (with `run_id`, those of
+    a run). All but `places` raise Thread.DoesNotExist, also for another tenant's."""
+
+    tenant: str
+    id: str
+    run_id: str | None = None
+
+    def get(self) -> Thread:
+        """The thread itself. One query."""
+        for thread in THREAD.rows(tenant=self.tenant, thread_id=self.id):
+            return thread  # type: ignore[no-any-return]
+        raise Thread.DoesNotExist
+
+    def require(self) -> None:
+        """One query."""
+        if not THREAD_ID.rows(tenant=self.tenant, thread_id=self.id):
+            raise Thread.DoesNotExist
+
+    def message(self, message_id: str) -> Message:
+        """A message of the thread. Raises also Message.DoesNotExist. One query, where it is there."""
+        found = self._of_thread(MESSAGE.rows(tenant=self.tenant, thread_id=self.id, message_id=message_id))
+        for message in found:
+            return message
+        raise Message.DoesNotExist
+
+    def places(self, public_ids: Iterable[str]) -> dict[str, tuple[int]]:
+        """The places of those messages that are there, also of those that are deleted. One query."""
+        return Message.objects.named(thread_id=self.id).places(public_ids)
+
+    def between(
+        self, low: tuple[int] | None, high: tuple[int] | None, *, descending: bool, limit: int
+    ) -> list[Message]:
+        """The first `limit` messages after `low` and before `high`. One query, unless there are none."""
+        bounds = {name: place[0] for name, place in (("low", low), ("high", high)) if place is not None}
+        of_run = {} if self.run_id is None else {"run_id": self.run_id}
+        query = page_query(tuple(bounds), bool(of_run), descending, limit)
+        return self._of_thread(query.rows(tenant=self.tenant, thread_id=self.id, **bounds, **of_run))
+
+    def _of_thread(self, messages: list[Message]) -> list[Message]:
+        """These; whether the thread is there is asked where they do not show it."""
+        if not messages or not can_roll_back(MESSAGE.database):
+            self.require()
+        return messages
+
+    def append(self, at: datetime | None = None, seed: str | None = None, **fields: Any) -> Message:
+        """Stores a message at the end of the thread and returns it.
+
+        A message of that time and seed that is there already is the one that is returned.
+
+        The order of a thread's positions is the order of its commits: the thread's row is locked first (or, on SQLite,
+        the database), so that the next writer sees this position before it takes its own. Where an engine has no such
+        lock, the unique constraint refuses the second of two writers, which then asks again.
+
+        One query in a transaction, two where a row is locked; four where there are no transactions.
+        """
+        message = Message.new(at, seeded(seed), thread_id=self.id, **fields)
+        append = self._append if can_roll_back(MESSAGE.database) else self._append_without_locks
+        for pause in pauses():
+            try:
+                append(message)
+            except IntegrityError:  # somebody was faster
+                if at and seed and (there := Message.objects.filter(id=message.id).first()):
+                    return there
+                time.sleep(pause)
+            else:
+                return message
+        raise OperationalError("too many writers append to this thread at once")
+
+    def _append(self, message: Message) -> None:
+        database = MESSAGE.database
+        connection = connections[database]
+        statement = appending(database)
+        given = {field.attname: field.get_db_prep_save(getattr(message, field.attname), connection) for field in GIVEN}
+        params = statement.filled_in({**given, "tenant": self.tenant})
+        with transaction.atomic(using=database):
+            # A statement sees what was committed before it began, so the lock is one of its own.
+            if connection.features.has_select_for_no_key_update:
+                self._lock()
+            with connection.cursor() as cursor:
+                cursor.execute(statement.sql, params)
+                stored = cursor.fetchone()
+            if stored is None:
+                raise Thread.DoesNotExist
+        (message.position,) = stored
+        message._state.adding, message._state.db = False, database
+
+    def _lock(self) -> None:
+        if not LOCKED_THREAD_ID.rows(tenant=self.tenant, thread_id=self.id):
+            raise Thread.DoesNotExist
+
+    def _append_without_locks(self, message: Message) -> None:
+        self.require()
+        last = LAST_POSITION.rows(thread_id=self.id)
+        message.position = last[0][0] + 1 if last else 1
+        message.save(force_insert=True, using=MESSAGE.database)
+        try:
+            self.require()
+        except Thread.DoesNotExist:  # deleted meanwhile, and perhaps purged before the message was there
+            Message.objects.filter(id=message.id).delete()
+            raise
+
+
+def thread_query(tenant: str, thread_id: str) -> ThreadQuerySet:
+    return Thread.objects.of_tenant(tenant).filter(id=thread_id)
+
+
+def messages_query(tenant: str, thread_id: str) -> MessageQuerySet:
+    """Where the engine can join, none of a thread that is not there."""
+    rows = Message.objects.filter(thread_id=thread_id, deleted_at=None)
+    return rows.filter(Exists(thread_query(tenant, thread_id))) if can_roll_back(rows.db) else rows
+
+
+@lru_cache(maxsize=512)
+def page_query(bounds: tuple[str, ...], of_run: bool, descending: bool, limit: int) -> KeptQuery:
+    def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
+        rows = messages_query(tenant, thread_id)
+        if of_run:
+            rows = rows.filter(run_id=values["run_id"])
+        low, high = ((values[name],) if name in bounds else None for name in ("low", "high"))
+        return rows.window(low, high, descending=descending)[:limit]
+
+    kinds: dict[str, type] = dict.fromkeys(bounds, int)
+    return KeptQuery(build, **OF_THREAD, **kinds, **({"run_id": str} if of_run else {}))
+
+
+OF_THREAD = {"tenant": str, "thread_id": str}
+THREAD = KeptQuery(thread_query, **OF_THREAD)
+THREAD_ID = KeptQuery(lambda **named: thread_query(**named).values_list("id"), **OF_THREAD)
+LOCKED_THREAD_ID = KeptQuery(lambda **named: thread_query(**named).locked().values_list("id"), **OF_THREAD)
+MESSAGE = KeptQuery(
+    lambda message_id, **named: messages_query(**named).filter(id=message_id), **OF_THREAD, message_id=str
+)
+LAST_POSITION = KeptQuery(
+    lambda thread_id: Message.objects.filter(thread_id=thread_id).order_by("-position").values_list("position")[:1],
+    thread_id=str,
+)
+
+# What a new message is given; its position is found as it is stored.
+GIVEN = [field for field in Message._meta.concrete_fields if field.name != "position"]
+
+
+@cache
+def appending(database: str) -> Statement:
+    """Stores a message at the end of its thread and tells its position; nothing, where there is no such thread."""
+    quote = connections[database].ops.quote_name
+    columns = ", ".join(quote(str(field.column)) for field in GIVEN)
+    values = ", ".join("%s" for _ in GIVEN)
+    table, position = quote(Message._meta.db_table), quote("position")
+    thread, last = THREAD_ID.compiled.statement, LAST_POSITION.compiled.statement
+    return Statement(
+        f"INSERT INTO {table} ({columns}, {position}) "  # names of ours
+        f"SELECT {values}, COALESCE(({last.sql}), 0) + 1 WHERE EXISTS ({thread.sql}) RETURNING {position}",
+        [*(Named(field.attname) for field in GIVEN), *last.params, *thread.params],
+    )
