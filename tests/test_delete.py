@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from django.db.models import Model
-from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -345,16 +343,16 @@ print("removed twice")
 
 
 @contextmanager
-def before_insert(thread_id: str, hook: Callable[[], None]) -> Iterator[None]:
-    def call(sender: type[Model], instance: Message, **kwargs: object) -> None:
-        if instance.thread_id == thread_id:
-            hook()
+def before_insert(hook: Callable[[], None]) -> Iterator[None]:
+    """Calls it in this thread's transaction, before a message is inserted."""
 
-    pre_save.connect(call, sender=Message, weak=False)
-    try:
+    def call(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith('INSERT INTO "messages_app_message"'):
+            hook()
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(call):
         yield
-    finally:
-        pre_save.disconnect(call, sender=Message)
 
 
 def in_a_thread(pool: ThreadPoolExecutor, work: Callable[[], Any]) -> "Future[Any]":
@@ -377,7 +375,7 @@ def test_delete_that_comes_amid_a_create_waits_for_it_and_takes_its_message_alon
             with pytest.raises(TimeoutError):
                 deletes[0].result(timeout=0.5)  # it waits for the create
 
-        with before_insert(thread_id, delete):
+        with before_insert(delete):
             created = api.post(f"/threads/{thread_id}/messages", GOOD)
         assert deletes[0].result(timeout=10).status == 200
     assert created.status == 200

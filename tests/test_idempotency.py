@@ -247,7 +247,8 @@ def test_key_costs_two_queries_more_in_the_same_transaction(api: Api, keyed: Key
         assert made == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
         assert again == ["SELECT", "SELECT", "SELECT"]
     else:
-        assert made == in_transaction("SELECT", "SELECT", "SELECT", "INSERT", "INSERT")
+        locked = ["SELECT"] if engines.chosen == "postgresql" else []
+        assert made == in_transaction("SELECT", *locked, "INSERT", "INSERT")
         assert again == in_transaction("SELECT", "SELECT", "SELECT")  # whether thread and message are still there
 
 

@@ -262,9 +262,7 @@ def test_files_are_listed_once_each_and_read(api: Api, full: tuple[str, list[str
         )
 
 
-def test_page_costs_two_queries_three_with_a_cursor_and_a_thread_page_one_or_two(
-    api: Api, full: tuple[str, list[str]]
-) -> None:
+def test_page_costs_one_query_two_with_a_cursor(api: Api, full: tuple[str, list[str]]) -> None:
     def queries(path: str) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
             assert api.get(path).status == 200
@@ -272,14 +270,19 @@ def test_page_costs_two_queries_three_with_a_cursor_and_a_thread_page_one_or_two
 
     thread, ids = full
     for limit in (1, 20, 100):
-        assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * 2
-        assert queries(f"/threads/{thread}/messages?limit={limit}&after={ids[9]}&before={ids[2]}") == ["SELECT"] * 3
+        # Where the engine cannot join, the thread is looked for by itself.
+        joined = 0 if engines.chosen == "mongodb" else 1
+        bounds = f"after={ids[9]}&before={ids[2]}"
+        assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * (2 - joined)
+        assert queries(f"/threads/{thread}/messages?limit={limit}&{bounds}") == ["SELECT"] * (3 - joined)
         assert queries(f"/threads?limit={limit}") == ["SELECT"]
         assert queries(f"/threads?limit={limit}&metadata[a]=b&after={thread}") == ["SELECT"] * 2
         # Of several pairs the rarest is looked for first; an index of documents has them all.
         several = 1 if engines.chosen == "mongodb" else 3
         assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * several
-        assert queries(f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1") == ["SELECT"] * 2
+        assert queries(f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1") == ["SELECT"] * (
+            2 - joined
+        )
 
 
 def test_run_filter_finds_what_was_written_in_a_run(api: Api, thread_id: str) -> None:

@@ -241,7 +241,7 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 10 * number
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="422") == number
         assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 11 * number
-    assert metric(measured, **queries) >= before + 40
+    assert metric(measured, **queries) >= before + 20  # one at least for each message
 
     with measured.connect() as unfinished:
         unfinished.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
 from messages_app.models import Message, Thread, ThreadPair, text_part
-from messages_app.one_thread import OneThread
+from messages_app.one_thread import OneThread, messages_query
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
 
@@ -170,27 +169,43 @@ def rival(thread_id: str, times: int) -> Iterator[list[int]]:
     """Another writer that takes the position of the next `times` messages just before they are stored."""
     taken: list[int] = []
 
-    def take(instance: Message, **kwargs: object) -> None:
-        if instance.thread_id == thread_id and len(taken) < times:
-            taken.append(instance.position)
-            other = Message.new(thread_id=thread_id, position=instance.position, role="user", content=[text_part("x")])
-            Message.objects.bulk_create([other])  # sends no signal
+    def take(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith('INSERT INTO "messages_app_message"') and len(taken) < times:
+            taken.append((Message.objects.last_position(thread_id) or 0) + 1)  # before its own insert comes by here
+            other = Message.new(thread_id=thread_id, position=taken[-1], role="user", content=[text_part("x")])
+            Message.objects.bulk_create([other])
+        return execute(sql, *rest)
 
-    pre_save.connect(take, sender=Message, weak=False)
-    try:
+    with connection.execute_wrapper(take):
         yield taken
-    finally:
-        pre_save.disconnect(take, sender=Message)
 
 
+@pytest.mark.engine("mongodb")  # elsewhere the position is found by the statement that stores the message
 def test_position_that_another_writer_took_is_asked_for_anew(api: Api, thread_id: str) -> None:
-    # In SQL the rival's row goes with the transaction that it made fail, so that the position is free the next time.
-    rolled_back = engines.chosen != "mongodb"
     with rival(thread_id, times=3) as taken:
         answer = api.post(f"/threads/{thread_id}/messages", GOOD)
-    assert (answer.status, taken) == (200, [1, 1, 1] if rolled_back else [1, 2, 3])
+    assert (answer.status, taken) == (200, [1, 2, 3])
     position = Message.objects.get(id=answer.body["id"]).position
-    assert position == Message.objects.filter(thread_id=thread_id).count() == (1 if rolled_back else 4)
+    assert position == Message.objects.filter(thread_id=thread_id).count() == 4
+
+
+@pytest.mark.engine("postgresql")
+def test_position_that_a_writer_without_the_lock_took_is_asked_for_anew(api: Api, thread_id: str) -> None:
+    """Nobody of ours writes so; whoever repairs something by hand may."""
+    columns = "id, _id, thread_id, position, role, content, attachments, assistant_id, metadata, created_at"
+    values = "'msg_by_hand', '', %s, 1, 'user', '[]', '[]', '', '{}', now()"
+    by_hand = connection.copy("by hand")
+    with closing(by_hand), ThreadPoolExecutor() as pool:
+        by_hand.set_autocommit(False)
+        with by_hand.cursor() as cursor:
+            cursor.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
+        created = pool.submit(lambda: api.post(f"/threads/{thread_id}/messages", GOOD))
+        with pytest.raises(TimeoutError):
+            created.result(timeout=0.5)  # waits to see whether position 1 is taken
+        by_hand.commit()
+        answer = created.result(timeout=10)
+        pool.submit(connections.close_all).result()
+    assert (answer.status, Message.objects.get(id=answer.body["id"]).position) == (200, 2)
 
 
 def test_a_position_is_taken_once(thread_id: str) -> None:
@@ -221,6 +236,7 @@ def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> 
 @pytest.mark.engine("sqlite")
 def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: str) -> None:
     now = timezone.now()
+    of_thread = messages_query("default", "x")  # with a look whether the thread is there
     threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in("x")
     pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
@@ -248,6 +264,13 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
+        # What a request asks for, with a look whether the thread is there.
+        ("message_1 (id=?)", messages_query("default", "x").filter(id="x")),
+        ("message_list (thread_id=?)", messages_query("default", "x").window(None, None, descending=True)),
+        (
+            "message_list (thread_id=? AND position<?)",
+            messages_query("default", "x").window(None, (9,), descending=True),
+        ),
         (
             "thread_by_time ((created_at,id)<(?,?))",
             Thread.objects.filter(deleted_at=None).window(None, (now, "x"), descending=True),
