@@ -76,8 +76,7 @@ class Compiled:
             for index, (converters, expression) in compiler.get_converters(columns).items()
             for convert in converters
         ]
-        # Whole rows have all columns of one table; others are no rows of a model.
-        self.model = query.model if compiler.klass_info else None
+        self.model = query.model if query.query.default_cols else None
         self.attributes = [column.target.attname for column in columns if self.model]
 
     def rows(self, values: dict[str, Any]) -> list[Any]:

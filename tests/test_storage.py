@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -168,12 +169,16 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
 def rival(thread_id: str, times: int) -> Iterator[list[int]]:
     """Another writer that takes the position of the next `times` messages just before they are stored."""
     taken: list[int] = []
+    is_writing = False
 
     def take(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.startswith('INSERT INTO "messages_app_message"') and len(taken) < times:
-            taken.append((Message.objects.last_position(thread_id) or 0) + 1)  # before its own insert comes by here
+        nonlocal is_writing
+        if sql.startswith('INSERT INTO "messages_app_message"') and len(taken) < times and not is_writing:
+            is_writing = True
+            taken.append((Message.objects.last_position(thread_id) or 0) + 1)
             other = Message.new(thread_id=thread_id, position=taken[-1], role="user", content=[text_part("x")])
             Message.objects.bulk_create([other])
+            is_writing = False
         return execute(sql, *rest)
 
     with connection.execute_wrapper(take):
@@ -194,17 +199,22 @@ def test_position_that_a_writer_without_the_lock_took_is_asked_for_anew(api: Api
     """Nobody of ours writes so; whoever repairs something by hand may."""
     columns = "id, _id, thread_id, position, role, content, attachments, assistant_id, metadata, created_at"
     values = "'msg_by_hand', '', %s, 1, 'user', '[]', '[]', '', '{}', now()"
-    by_hand = connection.copy("by hand")
-    with closing(by_hand), ThreadPoolExecutor() as pool:
-        by_hand.set_autocommit(False)
-        with by_hand.cursor() as cursor:
-            cursor.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
-        created = pool.submit(lambda: api.post(f"/threads/{thread_id}/messages", GOOD))
+    server = connection.settings_dict
+    address = {"host": server["HOST"], "port": server["PORT"], "user": server["USER"], "dbname": server["NAME"]}
+
+    def create() -> Any:
+        try:
+            return api.post(f"/threads/{thread_id}/messages", GOOD)
+        finally:
+            connections.close_all()
+
+    with closing(psycopg.connect(**address)) as by_hand, ThreadPoolExecutor() as pool:
+        by_hand.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
+        created = pool.submit(create)
         with pytest.raises(TimeoutError):
             created.result(timeout=0.5)  # waits to see whether position 1 is taken
         by_hand.commit()
         answer = created.result(timeout=10)
-        pool.submit(connections.close_all).result()
     assert (answer.status, Message.objects.get(id=answer.body["id"]).position) == (200, 2)
 
 
@@ -265,12 +275,9 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
         # What a request asks for, with a look whether the thread is there.
-        ("message_1 (id=?)", messages_query("default", "x").filter(id="x")),
-        ("message_list (thread_id=?)", messages_query("default", "x").window(None, None, descending=True)),
-        (
-            "message_list (thread_id=? AND position<?)",
-            messages_query("default", "x").window(None, (9,), descending=True),
-        ),
+        ("message_1 (id=?)", of_thread.filter(id="x")),
+        ("message_list (thread_id=?)", of_thread.window(None, None, descending=True)),
+        ("message_list (thread_id=? AND position<?)", of_thread.window(None, (9,), descending=True)),
         (
             "thread_by_time ((created_at,id)<(?,?))",
             Thread.objects.filter(deleted_at=None).window(None, (now, "x"), descending=True),
