@@ -1,8 +1,9 @@
 """What the engines differ in, as far as the domain must know: documents, transactions, and writers that meet."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 # How often what another writer changed meanwhile is tried anew. Engines that lock rows never need it.
@@ -16,6 +17,18 @@ def stores_documents(connection: BaseDatabaseWrapper) -> bool:
 def can_roll_back(database: str) -> bool:
     """Whether what a block of writes left half done is undone. Where not, each write must be sound by itself."""
     return connections[database].features.supports_transactions
+
+
+def one_write(database: str) -> AbstractContextManager[None]:
+    """Around a write of one statement, which is a transaction by itself, or a part of the one that is open.
+
+    An engine whose writers queue has a way of its own to take its turn for that.
+    """
+    connection = connections[database]
+    if not connection.in_atomic_block and hasattr(connection, "turn_to_write"):
+        turn: AbstractContextManager[None] = connection.turn_to_write()
+        return turn
+    return transaction.atomic(using=database)
 
 
 def pauses() -> Iterable[float]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from django.db import connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 # Stand-ins, which no constant of a query is equal to.
 _TEXT = "\0{}"
@@ -19,6 +20,12 @@ class Statement:
 
     def __init__(self, sql: str, params: Sequence[Any]) -> None:
         self.sql, self.params = sql, params
+
+    def run(self, connection: BaseDatabaseWrapper, params: Sequence[Any]) -> list[Any]:
+        """The rows, as the database gives them."""
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, params)
+            return list(cursor.fetchall())
 
     def filled_in(self, values: dict[str, Any]) -> list[Any]:
         return [values[param.name] if isinstance(param, Named) else param for param in self.params]
@@ -84,9 +91,7 @@ class Compiled:
         if any(isinstance(value, str) and "\0" in value for value in values.values()):
             return []
         connection = connections[self.database]
-        with connection.cursor() as cursor:
-            cursor.execute(self.statement.sql, self.statement.filled_in(values))
-            found = cursor.fetchall()
+        found = self.statement.run(connection, self.statement.filled_in(values))
         rows = list(map(list, found))
         for index, convert, expression in self.converters:
             for row in rows:

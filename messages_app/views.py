@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -50,11 +50,39 @@ class RequestInProgress(APIException):
     wait = 1  # seconds after which one may ask again
 
 
+class JSONRequest(Request):
+    """DRF's request, without its search for forms; what it has from Django's is at hand."""
+
+    def __init__(self, request: HttpRequest, *args: Any) -> None:
+        super().__init__(request, *args)
+        self.META, self.method = request.META, request.method
+
+    def _load_data_and_files(self) -> None:
+        body: Any = self._request
+        parser: Any = self.parsers[0]  # type: ignore[index]  # there is always one
+        self._data = self._full_data = parser.parse(body, self.content_type, self.parser_context)
+
+
 class ContractViewSet(ViewSet):
     """What the views share: no OPTIONS, the tenant of a request, its shape, its body, what a missing row is."""
 
     http_method_names = ["get", "head", "post", "delete"]
     request: Request
+    format_kwarg = None
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> JSONRequest:
+        self.action = self.action_map.get(str(request.method).lower(), "")
+        context = self.get_parser_context(request)
+        return JSONRequest(
+            request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator(), context
+        )
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """DRF's, but for versions and formats, of which there is one."""
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
+        self.perform_authentication(request)
+        self.check_permissions(request)
+        self.check_throttles(request)
 
     @property
     def tenant(self) -> str:

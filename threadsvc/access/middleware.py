@@ -1,6 +1,7 @@
 """Django's middleware for people, which the API steps around, and the headers of pages."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import corsheaders.middleware
@@ -10,7 +11,7 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
-from django.http.request import UnreadablePostError
+from django.http.request import UnreadablePostError, split_domain_port, validate_host
 from django.http.response import HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
@@ -108,8 +109,17 @@ class HostMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.get_host()  # raises DisallowedHost
+        host = request.META.get("HTTP_HOST")
+        if host is None or not is_one_of_ours(host, tuple(settings.ALLOWED_HOSTS)):
+            request.get_host()  # raises DisallowedHost
         return self.get_response(request)
+
+
+@lru_cache(maxsize=1024)
+def is_one_of_ours(host: str, allowed: tuple[str, ...]) -> bool:
+    """What Django asks of a Host header; most are the same few."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)
 
 
 class APISecurityMiddleware:

@@ -80,6 +80,27 @@ class DatabaseFeatures(features.DatabaseFeatures):
     supports_tuple_lookups = True
 
 
+class OneTurn:
+    """A context manager as a class: one made of a generator takes three times as long."""
+
+    def __init__(self, connection: "DatabaseWrapper") -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        self.connection.ensure_connection()
+        left = self.connection.take_turn()
+        self.busy = None if left is None else self.connection.busy_seconds(left)
+        if self.busy:
+            self.busy.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.busy:
+                self.busy.__exit__(None, None, None)
+        finally:
+            self.connection.end_turn()
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Waits for its turn before it asks SQLite for the write lock.
 
@@ -98,11 +119,31 @@ class DatabaseWrapper(base.DatabaseWrapper):
         cursor: Cursor = self.connection.cursor(factory=Cursor)
         return cursor
 
+    @property
+    def queries_logged(self) -> bool:
+        """Django asks its settings as well, for each statement; what it would log there nobody sees."""
+        return self.force_debug_cursor
+
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL
 
+    def turn_to_write(self) -> "OneTurn":
+        """Around a single statement that writes: SQLite makes a transaction of it by itself."""
+        return OneTurn(self)
+
     def _start_transaction_under_autocommit(self) -> None:
-        seconds = self.settings_dict["OPTIONS"]["timeout"]
+        left = self.take_turn()
+        try:
+            with nullcontext() if left is None else self.busy_seconds(left):
+                super()._start_transaction_under_autocommit()
+        except BaseException:
+            self.end_turn()
+            raise
+
+    def take_turn(self) -> float | None:
+        """Waits for it. Of a long wait returns the seconds that are left to wait for SQLite, which others than the
+        service may have locked."""
+        seconds: float = self.settings_dict["OPTIONS"]["timeout"]
         start = time.monotonic()
         try:
             turn = turn_of(str(self.settings_dict["NAME"]))
@@ -112,16 +153,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if not taken:
             raise OperationalError("database is locked")
         self._turn = turn
-        try:
-            waited = time.monotonic() - start
-            with self._busy_seconds(seconds - waited) if waited > BRIEF_SECONDS else nullcontext():
-                super()._start_transaction_under_autocommit()
-        except BaseException:
-            self._end_turn()
-            raise
+        waited = time.monotonic() - start
+        return seconds - waited if waited > BRIEF_SECONDS else None
 
     @contextmanager
-    def _busy_seconds(self, seconds: float) -> Iterator[None]:
+    def busy_seconds(self, seconds: float) -> Iterator[None]:
         """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
         with self.cursor() as cursor:
             (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
@@ -131,7 +167,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             finally:
                 cursor.execute(f"PRAGMA busy_timeout = {usual}")
 
-    def _end_turn(self) -> None:
+    def end_turn(self) -> None:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.give_on()
@@ -140,19 +176,19 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super()._commit()
         finally:
-            self._end_turn()
+            self.end_turn()
 
     def _rollback(self) -> None:
         try:
             super()._rollback()
         finally:
-            self._end_turn()
+            self.end_turn()
 
     def _close(self) -> None:
         try:
             super()._close()
         finally:
-            self._end_turn()
+            self.end_turn()
 
     def __del__(self) -> None:
-        self._end_turn()  # of a thread that ended amid a transaction
+        self.end_turn()  # of a thread that ended amid a transaction
