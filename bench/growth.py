@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.inside import Cost, Inside, service_inside
-from bench.operations import Operation, Request, create, retrieve
+from bench.operations import Operation, Request, Wrong, create, retrieve
 from bench.options import Growth, Options, progress
 from bench.stores import Store, Stores, stores_of
 from bench.tables import at_most, table
@@ -70,6 +70,11 @@ def operations(store: Store, size: Growth) -> list[Operation]:
     return [retrieve(sample["messages"]), *lists, everywhere, at_the_end]
 
 
+def require_full_page(inside: Inside, operation: Operation) -> None:
+    if len(inside.ask(operation.requests[0])["data"]) != 20:
+        raise Wrong(f"{operation.name}: that page has not 20 messages")
+
+
 def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
     sizes = {"small": options.sizes.small, "large": options.sizes.large}
     # A server of another engine's goes with what it has.
@@ -83,6 +88,8 @@ def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]
             insides[name] = stack.enter_context(service_inside(store))
             of_store = operations(store, size)
             for operation in of_store:
+                if operation.name.startswith("list"):
+                    require_full_page(insides[name], operation)
                 insides[name].keep(operation)
             named = [operation.name for operation in of_store]
         return [measured(engine, name, insides, options) for name in named]

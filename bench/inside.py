@@ -66,7 +66,7 @@ class Inside:
 @contextmanager
 def inside(name: str, module: str, environment: dict[str, str], store: Store) -> Iterator[Inside]:
     log = store.log(name.replace(" ", "-"))
-    with log.open("a") as output:
+    with log.open("w") as output:  # a store that is kept has that of the last run
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.inside", module]
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
