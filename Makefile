@@ -37,8 +37,10 @@ fuzz: $(TESTS)
 schema: $(RUNS)
 	@$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
+# How fast it is beside a yardstick (docs/performance.md): all of it takes an hour; ARGUMENTS="http --engine sqlite"
+# names parts and engines, ARGUMENTS=--quick shows that it runs.
 bench: $(TESTS)
-	@$(BIN)/python bench/compare_servers.py
+	@$(BIN)/python -m bench $(ARGUMENTS)
 
 # Kills the service, and the database, under writers: some 20 minutes an engine (docs/durability.md).
 torture: $(TESTS)

@@ -170,5 +170,8 @@ class DatabaseServer(Server):
     databases = 0
 
     @abstractmethod
+    def url(self, database: str) -> str: ...
+
+    @abstractmethod
     def new_database(self) -> str:
         """The URL of an empty database that nobody else uses."""

@@ -1,0 +1,101 @@
+"""What a store holds, told as JSON by a process that has the service's settings; the same for each engine.
+
+`python -m bench.contents` with `count` (messages), `sample N` (ids to ask for) or `long N` (a thread of N messages,
+which is made where there is none).
+"""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import django
+
+AT_ONCE = 500
+
+# The text of a message of the long thread follows from its position modulo this: pages of 20 are all of one size.
+PERIOD = 20
+LONG = {"bench": "long"}
+
+
+def count() -> dict[str, int]:
+    from messages_app.models import Message
+
+    return {"messages": Message.objects.count()}
+
+
+def sample(number: int) -> dict[str, list[Any]]:
+    """Up to `number` threads and messages of theirs, at random but the same each time; none is of the long thread."""
+    from messages_app.models import Message, Thread
+
+    rng = random.Random(7)
+    apart = {thread.id for thread in found_long_thread()}
+    known = [i for i in Thread.objects.order_by("id").values_list("id", flat=True) if i not in apart]
+    threads = rng.sample(known, min(number, len(known)))
+    long_threads, messages = [], []
+    for start in range(0, len(threads), AT_ONCE):
+        of_these = Message.objects.filter(thread_id__in=threads[start : start + AT_ONCE])
+        rows = list(of_these.values_list("thread_id", "id", "position"))
+        long_threads += [thread_id for thread_id, _, position in rows if position == PERIOD + 1]
+        messages += [(thread_id, message_id) for thread_id, message_id, _ in rows]
+    rng.shuffle(long_threads)
+    return {
+        "threads": threads,
+        "long_threads": long_threads,
+        "messages": rng.sample(sorted(messages), min(number, len(messages))),
+    }
+
+
+def long(number: int) -> dict[str, Any]:
+    """The long thread, and ids in it after which a page begins: in its middle, and at either end."""
+    from messages_app.models import Message
+
+    found = found_long_thread()
+    thread = found[0] if found else new_long_thread(number)
+    last = Message.objects.last_position(thread.id) or 0
+    cursors = {"middle": last // 2, "end": last - PERIOD, "start": PERIOD + 1}
+    rows = Message.objects.filter(thread_id=thread.id)
+    return {"thread": thread.id, **{name: rows.get(position=position).id for name, position in cursors.items()}}
+
+
+def found_long_thread() -> list[Any]:
+    """The one that there is, if there is one."""
+    from messages_app.models import Thread
+
+    return Thread.objects.matching("default", LONG).between(None, None, descending=True, limit=1)
+
+
+def new_long_thread(number: int) -> Any:
+    from messages_app.conversations import conversation
+    from messages_app.models import Message, Thread, text_part
+
+    rng, at = random.Random(7), datetime(2026, 1, 1, tzinfo=UTC)
+    turns = list(islice(conversation(rng), PERIOD))
+    thread = Thread.new(at=at, rng=rng, metadata=LONG)
+
+    def messages() -> Iterator[Message]:
+        for position in range(1, number + 1):
+            turn, moment = turns[position % PERIOD], at + timedelta(seconds=position)
+            fields = {"role": turn.role, "content": [text_part(turn.text)]}
+            yield Message.new(at=moment, rng=rng, thread_id=thread.id, position=position, **fields)
+
+    made = messages()
+    Thread.objects.store([thread])
+    while batch := list(islice(made, AT_ONCE)):
+        Message.objects.bulk_create(batch)
+    return thread
+
+
+def main(what: str, *numbers: str) -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "threadsvc.settings"
+    django.setup()
+    programs: dict[str, Callable[..., Any]] = {"count": count, "sample": sample, "long": long}
+    print(json.dumps(programs[what](*map(int, numbers))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

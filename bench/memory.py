@@ -1,0 +1,57 @@
+"""The part `memory`: what one worker holds after its start, and after many requests of all kinds.
+
+RSS counts each page that is in the worker, those that it shares with the process it was forked from included; PSS
+counts a shared page as its share. The peak is the highest RSS until then.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.load import loaded
+from bench.operations import Wrong, mixed, of_sample
+from bench.options import Options, progress
+from bench.running import service
+from bench.stores import Stores, stores_of
+from bench.tables import at_most, table
+
+HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
+PEAK = 100  # MB
+GROWTH = 1.05  # a worker is flat that at the last count holds at most so many times what it held at the first
+SECONDS_AT_A_TIME = 5
+
+
+def megabytes(pid: int, file: str, name: str) -> float:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(name)
+
+
+def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, ...]]:
+    store = stores.new()
+    store.seed(options.sizes.threads, options.sizes.messages)
+    requests = mixed(of_sample(store.contents("sample", options.sizes.threads)))
+    with service(store, workers=1) as served:
+        (worker,) = served.workers()
+        sent, first = 0, 0.0
+        for number in (0, *options.sizes.memory):
+            while sent < number:
+                progress(f"{engine}: memory, {sent:,} requests of {number:,}")
+                sent += loaded(served, requests, min(options.seconds, SECONDS_AT_A_TIME)).requests
+            resident, peak = megabytes(worker, "status", "VmRSS"), megabytes(worker, "status", "VmHWM")
+            share = megabytes(worker, "smaps_rollup", "Pss")
+            figures = (f"{resident:.1f}", f"{share:.1f}", f"{peak:.1f}")
+            flat = (f"{resident / first:.2f}", at_most(GROWTH, resident / first)) if first else ("", "")
+            yield engine, f"{sent:,}", *figures, at_most(PEAK, peak), *flat
+            if sent and not first:
+                first = resident
+        if served.workers() != [worker]:
+            raise Wrong("the worker did not live through it")
+
+
+def run(options: Options) -> str:
+    found: list[tuple[str, ...]] = []
+    for engine in options.engines:
+        with stores_of(engine) as stores:
+            found += rows(engine, stores, options)
+    return table(HEADINGS, found)

@@ -1,0 +1,127 @@
+"""Service and yardstick as processes that serve; each ends with its block, and with this program however that ends."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import ROOT
+from bench.operations import Request, Wrong
+from bench.stores import Store
+from tests.servers import children_of, free_port, last_line
+
+SECONDS_TO_START = 60
+SECONDS_TO_STOP = 15
+THREADS = 8  # the service's default
+
+# What the yardstick can be served by.
+WORKER_CLASSES = {"ours": "threadsvc.worker.Worker", "stock": "gthread"}
+
+
+@dataclass
+class Served:
+    """Something that answers on a port of the loopback address."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def call(self, request: Request) -> tuple[int, bytes]:
+        headers = {**self.headers, **({"Content-Type": "application/json"} if request.body else {})}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(request.method, request.path, request.body.encode() or None, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def ask(self, request: Request) -> Any:
+        status, body = self.call(request)
+        if status != 200:
+            raise Wrong(f"{self.name}: {request.method} {request.path}: {status} {body!r}")
+        return json.loads(body)
+
+    def wait_until_up(self, path: str) -> None:
+        end = self.started + SECONDS_TO_START
+        while True:
+            with suppress(OSError):
+                if self.call(Request("GET", path))[0] == 200:
+                    return
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise Wrong(f"{self.name} did not start: {last_line(self.log.read_text())}")
+            time.sleep(0.005)
+
+    def workers(self) -> list[int]:
+        return children_of(self.process.pid)
+
+
+@contextmanager
+def process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, which the kernel stops if this one ends without having done so."""
+    with log.open("ab") as output:
+        started = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(ProcessLookupError):  # also where the first of them ended and left others
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+
+
+@contextmanager
+def service(store: Store, workers: int | None = None, key: str = "", is_up: str = "/healthz") -> Iterator[Served]:
+    """`manage.py serve` as users start it, with its log in a file; where there is a key, keys are required."""
+    port, name = free_port(), "service with API key" if key else "service"
+    settings = {"PORT": str(port), "THREADSVC_ALLOW_ANONYMOUS": "0" if key else "1"}
+    if workers:
+        settings["WEB_CONCURRENCY"] = str(workers)
+    log = store.log("service")
+    with process([sys.executable, "manage.py", "serve"], store.environment(**settings), log) as started:
+        served = Served(name, port, started, log, headers={"Authorization": f"Bearer {key}"} if key else {})
+        served.wait_until_up(is_up)
+        yield served
+
+
+def gunicorn_options(port: int, workers: int, server: str) -> list[str]:
+    """Those of `manage.py serve` (Server.load_config) that matter for speed, as gunicorn's command line has them."""
+    return [
+        *("--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--threads", str(THREADS)),
+        *("--worker-class", WORKER_CLASSES[server], "--preload", "--no-control-socket"),
+    ]
+
+
+def yardstick_settings(store: Store, turns: str) -> dict[str, str]:
+    return {"YARDSTICK_DATABASE_URL": store.database_url, "YARDSTICK_TURNS": turns}
+
+
+@contextmanager
+def yardstick(store: Store, workers: int, server: str = "ours", turns: str = "queue") -> Iterator[Served]:
+    port, log = free_port(), store.log("yardstick")
+    gunicorn = [sys.executable, "-m", "gunicorn", "bench.yardstick.wsgi", *gunicorn_options(port, workers, server)]
+    with process(gunicorn, store.environment(**yardstick_settings(store, turns)), log) as started:
+        served = Served("yardstick", port, started, log)
+        served.wait_until_up("/empty")
+        yield served

@@ -1,0 +1,48 @@
+"""The part `start`: seconds from the start of `manage.py serve` to its first answer, and to the first thread it made.
+
+On a store that is migrated and holds messages, and in an empty data directory, where it makes keys and tables first.
+"""
+
+import time
+from statistics import median
+
+from bench.operations import Request
+from bench.options import Options, progress
+from bench.running import service
+from bench.stores import Store, Stores, stores_of
+from bench.tables import at_most, table
+
+HEADINGS = ("store", "engine", "starts", "first answer s", "slowest s", "target", "first thread s", "slowest s")
+TARGET = 3  # seconds to the first answer
+
+
+def started(store: Store) -> tuple[float, float]:
+    """Seconds to the first 200 of /healthz, and to the answer about the first thread."""
+    begun = time.monotonic()
+    with service(store) as served:
+        answered = time.monotonic()
+        served.ask(Request("POST", "/threads", "{}"))
+        return answered - begun, time.monotonic() - begun
+
+
+def row(name: str, engine: str, starts: list[tuple[float, float]]) -> tuple[str, ...]:
+    answers, threads = zip(*starts, strict=True)
+    first, slowest = median(answers), max(answers)
+    times = [f"{seconds:.2f}" for seconds in (first, slowest, median(threads), max(threads))]
+    return name, engine, str(len(starts)), *times[:2], at_most(TARGET, slowest), *times[2:]
+
+
+def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
+    progress(f"{engine}: starts")
+    store, count = stores.new(), range(options.sizes.starts)
+    store.seed(options.sizes.threads, options.sizes.messages)
+    seeded = row(f"{options.sizes.messages:,} messages", engine, [started(store) for _ in count])
+    return [seeded, row("empty directory", engine, [started(stores.new()) for _ in count])]
+
+
+def run(options: Options) -> str:
+    found: list[tuple[str, ...]] = []
+    for engine in options.engines:
+        with stores_of(engine) as stores:
+            found += rows(engine, stores, options)
+    return table(HEADINGS, found)

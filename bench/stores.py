@@ -1,0 +1,90 @@
+"""The stores that are measured: a data directory each, and a database on a server that is started for the run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.machine import ROOT
+from bench.operations import Wrong
+from tests.engines import start
+from tests.servers import DatabaseServer
+
+# What would change how a process that is measured works.
+OURS = ("THREADSVC_", "DATABASE_URL", "THREADS_DATABASE_URL", "HOST", "PORT", "WEB_CONCURRENCY", "DJANGO_", "PYTHON")
+
+
+@dataclass
+class Store:
+    directory: Path  # its log files are beside it
+    url: str  # THREADS_DATABASE_URL; empty for the SQLite file of the data directory
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        own = {"THREADSVC_DATA_DIR": str(self.directory), "PYTHONPATH": str(ROOT)}
+        return {**kept, **own, **({"THREADS_DATABASE_URL": self.url} if self.url else {}), **settings}
+
+    @property
+    def database_url(self) -> str:
+        return self.url or f"sqlite:///{self.directory}/threadsvc.db"
+
+    def log(self, name: str) -> Path:
+        return self.directory.with_name(f"{self.directory.name}-{name}.log")
+
+    def run(self, *arguments: str) -> str:
+        """What a program of ours that uses this store prints. Raises Wrong where it fails."""
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True
+        )
+        if done.returncode:
+            raise Wrong(f"{' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def migrate(self) -> None:
+        self.run("manage.py", "migrate", "-v0")
+        if self.url:
+            self.run("manage.py", "migrate", "-v0", "--database", "threads")
+
+    def seed(self, threads: int, messages: int) -> None:
+        """The same threads in each store that is seeded so, ids included."""
+        self.migrate()
+        self.run("manage.py", "seed", "--seed", "7", "--threads", str(threads), "--messages", str(messages))
+
+    def contents(self, what: str, *numbers: int) -> Any:
+        return json.loads(self.run("-m", "bench.contents", what, *map(str, numbers)))
+
+    def count(self) -> int:
+        count: int = self.contents("count")["messages"]
+        return count
+
+
+class Stores:
+    """Makes stores of one engine in a directory of the run."""
+
+    def __init__(self, directory: Path, server: DatabaseServer | None) -> None:
+        self.directory, self.server = directory, server
+        self.made = 0
+
+    def new(self, directory: Path | None = None) -> Store:
+        """An empty one: not even migrated."""
+        self.made += 1
+        url = self.server.new_database() if self.server else ""
+        return Store(directory or self.directory / f"data-{self.made}", url)
+
+
+@contextmanager
+def stores_of(engine: str) -> Iterator[Stores]:
+    """A place for stores; they and the engine's server go at the end. Raises tests.servers.Unavailable."""
+    server = start(engine)
+    try:
+        with TemporaryDirectory(prefix="threadsvc-bench-") as directory:
+            yield Stores(Path(directory), server)
+    finally:
+        if server:
+            server.close()

@@ -1,0 +1,9 @@
+import os
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "bench.yardstick.settings"
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()
+
+from bench.yardstick import urls  # noqa: E402, F401  # once, before workers are forked, as the service does it
