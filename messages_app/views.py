@@ -4,6 +4,7 @@ The order of work is the contract's: the form of body or query, then what the pa
 """
 
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -57,10 +58,20 @@ class JSONRequest(Request):
         super().__init__(request, *args)
         self.META, self.method = request.META, request.method
 
+    def _not_authenticated(self) -> None:
+        nobody: Any = None
+        self._authenticator = self.user = self.auth = nobody
+
     def _load_data_and_files(self) -> None:
         body: Any = self._request
         parser: Any = self.parsers[0]  # type: ignore[index]  # there is always one
         self._data = self._full_data = parser.parse(body, self.content_type, self.parser_context)
+
+
+@cache
+def one_of_each(policies: tuple[type[Any], ...]) -> list[Any]:
+    """The same for all requests: of these, none remembers anything of one."""
+    return [policy() for policy in policies]
 
 
 class ContractViewSet(ViewSet):
@@ -76,6 +87,18 @@ class ContractViewSet(ViewSet):
         return JSONRequest(
             request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator(), context
         )
+
+    def get_parsers(self) -> list[Any]:
+        return one_of_each(tuple(self.parser_classes))
+
+    def get_renderers(self) -> list[Any]:
+        return one_of_each(tuple(self.renderer_classes))
+
+    def get_authenticators(self) -> list[Any]:
+        return one_of_each(tuple(self.authentication_classes))
+
+    def get_permissions(self) -> list[Any]:
+        return one_of_each(tuple(self.permission_classes))
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """DRF's, but for versions and formats, of which there is one."""

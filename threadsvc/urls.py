@@ -20,9 +20,9 @@ admin.site.site_url = "/"
 admin.site.enable_nav_sidebar = False
 
 urlpatterns = [
-    path("", pages.front),
     path("", include("messages_app.urls")),
     path("v1/", include("messages_app.urls")),
+    path("", pages.front),
     path("healthz", require_safe(observability.healthz)),
     path("readyz", require_safe(observability.readyz)),
     path("openapi.yaml", openapi.schema_yaml),

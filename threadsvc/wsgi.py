@@ -21,8 +21,8 @@ from threadsvc.logs import STARTED
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
 
-# Django looks after its connections at the beginning and at the end of each request, and after its caches, which have
-# none; the end is enough.
+# Django looks after its connections at the beginning and at the end of each request, and after caches, of which there
+# are none; the end is enough.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_caches)
@@ -55,9 +55,14 @@ class PageHandler(WSGIHandler):
 
 
 class APIHandler(WSGIHandler):
-    """The API, with middleware of its own: what pages need takes longer than a message."""
+    """The API: without what only pages have, as cookies, files, and addresses that depend on a prefix."""
 
-    request_class = Request
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
+        request = Request(environ)
+        response: Any = self._middleware_chain(request)
+        response._resource_closers.append(request.close)
+        start_response(f"{response.status_code} {response.reason_phrase}", list(response.items()))
+        return response  # type: ignore[no-any-return]
 
     def load_middleware(self, is_async: bool = False) -> None:
         hooks: list[Any] = []  # none of them has any

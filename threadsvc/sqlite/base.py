@@ -5,14 +5,16 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_UN, flock
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from django.db.backends.sqlite3 import base, features
+from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
+from django.utils import dateparse
 
 from threadsvc.databases import DatabaseErrors
 
@@ -80,6 +82,25 @@ class DatabaseFeatures(features.DatabaseFeatures):
     supports_tuple_lookups = True
 
 
+def parse_datetime(text: bytes) -> datetime | None:
+    """Django's, which takes longer; that one is asked for what nobody of ours has written."""
+    try:
+        return datetime.fromisoformat(text.decode())
+    except ValueError:
+        return dateparse.parse_datetime(text.decode())
+
+
+sqlite3.register_converter("datetime", parse_datetime)
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Django's, for a time of a column, which is in UTC: the one time zone of the settings."""
+        if value is None or (type(value) is datetime and value.tzinfo is None):
+            return value and value.replace(tzinfo=UTC)
+        return super().convert_datetimefield_value(value, expression, connection)
+
+
 class OneTurn:
     """A context manager as a class: one made of a generator takes three times as long."""
 
@@ -109,6 +130,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     features_class = DatabaseFeatures
+    ops_class = DatabaseOperations
     _turn: Turn | None = None
 
     @cached_property
