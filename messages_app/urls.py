@@ -22,11 +22,12 @@ THREAD = "threads/<thread:thread_id>"
 MESSAGES = "threads/<str:thread_id>/messages"
 MESSAGE = f"{MESSAGES}/<str:message_id>"
 
+# Looked through from the top: what is asked for most comes first.
 urlpatterns = [
-    path("threads", ThreadViewSet.as_view({"get": "list", "post": "create"})),
-    path(THREAD, ThreadViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
     path(MESSAGES, MessageViewSet.as_view({"get": "list", "post": "create"})),
     path(MESSAGE, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
+    path("threads", ThreadViewSet.as_view({"get": "list", "post": "create"})),
+    path(THREAD, ThreadViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
     path(f"{MESSAGE}/files", MessageViewSet.as_view({"get": "list_files"})),
     path(f"{MESSAGE}/files/<str:file_id>", MessageViewSet.as_view({"get": "retrieve_file"})),
 ]

@@ -42,12 +42,16 @@ def validate_text(text: str) -> None:
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def usable(self, key: str) -> "APIKey":
-        """The row of a key that may come in now. One query, by primary key. Raises DoesNotExist, for any text."""
+        """The row of a key that may come in now. One query, by primary key. Raises DoesNotExist, for any text.
+
+        The SQL is written out, since each request with a key needs it: to build it takes longer than to answer it.
+        """
         form = _KEY.fullmatch(key)
         if form:
-            row = self.get(prefix=form[1])
-            if APIKey.generator.verify(key, row.hashed_key) and row.state == "active":
-                return row
+            sql = f"SELECT * FROM {APIKey._meta.db_table} WHERE prefix = %s"  # noqa: S608  # a name of ours
+            for row in self.raw(sql, [form[1]]):
+                if APIKey.generator.verify(key, row.hashed_key) and row.state == "active":
+                    return row
         raise APIKey.DoesNotExist
 
     def used(self, prefix: str, at: datetime) -> None:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_UN, flock
@@ -148,6 +148,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL
+
+    def rows_of(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """What a cursor of Django's fetches, without one where nobody listens to it."""
+        if self.execute_wrappers or self.force_debug_cursor:
+            with self.cursor() as cursor:
+                return list(cursor.execute(sql, params).fetchall())
+        self.ensure_connection()
+        self.validate_no_broken_transaction()
+        with self.wrap_database_errors:
+            return list(self.connection.execute(convert_query(sql), params).fetchall())
 
     def turn_to_write(self) -> "OneTurn":
         """Around a single statement that writes: SQLite makes a transaction of it by itself."""
