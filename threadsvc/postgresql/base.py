@@ -1,6 +1,7 @@
 """The engine's DatabaseWrapper; everything else is Django's."""
 
 import atexit
+from collections.abc import Sequence
 from functools import cached_property
 from select import POLLIN, poll
 from typing import Any, Self
@@ -8,7 +9,7 @@ from typing import Any, Self
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor as DjangosSchemaEditor
 from django.db.utils import OperationalError
-from psycopg import Connection, Error, errors
+from psycopg import Connection, Cursor, Error, errors
 from psycopg.pq import ConnStatus
 
 from threadsvc.databases import DatabaseErrors
@@ -18,12 +19,19 @@ SECONDS_TO_ANSWER = 0.9
 
 
 def is_open(connection: Connection[Any]) -> bool:
-    """Asks the server for nothing, over the connection. Raises OperationalError where it keeps silent.
+    """Whether the server has not closed the connection, as far as is known here. Raises OperationalError where it keeps
+    silent though it has something to say.
 
-    psycopg itself would wait for an answer as long as the server's machine is there, and so would all requests for a
-    server that hangs.
+    Nothing waits to be read on one that is open, and then nothing is asked: a server that hangs is noticed by the
+    statement that comes (threadsvc/postgresql/pool.py). Otherwise it is asked for nothing; psycopg itself would wait
+    for that answer as long as the server's machine is there.
     """
     server = connection.pgconn
+    if server.status == ConnStatus.OK:
+        said = poll()
+        said.register(server.socket, POLLIN)
+        if not said.poll(0):
+            return True
     try:
         server.send_query(b"")
         while server.is_busy():
@@ -70,6 +78,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_disk_full(self, error: Exception) -> bool:
         return isinstance(error, errors.DiskFull)
+
+    def rows_of(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """What a cursor of Django's fetches; by a statement that the server prepares, where nobody listens to it.
+
+        Cursors of Django's put the values into the statement, and so each is planned anew.
+        """
+        if self.execute_wrappers or self.force_debug_cursor:
+            with self.cursor() as cursor:
+                cursor.execute(sql, params)
+                return list(cursor.fetchall())
+        self.ensure_connection()
+        self.validate_no_broken_transaction()
+        with self.wrap_database_errors, Cursor(self.connection) as prepared:
+            return prepared.execute(sql, params).fetchall()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Does not wait for a new connection where one was given up amid a transaction: a new one commits by itself."""

@@ -13,6 +13,9 @@ SILENT_SECONDS = 2
 POOL_SECONDS = 0.9
 
 OPTIONS = {
+    # After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those
+    # are the few of which `rows_of` is asked; Django's own have their values in them.
+    "prepare_threshold": 3,
     "application_name": "threadsvc",
     "connect_timeout": SILENT_SECONDS,
     # Of a machine that is gone TCP itself would say so after a quarter of an hour.
