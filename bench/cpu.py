@@ -26,16 +26,16 @@ class Subject(NamedTuple):
     what: str
 
 
-def subjects(stack: ExitStack, stores: Stores, options: Options) -> list[Subject]:
+def subjects(stack: ExitStack, stores: Stores, engine: str, options: Options) -> list[Subject]:
     """Everything that is measured on one engine, the empty view first. Raises Wrong where an answer is not right."""
     ours, theirs = stores.new(), stores.new()
     for store in (ours, theirs):
-        store.seed(options.sizes.threads, options.sizes.messages)
+        store.seed(*options.seeded(engine))
     key = ours.run("manage.py", "create_api_key", "bench")
     service = stack.enter_context(service_inside(ours))
     keyed = stack.enter_context(service_inside(ours, is_keyed=True))
     yardstick = stack.enter_context(yardstick_inside(theirs))
-    operations = of_sample(ours.contents("sample", options.sizes.threads))
+    operations = of_sample(ours.contents("sample", options.seeded(engine)[0]))
     compare(service.ask, yardstick.ask, operations)
     yardstick.keep(EMPTY)
     found = [Subject(yardstick, EMPTY.name)]
@@ -51,7 +51,7 @@ def subjects(stack: ExitStack, stores: Stores, options: Options) -> list[Subject
 def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
     with ExitStack() as stack:
         progress(f"{engine}: making stores for CPU in process")
-        measured = subjects(stack, stores, options)
+        measured = subjects(stack, stores, engine, options)
         costs: dict[Subject, list[float]] = {subject: [] for subject in measured}
         for subject in measured:
             subject.who.run(subject.what, options.sizes.block)  # warm up

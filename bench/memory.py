@@ -29,8 +29,8 @@ def megabytes(pid: int, file: str, name: str) -> float:
 
 def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, ...]]:
     store = stores.new()
-    store.seed(options.sizes.threads, options.sizes.messages)
-    requests = mixed(of_sample(store.contents("sample", options.sizes.threads)))
+    store.seed(*options.seeded(engine))
+    requests = mixed(of_sample(store.contents("sample", options.seeded(engine)[0])))
     with service(store, workers=1) as served:
         (worker,) = served.workers()
         sent, first = 0, 0.0

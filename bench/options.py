@@ -54,6 +54,15 @@ class Options:
     stores: Path | None = None
     sizes: Sizes = field(default_factory=Sizes)
 
+    def seeded(self, engine: str) -> tuple[int, int]:
+        """How many threads and messages are in a store to begin with.
+
+        The server that stands in for MongoDB looks through all messages for those of a thread: it gets few, or it would
+        measure that alone.
+        """
+        at_most = (100, 3_000) if engine == "mongodb" else (self.sizes.threads, self.sizes.messages)
+        return min(self.sizes.threads, at_most[0]), min(self.sizes.messages, at_most[1])
+
 
 def progress(text: str) -> None:
     """On stderr: stdout is the document."""

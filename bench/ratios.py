@@ -77,10 +77,10 @@ class Bench:
         self.engine, self.options = engine, options
         self.ours, self.theirs = stores.new(), stores.new()
         for store in (self.ours, self.theirs):
-            progress(f"{engine}: seeding {options.sizes.messages:,} messages")
-            store.seed(options.sizes.threads, options.sizes.messages)
+            progress(f"{engine}: seeding {options.seeded(engine)[1]:,} messages")
+            store.seed(*options.seeded(engine))
         self.key = self.ours.run("manage.py", "create_api_key", "bench")
-        self.operations = of_sample(self.ours.contents("sample", options.sizes.threads))
+        self.operations = of_sample(self.ours.contents("sample", options.seeded(engine)[0]))
         self.ledgers = {"service": Ledger(self.ours), "yardstick": Ledger(self.theirs)}
 
     def load(self, served: Served, operation: Operation, seconds: float, look: bool = False) -> Load:
@@ -173,7 +173,7 @@ def row(engine: str, workers: int, options: Options, operation: str, name: str, 
         engine,
         str(workers),
         str(CONNECTIONS),
-        f"{options.sizes.messages:,}",
+        f"{options.seeded(engine)[1]:,}",
         f"{rounds.median(name, lambda load: load.rate):,.0f}",
         f"{rounds.median('yardstick', lambda load: load.rate):,.0f}",
         f"{median(ratios):.2f}",

@@ -35,8 +35,8 @@ def row(name: str, engine: str, starts: list[tuple[float, float]]) -> tuple[str,
 def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
     progress(f"{engine}: starts")
     store, count = stores.new(), range(options.sizes.starts)
-    store.seed(options.sizes.threads, options.sizes.messages)
-    seeded = row(f"{options.sizes.messages:,} messages", engine, [started(store) for _ in count])
+    store.seed(*options.seeded(engine))
+    seeded = row(f"{options.seeded(engine)[1]:,} messages", engine, [started(store) for _ in count])
     return [seeded, row("empty directory", engine, [started(stores.new()) for _ in count])]
 
 
