@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import JSONField
 
@@ -14,6 +15,14 @@ class UnicodeJSONEncoder(json.JSONEncoder):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
+
+
+def json_text(value: Any) -> str:
+    """What UnicodeJSONEncoder makes of a value, sooner."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # text that is none, whole numbers of more than 64 bits: as ever
+        return UnicodeJSONEncoder().encode(value)
 
 
 class DocumentField(JSONField):

@@ -18,6 +18,13 @@ def can_roll_back(database: str) -> bool:
     return connections[database].features.supports_transactions
 
 
+def expect_many_writes(database: str) -> None:
+    """Lets the engine make ready for a process that stores millions of rows, where it has something to make ready."""
+    make_ready = getattr(connections[database], "expect_many_writes", None)
+    if make_ready is not None:
+        make_ready()
+
+
 def pauses() -> Iterable[float]:
     """Seconds to wait after each attempt that met another writer: at first none, then longer and longer."""
     for attempt in range(ATTEMPTS):

@@ -18,6 +18,10 @@ from threadsvc.databases import DatabaseErrors
 # The second: the file by which processes find their way in the log cannot grow.
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
+# For who stores millions of rows: indexes of random ids are then found in memory, and are written to the database once
+# for many commits. What a commit promises is not changed by it.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 10000")  # KiB; pages, of 4 KiB
+
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
 
@@ -108,6 +112,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 yield
             finally:
                 cursor.execute(f"PRAGMA busy_timeout = {usual}")
+
+    def expect_many_writes(self) -> None:
+        """Takes more memory, and a longer log, as long as the connection lasts."""
+        with self.cursor() as cursor:
+            for statement in MANY_WRITES:
+                cursor.execute(statement)
 
     def _end_turn(self) -> None:
         turn, self._turn = self._turn, None
