@@ -1,6 +1,7 @@
 """Columns that hold JSON: as text or jsonb in SQL, as what it is where the engine stores documents."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -17,12 +18,13 @@ class UnicodeJSONEncoder(json.JSONEncoder):
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
 
 
-def json_text(value: Any) -> str:
-    """What UnicodeJSONEncoder makes of a value, sooner."""
+def json_texts(values: Iterable[Any]) -> list[str]:
+    """What UnicodeJSONEncoder makes of each value, sooner."""
+    kept = list(values)
     try:
-        return orjson.dumps(value).decode()
+        return [orjson.dumps(value).decode() for value in kept]
     except TypeError:  # text that is none, whole numbers of more than 64 bits: as ever
-        return UnicodeJSONEncoder().encode(value)
+        return list(map(UnicodeJSONEncoder().encode, kept))
 
 
 class DocumentField(JSONField):

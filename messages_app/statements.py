@@ -3,7 +3,7 @@
 An instance and its way through `bulk_create` cost several times what SQLite takes to store the row.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from functools import lru_cache
 from operator import itemgetter
@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import AutoField, CharField, DateTimeField, Model, PositiveBigIntegerField
 from django.db.models.sql import InsertQuery
 
-from messages_app.documents import DocumentField, json_text
+from messages_app.documents import DocumentField, json_texts
 
 # What such a column holds is what drivers take.
 PLAIN_FIELDS = (CharField, PositiveBigIntegerField)
@@ -34,15 +34,12 @@ class Insert:
     def rows(self, rows: Iterable[Sequence[Any]]) -> int:
         """Stores rows, which are the values of the model's columns in their order; returns their number."""
         connection = connections[self.using]
-        columns = list(zip(*rows, strict=True))
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
         if not columns:
             return 0
-        prepared = [
-            map(prepare, column) if (prepare := preparation(field, connection)) else column
-            for field, column in zip(self.fields, columns, strict=True)
-        ]
+        columns = [prepared(*column, connection) for column in zip(self.fields, columns, strict=True)]
         with connection.cursor() as cursor:
-            cursor.executemany(self.sql, list(zip(*prepared, strict=True)))
+            cursor.executemany(self.sql, list(zip(*columns, strict=True)))
         return len(columns[0])
 
     def instances(self, instances: Iterable[Model]) -> int:
@@ -59,22 +56,14 @@ def insert_of(model: type[Model], using: str) -> Insert:
     return Insert(model, using)
 
 
-def preparation(field: Any, connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
-    """What makes of a field's value what the driver takes, as the field itself does; None where that is the value."""
-
-    def as_field(value: Any) -> Any:
-        return field.get_db_prep_save(value, connection)
-
-    def text_of_time(value: Any) -> Any:
-        if value is None:
-            return None
-        # Django goes over the time zones, which takes five times as long.
-        return value.isoformat(" ")[: -len("+00:00")] if value.tzinfo is UTC else as_field(value)
-
+def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
+    """What the driver takes for these values of a field: what the field itself makes of them."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
-        return None
+        return values
     if isinstance(field, DocumentField) and not connection.features.has_native_json_field:
-        return json_text
-    if isinstance(field, DateTimeField) and connection.vendor == "sqlite" and connection.timezone is UTC:
-        return text_of_time
-    return as_field
+        return json_texts(values)
+    is_time_as_text = isinstance(field, DateTimeField) and connection.vendor == "sqlite" and connection.timezone is UTC
+    if is_time_as_text and all(value is None or value.tzinfo is UTC for value in values):
+        # Django goes over the time zones, which takes five times as long.
+        return [value and value.isoformat(" ")[: -len("+00:00")] for value in values]
+    return [field.get_db_prep_save(value, connection) for value in values]

@@ -93,7 +93,7 @@ class LeftOut:
 class Given(NamedTuple):
     """A thread that may be stored, with its messages in positions from 1 on."""
 
-    draft: Draft
+    draft: Draft  # without its messages, which would be in memory twice
     thread: Thread
     messages: list[MessageRow]
     left_out: LeftOut
@@ -266,7 +266,7 @@ def check(draft: Draft, tenant: str | None) -> Given:
     if faults or values is None:
         raise Wrong((place.at(*fault.loc), words_of(fault)) for place, fault in faults)
     values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
-    return Given(draft, Thread(**values), messages, left_out)
+    return Given(draft._replace(messages=()), Thread(**values), messages, left_out)
 
 
 def _read(

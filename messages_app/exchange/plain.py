@@ -48,26 +48,22 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
         return None
     get: Callable[[str], Any] = value.get
     public_id, object_id, created_at, role = get("id"), get("_id"), get("created_at"), get("role")
-    assistant_id, run_id = get("assistant_id"), get("run_id")
-    content = _plain_content(get("content"))
-    attachments, metadata = get("attachments"), get("metadata")
+    assistant_id, run_id, metadata = get("assistant_id"), get("run_id"), get("metadata")
+    content, files = _plain_content(get("content")), _plain_files(get("attachments"))
     if (
         content is None
-        or text_fault(public_id, at_least=1, at_most=MAX_ID_CHARACTERS)
+        or files is None
+        or not (_is_text(public_id, MAX_ID_CHARACTERS) and public_id)
         or not (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id)))
         or type(created_at) is not int  # a bool is one too
         or not 0 <= created_at <= MAX_SECONDS
         or not (isinstance(role, str) and role in _ROLES)
-        or (assistant_id is not None and text_fault(assistant_id, at_most=MAX_AUTHOR_CHARACTERS))
-        or (run_id is not None and text_fault(run_id, at_most=MAX_AUTHOR_CHARACTERS))
+        or not (assistant_id is None or _is_text(assistant_id, MAX_AUTHOR_CHARACTERS))
+        or not (run_id is None or _is_text(run_id, MAX_AUTHOR_CHARACTERS))
+        or not (metadata is None or _are_pairs(metadata))
         or get("file_ids") not in (None, [])
         or get("thread_id") not in (None, thread_id)
     ):
-        return None
-    try:
-        files = [] if attachments is None or attachments == [] else _ATTACHMENTS.run_validation(attachments)
-        pairs = {} if metadata is None or metadata == {} else _METADATA.run_validation(metadata)
-    except Faults:
         return None
     at = EPOCH + timedelta(seconds=created_at)
     return MessageRow(
@@ -80,9 +76,20 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
         files,
         assistant_id or "",
         run_id or None,
-        pairs,
+        metadata or {},
         at,
     )
+
+
+def _is_text(value: Any, at_most: int) -> bool:
+    return isinstance(value, str) and len(value) <= at_most and not text_fault(value)
+
+
+def _are_pairs(metadata: Any) -> bool:
+    try:
+        return metadata == {} or bool(_METADATA.to_internal_value(metadata))
+    except Faults:
+        return False
 
 
 def _plain_content(content: Any) -> list[dict[str, Any]] | None:
@@ -97,11 +104,21 @@ def _plain_content(content: Any) -> list[dict[str, Any]] | None:
         if not isinstance(text, dict) or not text.keys() <= {"value", "annotations"}:
             return None
         value: Any = text.get("value")
-        if text.get("annotations") not in (None, []) or text_fault(value):
+        if text.get("annotations") not in (None, []) or not _is_text(value, MAX_CONTENT_CHARACTERS_V2):
             return None
         characters += len(value)
         parts.append(text_part(value))
     return parts if characters <= MAX_CONTENT_CHARACTERS_V2 else None
+
+
+def _plain_files(attachments: Any) -> list[dict[str, Any]] | None:
+    if attachments is None or attachments == []:
+        return []
+    try:
+        files: list[dict[str, Any]] = _ATTACHMENTS.to_internal_value(attachments)
+    except Faults:
+        return None
+    return files
 
 
 def object_id_for(public_id: str, created_at: datetime) -> str:

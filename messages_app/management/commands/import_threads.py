@@ -15,7 +15,7 @@ from messages_app.exchange.foreign import Spool
 from messages_app.exchange.given import Draft, Wrong
 from messages_app.exchange.reading import Source
 from messages_app.exchange.storing import Import
-from messages_app.management import Progress, reason_of, require_tenant_name
+from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import Thread
 
 # More names than this of what was left out are not listed.
@@ -48,7 +48,8 @@ class Command(BaseCommand):
         importing = Import(self.stderr.write, tenant=tenant, update=update, dry_run=dry_run)
         try:
             expect_many_writes(Thread.objects.db)
-            self._import(files or ["-"], importing)
+            with many_objects():
+                self._import(files or ["-"], importing)
         except Error as error:
             stored = f"{importing.account.threads:,} threads were stored"
             raise CommandError(f"stopped: {reason_of(error)}; {stored}, the same import goes on there") from error

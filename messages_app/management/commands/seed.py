@@ -15,7 +15,7 @@ from django.utils import timezone
 from messages_app.conversations import SLOTS, Turn, conversation
 from messages_app.engines import expect_many_writes
 from messages_app.ids import EPOCH, id_at, object_id_at
-from messages_app.management import Progress, reason_of, require_tenant_name
+from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import MessageRow, Thread, text_part
 
 BATCH_MESSAGES = 4000
@@ -51,7 +51,7 @@ class Command(BaseCommand):
         start, stored = time.monotonic(), 0
         try:
             expect_many_writes(Thread.objects.db)
-            with Progress(messages, "messages") as progress:
+            with many_objects(), Progress(messages, "messages") as progress:
                 for made in batches(made_up(rng, now, tenant, threads, messages)):
                     stored += Thread.objects.store_rows(*made)
                     progress.update(stored)
