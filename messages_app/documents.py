@@ -1,7 +1,7 @@
 """Columns that hold JSON: as text or jsonb in SQL, as what it is where the engine stores documents."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -18,13 +18,20 @@ class UnicodeJSONEncoder(json.JSONEncoder):
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
 
 
-def json_texts(values: Iterable[Any]) -> list[str]:
+def json_texts(values: Sequence[Any]) -> list[str]:
     """What UnicodeJSONEncoder makes of each value, sooner."""
-    kept = list(values)
     try:
-        return [orjson.dumps(value).decode() for value in kept]
+        return [orjson.dumps(value).decode() for value in values]
     except TypeError:  # text that is none, whole numbers of more than 64 bits: as ever
-        return list(map(UnicodeJSONEncoder().encode, kept))
+        return list(map(UnicodeJSONEncoder().encode, values))
+
+
+def json_values(texts: Sequence[str]) -> list[Any]:
+    """What these texts say, as Python reads them."""
+    try:
+        return [orjson.loads(text) for text in texts]
+    except orjson.JSONDecodeError:
+        return list(map(json.loads, texts))
 
 
 class DocumentField(JSONField):
