@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from messages_app.exchange.plain import MAX_ID_CHARACTERS, object_id_for, plain_row
+from messages_app.exchange.plain import MAX_ID_CHARACTERS, object_id_for, plain_row, plain_thread
 from messages_app.fields import (
     MAX_PARTS,
     AttachmentsField,
@@ -237,7 +237,7 @@ def check(draft: Draft, tenant: str | None) -> Given:
     The thread is `tenant`'s; where that is None, who the draft says, or the default tenant."""
     left_out = LeftOut()
     faults: list[tuple[Place, Fault]] = []
-    values = _read(draft.thread, THREAD_FIELDS, left_out, faults)
+    values = plain_thread(draft.thread.value) or _read(draft.thread, THREAD_FIELDS, left_out, faults)
     thread_id = values["id"] if values else ""
     messages: list[MessageRow] = []
     given: set[str] = set()

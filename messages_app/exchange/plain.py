@@ -1,5 +1,5 @@
-"""Messages in which plainly nothing is wrong: looked at quickly, because there are millions of them. What is not plain,
-good or not, is for given.py to judge, by the classes of fields.py."""
+"""Threads and messages in which plainly nothing is wrong: looked at quickly, because there are millions of them. What
+is not plain, good or not, is for given.py to judge, by the classes of fields.py."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,12 +16,13 @@ from messages_app.fields import (
     text_fault,
 )
 from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID, new_object_id
-from messages_app.models import Message, MessageRow, text_part
+from messages_app.models import MAX_TENANT_CHARACTERS, Message, MessageRow, text_part
 
 MAX_ID_CHARACTERS = 64
 
-# All that an export, OpenAI's API and Rubra's database have of a message.
-_KEYS = {
+# All that an export, OpenAI's API and Rubra's database have of a thread and of a message.
+_THREAD_KEYS = {"_id", "created_at", "id", "messages", "metadata", "object", "tenant"}
+_MESSAGE_KEYS = {
     "_id",
     "assistant_id",
     "attachments",
@@ -40,11 +41,32 @@ _ATTACHMENTS = AttachmentsField()
 _METADATA = MetadataField()
 
 
-def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
-    """The row of a message, just as given.py reads it, of which nothing is left out; None where that is to be asked."""
-    if not isinstance(value, dict):
+def plain_thread(value: Any) -> dict[str, Any] | None:
+    """The columns of a thread as given.py reads them, where nothing is left out; None where that is to be asked."""
+    if not _has_only(_THREAD_KEYS, value):
         return None
-    if not value.keys() <= _KEYS and any(value[key] is not None for key in value.keys() - _KEYS):
+    get: Callable[[str], Any] = value.get
+    public_id, object_id, created_at = get("id"), get("_id"), get("created_at")
+    metadata, tenant = get("metadata"), get("tenant")
+    if (
+        not _are_identity(public_id, object_id, created_at)
+        or not (metadata is None or _are_pairs(metadata))
+        or not (tenant is None or (_is_text(tenant, MAX_TENANT_CHARACTERS) and tenant))
+    ):
+        return None
+    at = EPOCH + timedelta(seconds=created_at)
+    return {
+        "id": public_id,
+        "object_id": object_id or object_id_for(public_id, at),
+        "created_at": at,
+        "metadata": metadata or {},
+        "tenant": tenant,
+    }
+
+
+def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
+    """The row of a message, likewise."""
+    if not _has_only(_MESSAGE_KEYS, value):
         return None
     get: Callable[[str], Any] = value.get
     public_id, object_id, created_at, role = get("id"), get("_id"), get("created_at"), get("role")
@@ -53,10 +75,7 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
     if (
         content is None
         or files is None
-        or not (_is_text(public_id, MAX_ID_CHARACTERS) and public_id)
-        or not (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id)))
-        or type(created_at) is not int  # a bool is one too
-        or not 0 <= created_at <= MAX_SECONDS
+        or not _are_identity(public_id, object_id, created_at)
         or not (isinstance(role, str) and role in _ROLES)
         or not (assistant_id is None or _is_text(assistant_id, MAX_AUTHOR_CHARACTERS))
         or not (run_id is None or _is_text(run_id, MAX_AUTHOR_CHARACTERS))
@@ -78,6 +97,21 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
         run_id or None,
         metadata or {},
         at,
+    )
+
+
+def _has_only(keys: set[str], value: Any) -> bool:
+    """Whether it is an object of which no key beyond these says anything."""
+    return isinstance(value, dict) and (value.keys() <= keys or all(value[key] is None for key in value.keys() - keys))
+
+
+def _are_identity(public_id: Any, object_id: Any, created_at: Any) -> bool:
+    return (
+        _is_text(public_id, MAX_ID_CHARACTERS)
+        and public_id != ""
+        and (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id) is not None))
+        and type(created_at) is int  # a bool is one too
+        and 0 <= created_at <= MAX_SECONDS
     )
 
 
