@@ -19,7 +19,7 @@ from messages_app.documents import DocumentField, PairsField
 from messages_app.engines import can_roll_back, pauses
 from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
-from messages_app.statements import insert_of
+from messages_app.statements import insert_of, takes_rows
 
 DEFAULT_TENANT = "default"
 MAX_TENANT_CHARACTERS = 64
@@ -145,8 +145,8 @@ class ThreadQuerySet(RowQuerySet["Thread"]):
 
     def store_rows(self, threads: Collection["Thread"], messages: Collection["MessageRow"]) -> int:
         """`store` of thousands."""
-        if not can_roll_back(self.db):
-            return self._store_hidden(threads, [row.message for row in messages])
+        if not takes_rows(self.db):
+            return self.store(threads, [row.message for row in messages])
         pairs = ((thread.id, digest, thread.created_at) for thread in threads for digest in thread.digests())
         with transaction.atomic(using=self.db):
             insert_of(Thread, self.db).instances(threads)

@@ -210,7 +210,7 @@ def test_line_is_read_alike_whether_it_is_as_an_export_writes_it_or_not(text: st
 
 
 def test_rows_are_stored_as_instances_are() -> None:
-    at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)
+    at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)  # microseconds are stored too
     threads = [Thread.new(at, metadata={"a.$x": "é", "": "2"}) for _ in range(2)]
     values: dict[str, Any] = {
         "position": 1,

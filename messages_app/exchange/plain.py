@@ -3,7 +3,7 @@ is not plain, good or not, is for given.py to judge, by the classes of fields.py
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from messages_app.fields import (
@@ -54,7 +54,7 @@ def plain_thread(value: Any) -> dict[str, Any] | None:
         or not (tenant is None or (_is_text(tenant, MAX_TENANT_CHARACTERS) and tenant))
     ):
         return None
-    at = EPOCH + timedelta(seconds=created_at)
+    at = datetime.fromtimestamp(created_at, UTC)
     return {
         "id": public_id,
         "object_id": object_id or object_id_for(public_id, at),
@@ -84,7 +84,7 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
         or get("thread_id") not in (None, thread_id)
     ):
         return None
-    at = EPOCH + timedelta(seconds=created_at)
+    at = datetime.fromtimestamp(created_at, UTC)
     return MessageRow(
         public_id,
         object_id or object_id_for(public_id, at),

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from messages_app.conversations import SLOTS, Turn, conversation
 from messages_app.engines import expect_many_writes
-from messages_app.ids import EPOCH, id_at, object_id_at
+from messages_app.ids import id_at, object_id_at
 from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import MessageRow, Thread, text_part
 
@@ -114,7 +114,7 @@ def messages_of(thread: Thread, rng: random.Random, number: int) -> Iterator[Mes
             "" if is_users else assistant_id,
             None if is_users else run_id,
             metadata,
-            EPOCH + timedelta(seconds=seconds),
+            datetime.fromtimestamp(seconds, UTC),
         )
 
 
