@@ -19,7 +19,7 @@ class UnicodeJSONEncoder(json.JSONEncoder):
 
 
 def json_texts(values: Sequence[Any]) -> list[str]:
-    """What UnicodeJSONEncoder makes of each value, sooner."""
+    """What UnicodeJSONEncoder makes of each document, sooner. There are no numbers in them."""
     try:
         return [orjson.dumps(value).decode() for value in values]
     except TypeError:  # text that is none, whole numbers of more than 64 bits: as ever
@@ -27,7 +27,7 @@ def json_texts(values: Sequence[Any]) -> list[str]:
 
 
 def json_values(texts: Sequence[str]) -> list[Any]:
-    """What these texts say, as Python reads them."""
+    """The documents of these texts, as Python reads them."""
     try:
         return [orjson.loads(text) for text in texts]
     except orjson.JSONDecodeError:

@@ -47,7 +47,6 @@ class Command(BaseCommand):
         start = time.monotonic()
         importing = Import(self.stderr.write, tenant=tenant, update=update, dry_run=dry_run)
         try:
-            expect_many_writes(Thread.objects.db)
             with many_objects():
                 self._import(files or ["-"], importing)
         except Error as error:
@@ -65,6 +64,7 @@ class Command(BaseCommand):
             except OSError as error:
                 raise CommandError(f"cannot read {error.filename}: {error.strerror}") from error
             spool = closing.enter_context(Spool())
+            expect_many_writes(Thread.objects.db)
             self._read(sources, spool, importing)
             if spool.items:
                 with Progress(spool.messages, "messages") as progress:
