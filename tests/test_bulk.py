@@ -20,6 +20,7 @@ from messages_app.models import Message, MessageRow, Thread, text_part
 from messages_app.statements import rows_of
 from tests.conftest import ROOT, connection, environment, migrate
 
+SECOND = 1707856370
 TEXTS = ["", "Hi", "\0", "a\0b", "\ud800", "é🙂\u2028", " \n\t", "x" * 64, "x" * 65, "x" * 257, "x" * 512, "x" * 513]
 ODD: list[Any] = [None, True, 0, -1, 1.5, 10**12, 2**63, 10**30, "", "5", [], {}, [[]], {"a": None}, [None]]
 PARTS: list[Any] = [
@@ -72,7 +73,8 @@ IDENTITY: dict[str, Callable[[Random], Any]] = {
     "_id": one_of(
         "65cbd1f2a1b2c3d4e5f60001", "65CBD1F2A1B2C3D4E5F60001", "65cbd1f2", "65cbd1f2a1b2c3d4e5f6000\n", *ODD
     ),
-    "created_at": one_of(1, 253402300799, 253402300800, *ODD),
+    # None is so old, or so new, that other tests' threads are not the oldest and newest any more.
+    "created_at": one_of(SECOND, 253402300800, None, True, -1, 1.5, "5", 10**12, 2**63, 10**30, []),
     "id": lambda rng: rng.choice(["", "a\0b", "\ud800", "x" * 65, None, 5, [], f"é {rng.getrandbits(96)}"]),
     "metadata": one_of(*PAIRS, *ODD),
     "object": one_of("thread.message", "thread", *ODD),
@@ -112,7 +114,7 @@ def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
                 "assistant_id": rng.choice([None, "asst_1"]),
                 "attachments": [],
                 "content": [text_part(rng.choice(["Hi", "línea\u2028 👩‍🚀"]))],
-                "created_at": rng.randrange(2**32),
+                "created_at": SECOND + rng.randrange(10**6),
                 "id": f"msg_{key}_{rng.randrange(50)}",
                 "metadata": {},
                 "object": "thread.message",
@@ -127,7 +129,7 @@ def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
         messages.append(rng.choice(ODD))
     line = {
         "_id": f"{rng.getrandbits(96):024x}",
-        "created_at": rng.randrange(2**32),
+        "created_at": SECOND + rng.randrange(10**6),
         "id": f"thread_{key}",
         "messages": messages,
         "metadata": rng.choice([{}, {"k": "v"}]),

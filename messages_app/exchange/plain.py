@@ -116,7 +116,7 @@ def _are_identity(public_id: Any, object_id: Any, created_at: Any) -> bool:
 
 
 def _is_text(value: Any, at_most: int) -> bool:
-    return isinstance(value, str) and len(value) <= at_most and not text_fault(value)
+    return text_fault(value, at_most=at_most) is None
 
 
 def _are_pairs(metadata: Any) -> bool:

@@ -136,8 +136,12 @@ class Objects:
 
         Then nothing was lost in reading: no key is there twice, no number is too large. Others are for `_object`.
         """
+        if self._depth:
+            return None
         end = self._text.find("\n", self._at)
-        if self._depth or end < 0:
+        if end < 0 and len(self._text) - self._at < PIECE and self._read_more():
+            end = self._text.find("\n")
+        if end < 0:
             return None
         try:
             line = self._text[self._at : end].encode()
