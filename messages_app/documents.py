@@ -18,11 +18,14 @@ class UnicodeJSONEncoder(json.JSONEncoder):
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
 
 
+_EMPTY: dict[type, str] = {list: "[]", dict: "{}"}
+
+
 def json_texts(values: Sequence[Any]) -> list[str]:
     """What UnicodeJSONEncoder makes of each document, sooner. There are no numbers in them."""
     try:
-        return [orjson.dumps(value).decode() for value in values]
-    except TypeError:  # text that is none, whole numbers of more than 64 bits: as ever
+        return [orjson.dumps(value).decode() if value else _EMPTY[type(value)] for value in values]
+    except (KeyError, TypeError):  # text that is none, whole numbers of more than 64 bits: as ever
         return list(map(UnicodeJSONEncoder().encode, values))
 
 

@@ -35,23 +35,36 @@ class Insert:
     """INSERT of whole rows of a model into SQLite; a key that the database makes is no part of them."""
 
     def __init__(self, model: type[Model], using: str) -> None:
-        self.using = using
+        self.model, self.using = model, using
         self.fields = [field for field in model._meta.concrete_fields if not isinstance(field, AutoField)]
-        query = InsertQuery(model)
-        query.insert_values(self.fields, [model()])
-        ((self.sql, _),) = query.get_compiler(using).as_sql()
         self._values_of = itemgetter(*(field.attname for field in self.fields))
+        self._sql: dict[tuple[str, ...], str] = {}
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> int:
         """Stores rows, which are the values of the model's columns in their order; returns their number."""
         connection = connections[self.using]
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        if not columns:
-            return 0
-        columns = [prepared(*column, connection) for column in zip(self.fields, columns, strict=True)]
-        with connection.cursor() as cursor:
-            cursor.executemany(self.sql, list(zip(*columns, strict=True)))
-        return len(columns[0])
+        stored = list(rows)
+        # What is NULL in all of them is so untold, and NULLs are dear: the driver looks each time for what adapts them.
+        columns = [
+            (field, values)
+            for field, values in zip(self.fields, zip(*stored, strict=True), strict=bool(stored))
+            if not field.null or values.count(None) < len(stored)
+        ]
+        if columns:
+            sql = self.sql([field for field, _ in columns])
+            values = [prepared(field, values, connection) for field, values in columns]
+            with connection.cursor() as cursor:
+                cursor.executemany(sql, list(zip(*values, strict=True)))
+        return len(stored)
+
+    def sql(self, fields: Sequence[Any]) -> str:
+        """The statement for these columns."""
+        names = tuple(field.name for field in fields)
+        if names not in self._sql:
+            query = InsertQuery(self.model)
+            query.insert_values(fields, [self.model()])
+            ((self._sql[names], _),) = query.get_compiler(self.using).as_sql()
+        return self._sql[names]
 
     def instances(self, instances: Iterable[Model]) -> int:
         """Stores instances of the model that are not stored yet; returns their number."""
@@ -73,13 +86,11 @@ def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper)
         return values
     if isinstance(field, DocumentField):
         return json_texts(values)
-    if isinstance(field, DateTimeField):
-        if not any(values):
-            return values
-        if connection.timezone is UTC and all(value and value.tzinfo is UTC for value in values):
-            # As Django writes them, who goes over the time zone of each, which takes ten times as long.
-            texts = orjson.dumps(values).decode()[len('["') : -len('"]')]
-            return texts.replace("T", " ").replace("+00:00", "").split('","')
+    zone = connection.timezone
+    if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
+        # As Django writes them, who goes over the time zone of each, which takes ten times as long.
+        texts = orjson.dumps(values).decode()[len('["') : -len('"]')]
+        return texts.replace("T", " ").replace("+00:00", "").split('","')
     return [field.get_db_prep_save(value, connection) for value in values]
 
 

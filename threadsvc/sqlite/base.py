@@ -18,9 +18,10 @@ from threadsvc.databases import DatabaseErrors
 # The second: the file by which processes find their way in the log cannot grow.
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
-# For who stores millions of rows: indexes of random ids are then found in memory, and are written to the database once
-# for many commits. What a commit promises is not changed by it.
-MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 10000")  # KiB; pages, of 4 KiB
+# For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
+# with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
+# is the same.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
 
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
