@@ -71,14 +71,16 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
     get: Callable[[str], Any] = value.get
     public_id, object_id, created_at, role = get("id"), get("_id"), get("created_at"), get("role")
     assistant_id, run_id, metadata = get("assistant_id"), get("run_id"), get("metadata")
+    assistant_id, run_id = "" if assistant_id is None else assistant_id, "" if run_id is None else run_id
     content, files = _plain_content(get("content")), _plain_files(get("attachments"))
     if (
         content is None
         or files is None
         or not _are_identity(public_id, object_id, created_at)
         or not (isinstance(role, str) and role in _ROLES)
-        or not (assistant_id is None or _is_text(assistant_id, MAX_AUTHOR_CHARACTERS))
-        or not (run_id is None or _is_text(run_id, MAX_AUTHOR_CHARACTERS))
+        or not (isinstance(assistant_id, str) and isinstance(run_id, str))
+        or not (len(assistant_id) <= MAX_AUTHOR_CHARACTERS and len(run_id) <= MAX_AUTHOR_CHARACTERS)
+        or text_fault(assistant_id + run_id)
         or not (metadata is None or _are_pairs(metadata))
         or get("file_ids") not in (None, [])
         or get("thread_id") not in (None, thread_id)
@@ -93,7 +95,7 @@ def plain_row(value: Any, thread_id: str, position: int) -> MessageRow | None:
         role,
         content,
         files,
-        assistant_id or "",
+        assistant_id,
         run_id or None,
         metadata or {},
         at,
