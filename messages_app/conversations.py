@@ -205,6 +205,7 @@ def conversation(rng: random.Random) -> Iterator[Turn]:
     while True:
         slots = {name: rng.choice(values) for name, values in SLOTS.items()}
         for turn in rng.choice(language.scenes):
-            yield turn._replace(text=f"{bridge} {turn.text.format(**slots)}".lstrip())
+            text = turn.text.format_map(slots)
+            yield Turn(turn.role, f"{bridge} {text}".lstrip(), turn.attached)
             bridge = ""
         bridge = rng.choice(language.bridges)

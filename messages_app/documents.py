@@ -1,6 +1,7 @@
 """Columns that hold JSON: as text or jsonb in SQL, as what it is where the engine stores documents."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +16,25 @@ class UnicodeJSONEncoder(json.JSONEncoder):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
+
+
+_EMPTY: dict[type, str] = {list: "[]", dict: "{}"}
+
+
+def json_texts(values: Sequence[Any]) -> list[str]:
+    """What UnicodeJSONEncoder makes of each document, sooner. There are no numbers in them."""
+    try:
+        return [orjson.dumps(value).decode() if value else _EMPTY[type(value)] for value in values]
+    except (KeyError, TypeError):  # text that is none, whole numbers of more than 64 bits: as ever
+        return list(map(UnicodeJSONEncoder().encode, values))
+
+
+def json_values(texts: Sequence[str]) -> list[Any]:
+    """The documents of these texts, as Python reads them."""
+    try:
+        return [orjson.loads(text) for text in texts]
+    except orjson.JSONDecodeError:
+        return list(map(json.loads, texts))
 
 
 class DocumentField(JSONField):

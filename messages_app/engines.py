@@ -31,6 +31,13 @@ def one_write(database: str) -> AbstractContextManager[None]:
     return transaction.atomic(using=database)
 
 
+def expect_many_writes(database: str) -> None:
+    """Lets the engine make ready for a process that stores millions of rows, where it has something to make ready."""
+    make_ready = getattr(connections[database], "expect_many_writes", None)
+    if make_ready is not None:
+        make_ready()
+
+
 def pauses() -> Iterable[float]:
     """Seconds to wait after each attempt that met another writer: at first none, then longer and longer."""
     for attempt in range(ATTEMPTS):

@@ -1,6 +1,5 @@
 """Public ids, which sort by the time they were made, and object ids in MongoDB's form."""
 
-import base64
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -13,17 +12,26 @@ OBJECT_ID = re.compile("[0-9a-f]{24}")
 
 # Base 32 in the alphabet of ULID (Crockford's, lower case): its digits are in the order of their code points, so that
 # ids sort as text as the numbers in them do.
-_TO_ULID_DIGITS = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"0123456789abcdefghjkmnpqrstvwxyz")
-_ULID_DIGITS = 26
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # ten bits at a time
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_id(prefix: str, at: datetime, random_bytes: bytes) -> str:
     """`<prefix>_` and a ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26 digits."""
-    milliseconds = (at - EPOCH) // timedelta(milliseconds=1)
-    number = int.from_bytes(milliseconds.to_bytes(6, "big") + random_bytes, "big")
-    # 26 digits of 5 bits are 130: ULID puts the 2 that are too many in front, and so do 17 bytes (2 + 128 + 6 bits).
-    digits = base64.b32hexencode((number << 6).to_bytes(17, "big"))[:_ULID_DIGITS]
-    return f"{prefix}_{digits.translate(_TO_ULID_DIGITS).decode()}"
+    return id_at(prefix, (at - EPOCH) // _MILLISECOND, random_bytes)
+
+
+def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
+    """The same, of a moment in Unix milliseconds."""
+    number, pairs = milliseconds << 80 | int.from_bytes(random_bytes, "big"), _PAIRS
+    return (
+        f"{prefix}_{pairs[number >> 120]}{pairs[number >> 110 & 1023]}{pairs[number >> 100 & 1023]}"
+        f"{pairs[number >> 90 & 1023]}{pairs[number >> 80 & 1023]}{pairs[number >> 70 & 1023]}"
+        f"{pairs[number >> 60 & 1023]}{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}"
+        f"{pairs[number >> 30 & 1023]}{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
+    )
 
 
 def new_object_id(at: datetime, random_bytes: bytes) -> str:
@@ -32,4 +40,9 @@ def new_object_id(at: datetime, random_bytes: bytes) -> str:
     Source: https://www.mongodb.com/docs/manual/reference/bson-types/#objectid; what stands there for machine and
     counter is random here, so that processes need to agree on nothing.
     """
-    return (int(at.timestamp()).to_bytes(4, "big") + random_bytes).hex()
+    return object_id_at(int(at.timestamp()), random_bytes)
+
+
+def object_id_at(seconds: int, random_bytes: bytes) -> str:
+    """The same, of a moment in Unix seconds."""
+    return (seconds.to_bytes(4, "big") + random_bytes).hex()

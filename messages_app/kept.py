@@ -23,8 +23,8 @@ class Statement:
 
     def run(self, connection: BaseDatabaseWrapper, params: Sequence[Any]) -> list[Any]:
         """The rows, as the database gives them."""
-        if hasattr(connection, "rows_of"):  # an engine's shorter way
-            rows: list[Any] = connection.rows_of(self.sql, params)
+        if hasattr(connection, "fetch_all"):  # an engine's shorter way
+            rows: list[Any] = connection.fetch_all(self.sql, params)
             return rows
         with connection.cursor() as cursor:
             cursor.execute(self.sql, params)

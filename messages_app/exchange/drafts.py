@@ -1,6 +1,7 @@
 """Files -> drafts of threads: our own lines as they come, what was saved elsewhere when all of it has been read."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from messages_app.exchange.foreign import MESSAGE, THREAD, Spool, items_of, kind_of, plain
 from messages_app.exchange.given import Draft, LeftOut, Located, Place, Wrong, nested_too_deep, shown
@@ -42,4 +43,4 @@ def _whole(located: Located, size: int) -> Draft | Wrong:
     messages = value["messages"]
     if not isinstance(messages, list):
         return Wrong([(place.at("messages"), "value is not a valid list")])
-    return Draft(located, [Located(place.at("messages", i), message) for i, message in enumerate(messages)], size)
+    return Draft(located, messages, partial(place.at, "messages"), size)

@@ -154,11 +154,15 @@ class Spool:
             if descends:
                 messages.reverse()
             messages.sort(key=lambda row: row[1] if row[1] is not None else -1)  # keeps the order of equal ones
-        located = [self._located(row) for row in messages]
+        values = [json.loads(row[-1]) for row in messages]
+
+        def place_of(i: int) -> Place:
+            return self._place(messages[i])
+
         if threads:
-            return Draft(self._located(threads[0]), located, size)
+            return Draft(self._located(threads[0]), values, place_of, size)
         made = {"id": thread_id, "object": THREAD, "created_at": messages[0][1], "metadata": {}}
-        return Draft(Located(located[0].place, made), located, size, has_own_object=False)
+        return Draft(Located(place_of(0), made), values, place_of, size, has_own_object=False)
 
     def _is_newest_first(self, file: int) -> bool | None:
         """How the messages of a thread are ordered in a file, as most neighbours tell; None where none tells."""
@@ -184,17 +188,20 @@ class Spool:
                 by_id[public_id] = row
                 kept.append(row)
             elif before[-1] == row[-1]:
-                left_out.add("repeated object", self._located(row).place)
+                left_out.add("repeated object", self._place(row))
             else:
-                other = self._located(before).place
-                faults.append((self._located(row).place.at("id"), f"{other} has the same id and other values"))
+                other = self._place(before)
+                faults.append((self._place(row).at("id"), f"{other} has the same id and other values"))
         if faults:
             raise Wrong(faults)
         return kept
 
     def _located(self, row: Any) -> Located:
-        _, _, file, line, steps, _, body = row
-        return Located(Place(self._files[file], line, tuple(json.loads(steps))), json.loads(body))
+        return Located(self._place(row), json.loads(row[-1]))
+
+    def _place(self, row: Any) -> Place:
+        _, _, file, line, steps, _, _ = row
+        return Place(self._files[file], line, tuple(json.loads(steps)))
 
 
 def descending(times: list[int | None]) -> bool | None:

@@ -1,9 +1,8 @@
 """A thread with its messages as an import is given it: checked by the classes of fields.py, in the contract's words,
 and rid of what has no place in this store, which is counted by name."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from messages_app.exchange.plain import MAX_ID_CHARACTERS, object_id_for, plain_row, plain_thread
 from messages_app.fields import (
     MAX_PARTS,
     AttachmentsField,
@@ -29,11 +29,9 @@ from messages_app.fields import (
     WireField,
     read_keys,
 )
-from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID, new_object_id
-from messages_app.models import DEFAULT_TENANT, MAX_TENANT_CHARACTERS, Message, Thread, text_part
+from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID
+from messages_app.models import DEFAULT_TENANT, MAX_TENANT_CHARACTERS, Message, MessageRow, Thread, text_part
 from messages_app.serializers import attached
-
-MAX_ID_CHARACTERS = 64
 
 SHOWN_CHARACTERS = 60  # of a key that somebody else made up
 
@@ -67,10 +65,12 @@ class Located(NamedTuple):
 class Draft(NamedTuple):
     """A thread and its messages, in order, not checked yet; `size` is about the number of their characters.
 
-    `has_own_object` is False where nothing was given of the thread but its messages."""
+    `place_of` tells where the message of an index stands. `has_own_object` is False where nothing was given of the
+    thread but its messages."""
 
     thread: Located
-    messages: Sequence[Located]
+    messages: Sequence[Any]
+    place_of: Callable[[int], Place]
     size: int
     has_own_object: bool = True
 
@@ -93,13 +93,14 @@ class LeftOut:
 class Given(NamedTuple):
     """A thread that may be stored, with its messages in positions from 1 on."""
 
-    place: Place
+    draft: Draft  # without its messages, which would be in memory twice
     thread: Thread
-    messages: list[Message]
-    places: list[Place]  # of the messages
-    size: int
-    has_own_object: bool
+    messages: list[MessageRow]
     left_out: LeftOut
+
+    @property
+    def place(self) -> Place:
+        return self.draft.thread.place
 
 
 class Wrong(Exception):
@@ -236,17 +237,24 @@ def check(draft: Draft, tenant: str | None) -> Given:
     The thread is `tenant`'s; where that is None, who the draft says, or the default tenant."""
     left_out = LeftOut()
     faults: list[tuple[Place, Fault]] = []
-    values = _read(draft.thread, THREAD_FIELDS, left_out, faults)
-    messages: list[Message] = []
+    values = plain_thread(draft.thread.value) or _read(draft.thread, THREAD_FIELDS, left_out, faults)
+    thread_id = values["id"] if values else ""
+    messages: list[MessageRow] = []
     given: set[str] = set()
-    for located in draft.messages:
+    for i, value in enumerate(draft.messages):
+        row = plain_row(value, thread_id, i + 1)
+        if row and row.id not in given:
+            given.add(row.id)
+            messages.append(row)
+            continue
+        located = Located(draft.place_of(i), value)
         of_message = _read(located, MESSAGE_FIELDS, left_out, faults)
         if of_message is None:
             continue
         if of_message["id"] in given:
             faults.append((located.place, Fault("given_twice", ("id",))))
         given.add(of_message["id"])
-        if values and located.value.get("thread_id") not in (None, values["id"]):
+        if values and value.get("thread_id") not in (None, thread_id):
             faults.append((located.place, Fault("of_another", ("thread_id",))))
         try:
             files = attached(of_message["attachments"], of_message.pop("file_ids"))
@@ -254,15 +262,11 @@ def check(draft: Draft, tenant: str | None) -> Given:
             faults += [(located.place, fault) for fault in error.detail]
             continue
         of_message["attachments"] = files
-        messages.append(Message(position=len(messages) + 1, **of_message))
+        messages.append(MessageRow(thread_id=thread_id, position=i + 1, **of_message))
     if faults or values is None:
         raise Wrong((place.at(*fault.loc), words_of(fault)) for place, fault in faults)
     values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
-    thread = Thread(**values)
-    for message in messages:
-        message.thread_id = thread.id
-    places = [located.place for located in draft.messages]
-    return Given(draft.thread.place, thread, messages, places, draft.size, draft.has_own_object, left_out)
+    return Given(draft._replace(messages=()), Thread(**values), messages, left_out)
 
 
 def _read(
@@ -278,14 +282,8 @@ def _read(
         faults += [(located.place, fault) for fault in found]
         return None
     object_id = values.pop("_id")
-    values["object_id"] = object_id or _object_id(values["created_at"], values["id"])
+    values["object_id"] = object_id or object_id_for(values["id"], values["created_at"])
     return values
-
-
-def _object_id(created_at: datetime, public_id: str) -> str:
-    """An `_id` for what has none: the same each time, so that an import can be repeated elsewhere."""
-    soonest = EPOCH + timedelta(seconds=created_at.timestamp() % 2**32)  # all that there is room for
-    return new_object_id(soonest, hashlib.blake2b(public_id.encode(), digest_size=8).digest())
 
 
 # What has no place here

@@ -7,7 +7,10 @@ from operator import itemgetter
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
+import orjson
+
 from messages_app.models import Message, Thread
+from messages_app.statements import rows_of
 
 # How many messages are in memory at a time, and how many threads: each of those may turn out to have no message.
 MESSAGES_AT_ONCE = 1000
@@ -31,7 +34,14 @@ _COLUMNS = (
     "metadata",
 )
 
-_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_exactly = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _encode(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # what orjson refuses is for Python to judge
+        return _exactly(value)
 
 
 def visible_threads(tenant: str | None = None) -> Iterator[Thread]:
@@ -74,7 +84,7 @@ def _messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> list[
     visible = Message.objects.filter(thread__in=thread_ids, deleted_at=None)
     if after:
         visible = visible.filter(position__gt=after)
-    return list(visible.order_by("thread_id", "position").values_list(*_COLUMNS)[:limit])
+    return rows_of(visible.order_by("thread_id", "position")[:limit], _COLUMNS)
 
 
 def _still_there(threads: Iterable[Thread]) -> set[str]:

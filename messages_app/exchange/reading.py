@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from io import BufferedWriter
 from typing import Any, NamedTuple, Protocol, Self
 
+import orjson
+
 # Bytes read at once. Memory fragments where pieces are much larger.
 PIECE = 64 * 1024
 GZIP = b"\x1f\x8b"
@@ -109,7 +111,7 @@ class Objects:
                 break
             match self._text[self._at]:
                 case "{":
-                    found = self._object()
+                    found = self._plain_line() or self._object()
                     if found is None:
                         continue
                     yield found
@@ -128,6 +130,29 @@ class Objects:
             self._skip()
         if self._broken or self._depth:
             yield Found(self._line, fault=self._broken or "breaks off within a list")
+
+    def _plain_line(self) -> Found | None:
+        """The object that is the line which begins here, where orjson writes it as it stands; None where it does not.
+
+        Then nothing was lost in reading: no key is there twice, no number is too large. Others are for `_object`.
+        """
+        if self._depth:
+            return None
+        end = self._text.find("\n", self._at)
+        if end < 0 and len(self._text) - self._at < PIECE and self._read_more():
+            end = self._text.find("\n")
+        if end < 0:
+            return None
+        try:
+            line = self._text[self._at : end].encode()
+            value = orjson.loads(line)
+            if orjson.dumps(value) != line:
+                return None
+        except (ValueError, TypeError):
+            return None
+        found = Found(self._line, value, end - self._at)
+        self._at = end
+        return found
 
     def _object(self) -> Found | None:
         """What begins here; None where more was read, to try it again."""

@@ -6,13 +6,14 @@ from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
 
+from messages_app.engines import can_roll_back
 from messages_app.exchange.given import Draft, Given, LeftOut, Place, Wrong, check, nested_too_deep, path_of, shown
 from messages_app.exchange.updating import LOOKED_UP_AT_ONCE, bring_up_to_date, differences, forget, messages_by_id
 from messages_app.management import reason_of
 from messages_app.models import Message, Thread
 
 # How much is stored in one transaction, counted in messages and in characters of their JSON.
-MESSAGES_AT_ONCE = 2000
+MESSAGES_AT_ONCE = 4000
 CHARACTERS_AT_ONCE = 8_000_000
 
 # What a database says of a row that it will not have; whatever else it says ends the import.
@@ -60,7 +61,7 @@ class Import:
             self.flush()
         self._batch[given.thread.id] = given
         self._messages += len(given.messages) + 1
-        self._characters += given.size
+        self._characters += draft.size
         if self._messages >= MESSAGES_AT_ONCE or self._characters >= CHARACTERS_AT_ONCE:
             self.flush()
 
@@ -90,42 +91,53 @@ class Import:
 
     def _store(self, new: list[Given], gone: Iterable[str]) -> None:
         """Stores threads that are not there; of `gone` something may be left, as they were deleted."""
-        new = list(self._without_messages_of_others(new))
-        if not self.dry_run and new:
-            try:
-                self._write(new, gone)
-            except REFUSALS:
-                # Each by itself, to tell which. Where nothing is rolled back, something may be left of all of them.
-                stored = []
-                for given in new:
-                    with self._refusals_of(given):
-                        try:
-                            self._write([given], [given.thread.id])
-                        except REFUSALS:
-                            there = Thread.objects.filter(id=given.thread.id, deleted_at=None).first()
-                            if there is None:
-                                raise
-                            self._meet(given, there)  # another import was faster
-                            continue
-                        stored.append(given)
-                new = stored
+        # Where a refusal leaves nothing behind, whose the messages are is asked only after one.
+        if self.dry_run or not can_roll_back(Thread.objects.db) or not self._write_together(new, gone):
+            new = list(self._without_messages_of_others(new))
+            if not self.dry_run and not self._write_together(new, gone):
+                new = list(self._write_each(new))
         for given in new:
             self.account.threads += 1
             self.account.messages += len(given.messages)
             self._note(given)
 
+    def _write_together(self, new: list[Given], gone: Iterable[str]) -> bool:
+        """Whether the database took all of them; where it is one that rolls back, it took none otherwise."""
+        try:
+            self._write(new, gone)
+        except REFUSALS:
+            return False
+        return True
+
+    def _write_each(self, new: list[Given]) -> Iterator[Given]:
+        """Stores each by itself, to tell which is refused; gives those that were new."""
+        for given in new:
+            with self._refusals_of(given):
+                try:
+                    # Where nothing is rolled back, something may be left of all of them.
+                    self._write([given], [given.thread.id])
+                except REFUSALS:
+                    there = Thread.objects.filter(id=given.thread.id, deleted_at=None).first()
+                    if there is None:
+                        raise
+                    self._meet(given, there)  # another import was faster
+                    continue
+                yield given
+
     def _note(self, given: Given) -> None:
         """Counts what is told of every thread that is taken."""
         self.account.left_out.include(given.left_out)
-        if not given.has_own_object:
+        if not given.draft.has_own_object:
             self.account.made += 1
             self.account.first_made = self.account.first_made or shown(given.thread.id)
 
     def _write(self, new: list[Given], gone: Iterable[str]) -> None:
+        if not new:
+            return
         with transaction.atomic(using=Thread.objects.db):
             for thread_id in gone:
                 forget(thread_id)
-            Thread.objects.store(
+            Thread.objects.store_rows(
                 [given.thread for given in new], [message for given in new for message in given.messages]
             )
 
@@ -137,10 +149,10 @@ class Import:
         if self.update or self.dry_run:
             here = messages_by_id(message.id for message in given.messages)
             _refuse_those_of_others(given, {row.id: row.thread_id for row in here.values()})
-            found = differences(thread, given.thread, given.messages, here, metadata=given.has_own_object)
+            found = differences(thread, given.thread, given.messages, here, metadata=given.draft.has_own_object)
             if found.any and not self.dry_run:
                 try:
-                    found = bring_up_to_date(given.thread, given.messages, metadata=given.has_own_object)
+                    found = bring_up_to_date(given.thread, given.messages, metadata=given.draft.has_own_object)
                 except Thread.DoesNotExist as error:
                     raise Wrong([(given.place, f"{shown(thread.id)} was deleted meanwhile")]) from error
             self.account.differing += found.any
@@ -177,8 +189,8 @@ class Import:
 def _refuse_those_of_others(given: Given, owners: dict[str, str]) -> None:
     thread_id = given.thread.id
     faults: list[tuple[Place, str]] = [
-        (place.at("id"), f"{shown(message.id)} is there already, in thread {shown(owner)}")
-        for message, place in zip(given.messages, given.places, strict=True)
+        (given.draft.place_of(i).at("id"), f"{shown(message.id)} is there already, in thread {shown(owner)}")
+        for i, message in enumerate(given.messages)
         if (owner := owners.get(message.id, thread_id)) != thread_id
     ]
     if faults:

@@ -8,7 +8,7 @@ from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
 from messages_app.engines import can_roll_back, pauses
-from messages_app.models import UNDECIDED, UNFINISHED_LASTS, Message, Thread, ThreadQuerySet
+from messages_app.models import UNDECIDED, UNFINISHED_LASTS, Message, MessageRow, Thread, ThreadQuerySet
 
 # How many rows are looked up by their ids in one query.
 LOOKED_UP_AT_ONCE = 500
@@ -66,8 +66,8 @@ class Differences(NamedTuple):
     whose contents are others, and how many were deleted here."""
 
     metadata: bool
-    missing: list[Message]
-    changed: list[Message]
+    missing: list[MessageRow]
+    changed: list[MessageRow]
     deleted: int
 
     @property
@@ -76,7 +76,7 @@ class Differences(NamedTuple):
 
 
 def differences(
-    thread: Thread, wanted: Thread, messages: Iterable[Message], here: Mapping[str, Message], metadata: bool
+    thread: Thread, wanted: Thread, messages: Iterable[MessageRow], here: Mapping[str, Message], metadata: bool
 ) -> Differences:
     """Compares what should be in a thread with the messages that are here, by id.
 
@@ -97,7 +97,7 @@ def differences(
     return found._replace(deleted=deleted)
 
 
-def bring_up_to_date(wanted: Thread, messages: Sequence[Message], *, metadata: bool) -> Differences:
+def bring_up_to_date(wanted: Thread, messages: Sequence[MessageRow], *, metadata: bool) -> Differences:
     """Makes a thread hold these messages, and (with `metadata`) the metadata of `wanted`; returns what that took.
 
     Messages that are not here yet are put at the end, in their order; of those that are, everything but ids, times
@@ -115,12 +115,12 @@ def bring_up_to_date(wanted: Thread, messages: Sequence[Message], *, metadata: b
     raise OperationalError("too many writers change this thread at once")
 
 
-def _has_messages_of_others(thread_id: str, messages: Iterable[Message]) -> bool:
+def _has_messages_of_others(thread_id: str, messages: Iterable[MessageRow]) -> bool:
     here = messages_by_id((message.id for message in messages), "thread_id")
     return any(row.thread_id != thread_id for row in here.values())
 
 
-def _bring_up_to_date(wanted: Thread, messages: Sequence[Message], metadata: bool) -> Differences:
+def _bring_up_to_date(wanted: Thread, messages: Sequence[MessageRow], metadata: bool) -> Differences:
     threads = Thread.objects.of_tenant(wanted.tenant)
     with transaction.atomic(using=threads.db):
         thread = threads.locked().by_id(wanted.id)
@@ -132,9 +132,9 @@ def _bring_up_to_date(wanted: Thread, messages: Sequence[Message], metadata: boo
             values = {name: getattr(message, name) for name in CONTENTS}
             Message.objects.visible_in(wanted.id).filter(id=message.id).update(**values)
         last = Message.objects.last_position(wanted.id) or 0
-        for position, message in enumerate(found.missing, start=last + 1):
-            message.position = position
-        Message.objects.bulk_create(found.missing)
+        Message.objects.bulk_create(
+            row._replace(position=position).message for position, row in enumerate(found.missing, start=last + 1)
+        )
     if found.missing and not can_roll_back(threads.db):
         try:
             threads.require(wanted.id)

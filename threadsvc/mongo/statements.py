@@ -77,8 +77,12 @@ class Column:
     def where(self, condition: Document, params: Params) -> Document:
         return {self.path(params): condition}
 
+    def equal(self, value: Any, params: Params) -> Document:
+        """The short form of `$eq`, by which some servers find an index. `value` is no document, array or pattern."""
+        return {self.path(params): value}
+
     def is_null(self, params: Params, negated: bool) -> Document:
-        return {self.path(params): {"$ne" if negated else "$eq": None}}
+        return {self.path(params): {"$ne": None} if negated else None}
 
     def path(self, params: Params) -> str:
         keys = [key.of(params) for key in self.keys]
@@ -97,6 +101,9 @@ class Pair:
 
     def value(self, value: Any) -> Any:
         return value
+
+    def equal(self, value: Any, params: Params) -> Document:
+        return self.where({"$eq": value}, params)
 
     def where(self, condition: Document, params: Params) -> Document:
         return {self.name: {"$elemMatch": {"k": {"$eq": self.key.of(params)}, "v": condition}}}
@@ -179,7 +186,7 @@ class Compare(Condition):
         equal = (self.operator == "=") != negated
         if isinstance(value, dict | list):
             return self.whole(value, params, equal)
-        return self.operand.where({"$eq": value} if equal else {"$nin": [value, None]}, params)
+        return self.operand.equal(value, params) if equal else self.operand.where({"$nin": [value, None]}, params)
 
     def whole(self, value: Any, params: Params, equal: bool) -> Document:
         """Compares with all of a document or array. `$eq` would look into arrays, and find it as an element too."""

@@ -79,7 +79,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def is_disk_full(self, error: Exception) -> bool:
         return isinstance(error, errors.DiskFull)
 
-    def rows_of(self, sql: str, params: Sequence[Any]) -> list[Any]:
+    def fetch_all(self, sql: str, params: Sequence[Any]) -> list[Any]:
         """What a cursor of Django's fetches; by a statement that the server prepares, where nobody listens to it.
 
         Cursors of Django's put the values into the statement, and so each is planned anew.

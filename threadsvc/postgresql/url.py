@@ -14,7 +14,7 @@ POOL_SECONDS = 0.9
 
 OPTIONS = {
     # After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those
-    # are the few of which `rows_of` is asked; Django's own have their values in them.
+    # are the few of which `fetch_all` is asked; Django's own have their values in them.
     "prepare_threshold": 3,
     "application_name": "threadsvc",
     "connect_timeout": SILENT_SECONDS,

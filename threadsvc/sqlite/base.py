@@ -21,6 +21,11 @@ from threadsvc.databases import DatabaseErrors
 # The second: the file by which processes find their way in the log cannot grow.
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
+# For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
+# with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
+# is the same.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
+
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
 
@@ -149,7 +154,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL
 
-    def rows_of(self, sql: str, params: Sequence[Any]) -> list[Any]:
+    def fetch_all(self, sql: str, params: Sequence[Any]) -> list[Any]:
         """What a cursor of Django's fetches, without one where nobody listens to it."""
         if self.execute_wrappers or self.force_debug_cursor:
             with self.cursor() as cursor:
@@ -198,6 +203,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 yield
             finally:
                 cursor.execute(f"PRAGMA busy_timeout = {usual}")
+
+    def expect_many_writes(self) -> None:
+        """Takes more memory, and a longer log, as long as the connection lasts."""
+        with self.cursor() as cursor:
+            for statement in MANY_WRITES:
+                cursor.execute(statement)
 
     def end_turn(self) -> None:
         turn, self._turn = self._turn, None

@@ -12,7 +12,7 @@ from django.db import Error
 from messages_app.exchange import exported
 from messages_app.exchange.lines import visible_threads
 from messages_app.exchange.reading import STANDARD_INPUT, written
-from messages_app.management import Progress, reason_of, require_tenant_name
+from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import Thread
 
 
@@ -32,7 +32,8 @@ class Command(BaseCommand):
         require_tenant_name(tenant)
         start, lines = time.monotonic(), 0
         try:
-            with Progress(Thread.objects.visible(tenant).count(), "threads") as progress, written(file) as output:
+            total = Thread.objects.visible(tenant).count()
+            with many_objects(), Progress(total, "threads") as progress, written(file) as output:
                 for piece in exported(visible_threads(tenant)):
                     output.write(piece.encode())
                     lines += piece.endswith("\n")

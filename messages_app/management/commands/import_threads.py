@@ -9,12 +9,14 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
+from messages_app.engines import expect_many_writes
 from messages_app.exchange.drafts import drafts_in
 from messages_app.exchange.foreign import Spool
 from messages_app.exchange.given import Draft, Wrong
 from messages_app.exchange.reading import Source
 from messages_app.exchange.storing import Import
-from messages_app.management import Progress, reason_of, require_tenant_name
+from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
+from messages_app.models import Thread
 
 # More names than this of what was left out are not listed.
 NAMES_LISTED = 50
@@ -45,7 +47,8 @@ class Command(BaseCommand):
         start = time.monotonic()
         importing = Import(self.stderr.write, tenant=tenant, update=update, dry_run=dry_run)
         try:
-            self._import(files or ["-"], importing)
+            with many_objects():
+                self._import(files or ["-"], importing)
         except Error as error:
             stored = f"{importing.account.threads:,} threads were stored"
             raise CommandError(f"stopped: {reason_of(error)}; {stored}, the same import goes on there") from error
@@ -61,6 +64,7 @@ class Command(BaseCommand):
             except OSError as error:
                 raise CommandError(f"cannot read {error.filename}: {error.strerror}") from error
             spool = closing.enter_context(Spool())
+            expect_many_writes(Thread.objects.db)
             self._read(sources, spool, importing)
             if spool.items:
                 with Progress(spool.messages, "messages") as progress:

@@ -13,10 +13,12 @@ from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
 from messages_app.conversations import SLOTS, Turn, conversation
-from messages_app.management import Progress, reason_of, require_tenant_name
-from messages_app.models import Message, Thread, text_part
+from messages_app.engines import expect_many_writes
+from messages_app.ids import id_at, object_id_at
+from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
+from messages_app.models import MessageRow, Thread, text_part
 
-BATCH_MESSAGES = 2000
+BATCH_MESSAGES = 4000
 SPREAD_DAYS = 90
 ASSISTANTS = ("asst_support", "asst_travel", "asst_tutor")
 # What reads what is attached.
@@ -48,9 +50,10 @@ class Command(BaseCommand):
         now = timezone.now() if seed is None else SEEDED_NOW
         start, stored = time.monotonic(), 0
         try:
-            with Progress(messages, "messages") as progress:
+            expect_many_writes(Thread.objects.db)
+            with many_objects(), Progress(messages, "messages") as progress:
                 for made in batches(made_up(rng, now, tenant, threads, messages)):
-                    stored += Thread.objects.store(*made)
+                    stored += Thread.objects.store_rows(*made)
                     progress.update(stored)
         except IntegrityError as error:
             raise CommandError(f"threads of --seed {seed} are in this store already; take another number") from error
@@ -68,7 +71,7 @@ class Command(BaseCommand):
 
 def made_up(
     rng: random.Random, now: datetime, tenant: str, threads: int, messages: int
-) -> Iterator[tuple[Thread, Iterator[Message]]]:
+) -> Iterator[tuple[Thread, Iterator[MessageRow]]]:
     """Threads with their messages, not stored yet, oldest first; some threads are much longer than others.
 
     Each thread's messages must be taken before the next thread is.
@@ -89,24 +92,29 @@ def made_up(
         given = upto
 
 
-def messages_of(thread: Thread, rng: random.Random, number: int) -> Iterator[Message]:
-    at, run_id, assistant_id = thread.created_at, "", rng.choice(ASSISTANTS)
+def messages_of(thread: Thread, rng: random.Random, number: int) -> Iterator[MessageRow]:
+    milliseconds, run_id, assistant_id = int(thread.created_at.timestamp()) * 1000, "", rng.choice(ASSISTANTS)
     for position, turn in enumerate(islice(conversation(rng), number), start=1):
-        at += timedelta(milliseconds=rng.randrange(2_000, 120_000))
+        milliseconds += rng.randrange(2_000, 120_000)
+        seconds = milliseconds // 1000
         is_users = turn.role == "user"
         if is_users:
             run_id = f"run_{rng.getrandbits(96):024x}"  # what answers it, with its tools
-        yield Message.new(
-            at=at,
-            rng=rng,
-            thread_id=thread.id,
-            position=position,
-            role=turn.role,
-            content=[text_part(turn.text), *picture(turn, rng)],
-            attachments=attachments(turn, rng),
-            metadata=remark(turn, rng),
-            assistant_id="" if is_users else assistant_id,
-            run_id=None if is_users else run_id,
+        # One after the other, as the generator gives them: the same seed makes the same rows.
+        content = [text_part(turn.text), *picture(turn, rng)]
+        files, metadata = attachments(turn, rng), remark(turn, rng)
+        yield MessageRow(
+            id_at("msg", milliseconds, rng.randbytes(10)),
+            object_id_at(seconds, rng.randbytes(8)),
+            thread.id,
+            position,
+            turn.role,
+            content,
+            files,
+            "" if is_users else assistant_id,
+            None if is_users else run_id,
+            metadata,
+            datetime.fromtimestamp(seconds, UTC),
         )
 
 
@@ -141,11 +149,11 @@ def remark(turn: Turn, rng: random.Random) -> dict[str, str]:
 
 
 def batches(
-    conversations: Iterator[tuple[Thread, Iterator[Message]]],
-) -> Iterator[tuple[list[Thread], list[Message]]]:
+    conversations: Iterator[tuple[Thread, Iterator[MessageRow]]],
+) -> Iterator[tuple[list[Thread], list[MessageRow]]]:
     """BATCH_MESSAGES messages at a time, with the threads that begin among them: one transaction each."""
     threads: list[Thread] = []
-    messages: list[Message] = []
+    messages: list[MessageRow] = []
     for thread, said in conversations:
         threads.append(thread)
         for message in said:

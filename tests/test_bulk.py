@@ -1,0 +1,278 @@
+"""What bulk commands do quickly with what is plainly good is what they do exactly with everything else."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from messages_app.exchange.reading import Objects
+from messages_app.models import Message, MessageRow, Thread, text_part
+from messages_app.statements import rows_of
+from tests.conftest import ROOT, connection, environment, migrate
+
+SECOND = 1707856370
+TEXTS = ["", "Hi", "\0", "a\0b", "\ud800", "é🙂\u2028", " \n\t", "x" * 64, "x" * 65, "x" * 257, "x" * 512, "x" * 513]
+ODD: list[Any] = [None, True, 0, -1, 1.5, 10**12, 2**63, 10**30, "", "5", [], {}, [[]], {"a": None}, [None]]
+PARTS: list[Any] = [
+    *({"type": "text", "text": {"value": text, "annotations": []}} for text in TEXTS),
+    {"type": "text", "text": {"value": "no annotations"}},
+    {"type": "text", "text": {"value": "null", "annotations": None}},
+    {"type": "text", "text": {"value": "some", "annotations": [{"type": "file_citation"}]}},
+    {"type": "text", "text": {"value": "odd", "annotations": 0}},
+    {"type": "text", "text": {"value": "more", "more": ""}},
+    {"type": "text", "text": {"value": "more", "more": "than that"}},
+    {"type": "text", "text": {"value": "x" * 200_000}},
+    {"type": "text", "text": {"value": "key"}, "image_url": None},
+    {"type": "text", "text": "Hi"},
+    {"type": "text"},
+    {"type": ["text"], "text": {}},
+    {"type": "image_url", "image_url": {"url": "https://x", "detail": "low"}},
+    {"type": "image_file", "image_file": {"file_id": ""}},
+    {"type": "refusal", "refusal": "No."},
+    *ODD,
+]
+FILES: list[Any] = [
+    {"file_id": "f", "tools": [{"type": "file_search"}, {"type": "code_interpreter"}]},
+    {"tools": [], "file_id": "é"},
+    {"file_id": "f"},
+    {"file_id": "f", "tools": None},
+    {"file_id": "f", "tools": [{"type": "other"}]},
+    {"file_id": "f", "more": 1},
+    {"file_id": "\ud800"},
+    *ODD,
+]
+PAIRS: list[Any] = [
+    *({text: text} for text in TEXTS),
+    {"b": "1", "a": "2"},
+    {"": ""},
+    {"k": 5},
+    {str(i): "" for i in range(16)},
+    {str(i): "" for i in range(17)},
+]
+
+
+def lists_of(items: list[Any]) -> Callable[[Random], Any]:
+    return lambda rng: [rng.choice(items) for _ in range(rng.choice([0, 1, 1, 2, 11]))]
+
+
+def one_of(*values: Any) -> Callable[[Random], Any]:
+    return lambda rng: rng.choice(values)
+
+
+IDENTITY: dict[str, Callable[[Random], Any]] = {
+    "_id": one_of(
+        "65cbd1f2a1b2c3d4e5f60001", "65CBD1F2A1B2C3D4E5F60001", "65cbd1f2", "65cbd1f2a1b2c3d4e5f6000\n", *ODD
+    ),
+    # None is so old, or so new, that other tests' threads are not the oldest and newest any more.
+    "created_at": one_of(SECOND, 253402300800, None, True, -1, 1.5, "5", 10**12, 2**63, 10**30, []),
+    "id": lambda rng: rng.choice(["", "a\0b", "\ud800", "x" * 65, None, 5, [], f"é {rng.getrandbits(96)}"]),
+    "metadata": one_of(*PAIRS, *ODD),
+    "object": one_of("thread.message", "thread", *ODD),
+    "unknown": one_of("something", *ODD),
+    "status": one_of("completed", "in_progress", *ODD),
+}
+OF_THREAD = {**IDENTITY, "tenant": one_of("other", *TEXTS, *ODD), "object": one_of("thread")}
+OF_MESSAGE = {
+    **IDENTITY,
+    "role": one_of("assistant", "tool_call", "system", *ODD),
+    "content": lambda rng: rng.choice([*ODD, *(lists_of(PARTS)(rng) for _ in range(len(ODD)))]),
+    "attachments": lambda rng: rng.choice([*ODD, *(lists_of(FILES)(rng) for _ in range(len(ODD)))]),
+    "file_ids": lambda rng: rng.choice([*ODD, *(lists_of(["f", "", 5])(rng) for _ in range(len(ODD)))]),
+    "assistant_id": one_of("asst", *TEXTS, *ODD),
+    "run_id": one_of("run", *TEXTS, *ODD),
+    "thread_id": one_of("of_another", *ODD),
+    "messages": one_of(*ODD),
+}
+
+
+def changed(rng: Random, value: dict[str, Any], ways: dict[str, Callable[[Random], Any]]) -> dict[str, Any]:
+    """With none, one or two of its keys other ones, or gone."""
+    for key in rng.sample(sorted(ways), rng.choice([0, 0, 1, 1, 2])):
+        if rng.random() < 0.1:
+            value.pop(key, None)
+        else:
+            value[key] = ways[key](rng)
+    return value
+
+
+def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
+    messages: list[Any] = [
+        changed(
+            rng,
+            {
+                "_id": f"{rng.getrandbits(96):024x}",
+                "assistant_id": rng.choice([None, "asst_1"]),
+                "attachments": [],
+                "content": [text_part(rng.choice(["Hi", "línea\u2028 👩‍🚀"]))],
+                "created_at": SECOND + rng.randrange(10**6),
+                "id": f"msg_{key}_{rng.randrange(50)}",
+                "metadata": {},
+                "object": "thread.message",
+                "role": "user",
+                "run_id": None,
+            },
+            OF_MESSAGE,
+        )
+        for _ in range(rng.choice([0, 1, 1, 2]))
+    ]
+    if rng.random() < 0.05:
+        messages.append(rng.choice(ODD))
+    line = {
+        "_id": f"{rng.getrandbits(96):024x}",
+        "created_at": SECOND + rng.randrange(10**6),
+        "id": f"thread_{key}",
+        "messages": messages,
+        "metadata": rng.choice([{}, {"k": "v"}]),
+        "object": "thread",
+        "tenant": tenant,
+    }
+    return changed(rng, line, OF_THREAD) if rng.random() < 0.3 else line
+
+
+def told(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[str], str]:
+    """What an import of this content says, but for how long it took."""
+    file.write_bytes(content)
+    out, err, failed = io.StringIO(), io.StringIO(), ""
+    try:
+        call_command("import_threads", str(file), stdout=out, stderr=err, **options)
+    except CommandError as error:
+        failed = str(error)
+    return out.getvalue().partition(" in ")[2].splitlines()[1:], err.getvalue().splitlines(), failed
+
+
+def as_exported(lines: list[Any]) -> bytes:
+    """Such as cannot be UTF-8 is escaped."""
+
+    def of_line(line: Any) -> bytes:
+        try:
+            return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:
+            return json.dumps(line).encode()
+
+    return b"".join(of_line(line) + b"\n" for line in lines)
+
+
+def not_plain(lines: list[Any]) -> bytes:
+    """The same with a key that nobody knows and that says nothing, and with spaces: nothing is plain about it."""
+    with_more = []
+    for line in lines:
+        messages = [{**each, "nothing": ""} if isinstance(each, dict) else each for each in line["messages"]]
+        with_more.append({**line, "messages": messages, "nothing": ""})
+    return b"".join(json.dumps(line).encode() + b"\n" for line in with_more)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_plain_is_judged_and_stored_as_what_is_not(tmp_path: Path, seed: int) -> None:
+    run, file = uuid4().hex, tmp_path / "lines"
+    tenant = f"tenant-{run}"
+    rng = Random(seed)
+    lines = [random_line(rng, f"{run[:16]}_{number}", tenant) for number in range(400)]
+    quickly = as_exported(lines)
+    plainly = told(file, quickly, dry_run=True)
+    exactly = not_plain(lines)
+    assert plainly == told(file, exactly, dry_run=True)
+    assert 50 < len(plainly[1]) < 350  # both kinds are among them
+    told(file, quickly, tenant=tenant)
+    again = told(file, exactly, tenant=tenant, update=True)
+    assert again[1] == told(file, quickly, tenant=tenant)[1]
+    assert not any("brought up to date" in line for line in again[0]), again[0]
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":"é","b":[1,-2,true,null,{}]}',
+        '{"a":1,"a":2}',
+        '{"a":' + "9" * 5000 + ',"a":2}',
+        '{"a":18446744073709551616}',
+        '{"a":1.5,"b":1e30,"c":-0,"d":-0.0,"e":1E400}',
+        '{"a":NaN}',
+        '{"a":"\\ud800","b":"\\u00e9","c":"\\/"}',
+        '{"a":"\t"}',
+        '{"a":' + "[" * 300 + "]" * 300 + "}",
+        '{"a":' + "[" * 5000 + "]" * 5000 + "}",
+        '{"a":1}}',
+        '{"a":1',
+    ],
+)
+def test_line_is_read_alike_whether_it_is_as_an_export_writes_it_or_not(text: str) -> None:
+    quickly, exactly = (list(Objects(io.BytesIO(line.encode()))) for line in (f"{text}\n{{}}\n", f"{text} \n{{}}\n"))
+    assert repr(quickly) == repr(exactly)
+
+
+def test_rows_are_stored_as_instances_are() -> None:
+    at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)  # microseconds are stored too
+    threads = [Thread.new(at, metadata={"a.$x": "é", "": "2"}) for _ in range(2)]
+    values: dict[str, Any] = {
+        "position": 1,
+        "role": "assistant",
+        "content": [text_part('línea\u2028 "\\ 👩‍🚀 \x7f')],
+        "attachments": [{"file_id": "f", "tools": [{"type": "file_search"}]}],
+        "assistant_id": "asst",
+        "metadata": {"k": "v"},
+        "created_at": at,
+    }
+    ids = [uuid4().hex, uuid4().hex]
+    instance = Message(id=ids[0], object_id=ids[0][:24], thread=threads[0], run_id=None, **values)
+    row = MessageRow(id=ids[1], object_id=ids[1][:24], thread_id=threads[1].id, run_id=None, **values)
+    assert Thread.objects.store(threads[:1], [instance]) == Thread.objects.store_rows(threads[1:], [row]) == 1
+    assert [thread._state.adding for thread in threads] == [False, False]
+    assert as_stored("message", ids[0]) == as_stored("message", ids[1])
+    assert as_stored("thread", threads[0].id) == as_stored("thread", threads[1].id)
+    if connection.features.supports_transactions:
+        assert [thread.pairs.count() for thread in threads] == [2, 2]
+    columns = [field.attname for field in Message._meta.concrete_fields]
+    messages = Message.objects.filter(id__in=ids).order_by("id")
+    assert rows_of(messages, columns) == list(messages.values_list(*columns))
+    assert rows_of(messages.filter(id="none"), columns) == []
+
+
+def as_stored(model: str, public_id: str) -> dict[str, Any]:
+    """A row as the driver gives it, without what says which it is."""
+    with connection.cursor() as cursor:
+        columns = ["metadata", "created_at", "deleted_at"]
+        if model == "message":
+            columns += ["position", "role", "content", "attachments", "assistant_id", "run_id"]
+        table = f"messages_app_{model}"
+        names = ", ".join(f'"{table}"."{column}"' for column in columns)
+        cursor.execute(f'SELECT {names} FROM "{table}" WHERE "{table}"."id" = %s', [public_id])
+        return dict(zip(columns, cursor.fetchone(), strict=True))
+
+
+@pytest.mark.engine("sqlite")
+def test_memory_does_not_grow_with_the_number_of_messages(tmp_path: Path) -> None:
+    peaks = {}
+    for messages in (5_000, 50_000):
+        directory, other, file = (tmp_path / f"{name}{messages}" for name in ("data", "other", "lines"))
+        migrate(directory)
+        migrate(other)
+        peaks[messages] = [
+            peak_mb(directory, "seed", "--threads", str(messages // 10), "--messages", str(messages)),
+            peak_mb(directory, "export_threads", str(file)),
+            peak_mb(other, "import_threads", str(file)),
+        ]
+    # What is kept of 45,000 messages would be some 70 MB; SQLite's cache, of 16 MB, is not filled by the few.
+    assert all(large - small < 30 for small, large in zip(*peaks.values(), strict=True)), peaks
+
+
+def peak_mb(directory: Path, *arguments: str) -> float:
+    """The most memory that a command had."""
+    command = [sys.executable, "manage.py", *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_maxrss / 1000
