@@ -1,7 +1,9 @@
 """Public ids, which sort by the time they were made, and object ids in MongoDB's form."""
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,6 +34,32 @@ def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
         f"{pairs[number >> 60 & 1023]}{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}"
         f"{pairs[number >> 30 & 1023]}{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
     )
+
+
+class SystemBytes:
+    """Random bytes of the system's, which is asked for many at once: a thread that asks it lets others go first."""
+
+    AT_ONCE = 4096
+
+    def __init__(self) -> None:
+        self.start_anew()
+        # A child must not make the ids that its parent makes, or another child.
+        os.register_at_fork(after_in_child=self.start_anew)
+
+    def start_anew(self) -> None:
+        self._lock = Lock()
+        self._bytes, self._at = b"", 0
+
+    def take(self, number: int) -> bytes:
+        with self._lock:
+            if self._at + number > len(self._bytes):
+                self._bytes, self._at = os.urandom(self.AT_ONCE), 0
+            taken = self._bytes[self._at : self._at + number]
+            self._at += number
+        return taken
+
+
+system_bytes = SystemBytes()
 
 
 def new_object_id(at: datetime, random_bytes: bytes) -> str:

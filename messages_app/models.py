@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from django.utils import timezone
 from messages_app.documents import DocumentField, PairsField
 from messages_app.engines import can_roll_back
 from messages_app.idempotency import IdempotencyRecord
-from messages_app.ids import new_id, new_object_id
+from messages_app.ids import new_id, new_object_id, system_bytes
 from messages_app.rows import MAX_METADATA_PAIRS, QuickModel, RowQuerySet
 from messages_app.statements import insert_of, takes_rows
 
@@ -428,10 +427,10 @@ class MessageFile(NamedTuple):
 def identity(prefix: str, at: datetime | None, rng: Random | None) -> dict[str, Any]:
     """The fields that say which row this is and when it came to be, from one look at the clock."""
     at = at or timezone.now()
-    random_bytes = rng.randbytes if rng else os.urandom
+    take = rng.randbytes if rng else system_bytes.take
     return {
-        "id": new_id(prefix, at, random_bytes(10)),
-        "object_id": new_object_id(at, random_bytes(8)),
+        "id": new_id(prefix, at, take(10)),
+        "object_id": new_object_id(at, take(8)),
         "created_at": at.replace(microsecond=0),
     }
 

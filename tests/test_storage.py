@@ -304,6 +304,29 @@ def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) 
         assert cursor.fetchone() == ('[{"type":"text","text":{"value":"né 😀","annotations":[]}}]',)
 
 
+@pytest.mark.stateless
+def test_processes_that_are_forked_make_ids_of_their_own() -> None:
+    """Also where the one that they come from has made ids before."""
+    program = """
+import os
+from messages_app.ids import system_bytes
+mine = {system_bytes.take(10) for _ in range(1000)}
+assert len(mine) == 1000
+reading, writing = os.pipe()
+for _ in range(2):
+    if os.fork() == 0:
+        os.write(writing, b"".join(system_bytes.take(10) for _ in range(1000)))
+        os._exit(0)
+    os.wait()
+os.close(writing)
+theirs = b"".join(iter(lambda: os.read(reading, 65536), b""))
+mine |= {system_bytes.take(10) for _ in range(1000)}
+print(len(mine | {theirs[at : at + 10] for at in range(0, len(theirs), 10)}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("4000\n", "")
+
+
 def test_ids_sort_by_time_and_have_80_random_bits(api: Api) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     ids = [new_id("msg", start + timedelta(milliseconds=i), os.urandom(10)) for i in range(2000)]
