@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench import cpu, growth, machine, memory, ratios, starting
+from bench import cpu, growth, machine, memory, ratios, scaling, starting
 from bench.load import require_wrk
 from bench.operations import Wrong
 from bench.options import QUICK, Options, Sizes, progress
@@ -36,6 +36,7 @@ PARTS = {
     "memory": ("Memory of a worker", memory.run),
     "start": ("Start", starting.run),
     "commands": ("Commands", commands),
+    "scaling": ("Room, and two services", scaling.run),
 }
 
 

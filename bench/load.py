@@ -82,7 +82,7 @@ def loaded(served: Served, operation: Operation, seconds: float, look: bool = Fa
         file.flush()
         options = [f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-t1", f"--timeout={SECONDS_TO_ANSWER}s"]
         command = ["setpriv", "--pdeathsig", "TERM", "wrk", *options, "-s", file.name]
-        done = subprocess.run([*command, f"http://127.0.0.1:{served.port}"], capture_output=True, text=True)
+        done = subprocess.run([*command, f"http://{served.host}:{served.port}"], capture_output=True, text=True)
     where = f"{served.name}, {operation.name}"
     try:
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -29,7 +29,9 @@ class Sizes:
     large: Growth = LARGE
     memory: tuple[int, ...] = (20_000, 200_000)  # requests after which a worker is looked at
     starts: int = 5
-    commands: int = 100_000  # messages that the commands move
+    commands: int = 1_000_000  # messages that the commands move
+    room: int = 200_000  # messages whose room is measured
+    written: int = 250  # messages of each writer to one thread
 
 
 QUICK = Sizes(
@@ -42,6 +44,8 @@ QUICK = Sizes(
     memory=(200, 1_000),
     starts=1,
     commands=1_000,
+    room=2_000,
+    written=20,
 )
 
 

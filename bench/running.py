@@ -36,10 +36,11 @@ class Served:
     log: Path
     started: float = field(default_factory=time.monotonic)
     headers: dict[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
 
     def call(self, request: Request) -> tuple[int, bytes]:
         headers = {**self.headers, **({"Content-Type": "application/json"} if request.body else {})}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=30)) as connection:
             connection.request(request.method, request.path, request.body.encode() or None, headers)
             response = connection.getresponse()
             return response.status, response.read()
@@ -92,15 +93,18 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
 
 
 @contextmanager
-def service(store: Store, workers: int | None = None, key: str = "", is_up: str = "/healthz") -> Iterator[Served]:
+def service(
+    store: Store, workers: int | None = None, key: str = "", is_up: str = "/healthz", host: str = "127.0.0.1"
+) -> Iterator[Served]:
     """`manage.py serve` as users start it, with its log in a file; where there is a key, keys are required."""
     port, name = free_port(), "service with API key" if key else "service"
-    settings = {"PORT": str(port), "THREADSVC_ALLOW_ANONYMOUS": "0" if key else "1"}
+    settings = {"HOST": host, "PORT": str(port), "THREADSVC_ALLOW_ANONYMOUS": "0" if key else "1"}
     if workers:
         settings["WEB_CONCURRENCY"] = str(workers)
     log = store.log("service")
     with process([sys.executable, "manage.py", "serve"], store.environment(**settings), log) as started:
         served = Served(name, port, started, log, headers={"Authorization": f"Bearer {key}"} if key else {})
+        served.host = host
         served.wait_until_up(is_up)
         yield served
 
