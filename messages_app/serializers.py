@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
@@ -54,29 +55,30 @@ class WireSerializer(serializers.Serializer[Any]):
 
     @property
     def fields(self) -> Any:
-        serializer_class = type(self)
-        if serializer_class not in _FIELDS:
-            # Of an instance without data: fields keep their parent, and with it all that it was given.
-            _FIELDS[serializer_class] = serializers.Serializer.fields.func(serializer_class())  # type: ignore[attr-defined]
-        return _FIELDS[serializer_class]
+        return fields_of(type(self))
 
     @classmethod
     def shown(cls, value: Any) -> dict[str, Any]:
         """What clients get to see of a row, a page or a file: the `data` of a serializer of it, without making one."""
-        if cls not in _SHOWN:
-            _SHOWN[cls] = [(name, shown_by(field)) for name, field in cls().fields.items()]
-        return {name: show(value) for name, show in _SHOWN[cls]}
+        return {name: show(value) for name, show in shows_of(cls)}
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         return self.shown(instance)
 
 
-_FIELDS: dict[type[serializers.Serializer[Any]], Any] = {}
-_SHOWN: dict[type[WireSerializer], list[tuple[str, Callable[[Any], Any]]]] = {}
+@cache
+def fields_of(serializer_class: type[WireSerializer]) -> Any:
+    # Of an instance without data: fields keep their parent, and with it all that it was given.
+    return serializers.Serializer.fields.func(serializer_class())  # type: ignore[attr-defined]
 
 
-def shown_by(field: Any) -> Callable[[Any], Any]:
-    """What a field of an answer makes of the object that is shown."""
+@cache
+def shows_of(serializer_class: type[WireSerializer]) -> list[tuple[str, Callable[[Any], Any]]]:
+    return [(name, show_of(field)) for name, field in fields_of(serializer_class).items()]
+
+
+def show_of(field: Any) -> Callable[[Any], Any]:
+    """What makes of the object that is shown what this field shows."""
     if isinstance(field, serializers.ListSerializer):
         item: Any = type(field.child)
         rows = attrgetter(str(field.source))
@@ -104,10 +106,8 @@ class SentSerializer(WireSerializer):
     @classmethod
     def of(cls, data: Any) -> Self:
         """A serializer of this data, sound or not. DRF's constructor looks through all base classes each time."""
-        if cls not in _EMPTY:
-            _EMPTY[cls] = vars(cls())
         serializer = cls.__new__(cls)
-        vars(serializer).update(_EMPTY[cls], initial_data=data)
+        vars(serializer).update(state_of(cls), initial_data=data)
         return serializer
 
     def is_valid(self, *, raise_exception: bool = False) -> bool:
@@ -117,7 +117,10 @@ class SentSerializer(WireSerializer):
         return valid
 
 
-_EMPTY: dict[type[SentSerializer], dict[str, Any]] = {}
+@cache
+def state_of(serializer_class: type[SentSerializer]) -> dict[str, Any]:
+    """What DRF's constructor sets, for all without arguments the same."""
+    return vars(serializer_class())
 
 
 class BodySerializer(SentSerializer):

@@ -4,12 +4,11 @@ The order of work is the contract's: the form of body or query, then what the pa
 """
 
 from collections.abc import Callable
-from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -20,7 +19,6 @@ from drf_spectacular.utils import (
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from messages_app.fields import Fault, Faults
 from messages_app.idempotency import Attempt, BadKey, IdempotencyRecord, InProgress, KeyReused
@@ -43,6 +41,7 @@ from messages_app.serializers import (
     ThreadDeletedSerializer,
     metadata_filter,
 )
+from messages_app.viewsets import JSONViewSet
 
 
 class RequestInProgress(APIException):
@@ -51,61 +50,8 @@ class RequestInProgress(APIException):
     wait = 1  # seconds after which one may ask again
 
 
-class JSONRequest(Request):
-    """DRF's request, without its search for forms; what it has from Django's is at hand."""
-
-    def __init__(self, request: HttpRequest, *args: Any) -> None:
-        super().__init__(request, *args)
-        self.META, self.method = request.META, request.method
-
-    def _not_authenticated(self) -> None:
-        nobody: Any = None
-        self._authenticator = self.user = self.auth = nobody
-
-    def _load_data_and_files(self) -> None:
-        body: Any = self._request
-        parser: Any = self.parsers[0]  # type: ignore[index]  # there is always one
-        self._data = self._full_data = parser.parse(body, self.content_type, self.parser_context)
-
-
-@cache
-def one_of_each(policies: tuple[type[Any], ...]) -> list[Any]:
-    """The same for all requests: of these, none remembers anything of one."""
-    return [policy() for policy in policies]
-
-
-class ContractViewSet(ViewSet):
-    """What the views share: no OPTIONS, the tenant of a request, its shape, its body, what a missing row is."""
-
-    http_method_names = ["get", "head", "post", "delete"]
-    request: Request
-    format_kwarg = None
-
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> JSONRequest:
-        self.action = self.action_map.get(str(request.method).lower(), "")
-        context = self.get_parser_context(request)
-        return JSONRequest(
-            request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator(), context
-        )
-
-    def get_parsers(self) -> list[Any]:
-        return one_of_each(tuple(self.parser_classes))
-
-    def get_renderers(self) -> list[Any]:
-        return one_of_each(tuple(self.renderer_classes))
-
-    def get_authenticators(self) -> list[Any]:
-        return one_of_each(tuple(self.authentication_classes))
-
-    def get_permissions(self) -> list[Any]:
-        return one_of_each(tuple(self.permission_classes))
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """DRF's, but for versions and formats, of which there is one."""
-        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
-        self.perform_authentication(request)
-        self.check_permissions(request)
-        self.check_throttles(request)
+class ContractViewSet(JSONViewSet):
+    """What the views share: the tenant of a request, its shape, its body, what a missing row is."""
 
     @property
     def tenant(self) -> str:
@@ -151,11 +97,6 @@ class ContractViewSet(ViewSet):
         answer = IdempotencyRecord.objects.answer(attempt, creation)
         headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
         return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
-
-    def answer(self, data: Any) -> HttpResponse:
-        """200 with this; a Response of DRF's is a template first, which is rendered on its way out."""
-        renderer = self.request.accepted_renderer
-        return HttpResponse(renderer.render(data), content_type=renderer.media_type)
 
     def handle_exception(self, exc: Exception) -> Response:
         thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))

@@ -71,7 +71,7 @@ def one_of(*values: Any) -> Callable[[Random], Any]:
 
 IDENTITY: dict[str, Callable[[Random], Any]] = {
     "_id": one_of(
-        "65cbd1f2a1b2c3d4e5f60001", "65CBD1F2A1B2C3D4E5F60001", "65cbd1f2", "65cbd1f2a1b2c3d4e5f6000\n", *ODD
+        "65cbd1f2b1b1b1b1b1b10001", "65CBD1F2B1B1B1B1B1B10001", "65cbd1f2", "65cbd1f2b1b1b1b1b1b1000\n", *ODD
     ),
     # None is so old, or so new, that other tests' threads are not the oldest and newest any more.
     "created_at": one_of(SECOND, 253402300800, None, True, -1, 1.5, "5", 10**12, 2**63, 10**30, []),

@@ -175,7 +175,7 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
 DELETE = """
 import signal, sys, pymongo
 from django.core.management import call_command
-from messages_app.models import Message
+from messages_app.one_thread import OneThread
 deadly, used, writes = int(sys.argv[1]), sys.argv[2], 0
 update = pymongo.collection.Collection.update_many
 def update_many(self, *args, **kwargs):

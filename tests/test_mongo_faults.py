@@ -27,7 +27,8 @@ from pymongo.errors import (
 )
 
 from messages_app import purging
-from messages_app.models import Message, Thread, ThreadQuerySet
+from messages_app.models import Message, Thread
+from messages_app.one_thread import OneThread
 from messages_app.purging import purge
 from tests.conftest import Answer, Api, Served
 from tests.servers.mongodb import MongoDB
@@ -186,7 +187,8 @@ def test_message_that_could_not_be_taken_back_is_purged(
     two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(ThreadQuerySet, "require", lambda *_: 1 / 0)  # as if the process died here
+        asked = iter([lambda *_: None, lambda *_: 1 / 0])  # the second time as if the process died here
+        patched.setattr(OneThread, "require", lambda thread: next(asked)(thread))
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
     assert collection("message").count_documents({"thread_id": thread_id}) == 1
     assert api.get(f"/threads/{thread_id}/messages").status == 404

@@ -289,7 +289,7 @@ def test_database_that_is_away_is_counted(measured: Served) -> None:
     thread = measured.new_thread()
     errors = {"name": "threadsvc_errors_total", "kind": "database_unavailable"}
     before = metric(measured, **errors)
-    waited = {"name": "threadsvc_database_duration_seconds_sum", "database": "default", "operation": "begin"}
+    waited = {"name": "threadsvc_database_duration_seconds_sum", "database": "default", "operation": "query"}
     seconds = metric(measured, **waited)
     with closing(sqlite3.connect(measured.directory / "threadsvc.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

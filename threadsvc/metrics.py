@@ -40,6 +40,7 @@ FAULT = "fault"
 OPERATIONS = {
     "get_new_connection": "connect",
     "_start_transaction_under_autocommit": "begin",
+    "take_turn": "begin",
     "_commit": "commit",
     "_rollback": "rollback",
 }
