@@ -5,6 +5,7 @@ What a query is and what its columns mean is said in the ORM's words, once; each
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections, models
@@ -82,7 +83,7 @@ class Compiled:
         self.statement = Statement(sql, named)
         columns = [column for column, _, _ in compiler.select]
         self.converters = [
-            (index, convert, expression)
+            (index, of_running(convert, connections[query.db]), expression)
             for index, (converters, expression) in compiler.get_converters(columns).items()
             for convert in converters
         ]
@@ -97,7 +98,16 @@ class Compiled:
         found = self.statement.run(connection, self.statement.filled_in(values))
         rows = list(map(list, found))
         for index, convert, expression in self.converters:
+            convert_here = convert(connection)
             for row in rows:
-                row[index] = convert(row[index], expression, connection)
+                row[index] = convert_here(row[index], expression, connection)
         model = self.model
         return rows if model is None else [model.from_db(self.database, self.attributes, row) for row in rows]
+
+
+def of_running(convert: Callable[..., Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Callable[..., Any]]:
+    """What gives the same converter of the connection that runs a query: one of the connection that compiled it would
+    hold that for good, though its thread has ended."""
+    if getattr(convert, "__self__", None) is connection.ops:
+        return attrgetter(f"ops.{convert.__name__}")
+    return lambda _: convert

@@ -15,7 +15,7 @@ from django.db.models import Exists
 
 from messages_app.engines import can_roll_back, one_write, pauses
 from messages_app.kept import KeptQuery, Named, Statement
-from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet, identity, seeded
+from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet, id_of_seed, identity, seeded
 
 
 class OneThread(NamedTuple):
@@ -38,7 +38,8 @@ class OneThread(NamedTuple):
             raise Thread.DoesNotExist
 
     def message(self, message_id: str) -> Message:
-        """A message of the thread. Raises also Message.DoesNotExist. One query, where it is there."""
+        """A message of the thread. Raises also Message.DoesNotExist. One query, where it is there and the engine can
+        join."""
         found = self._of_thread(MESSAGE.rows(tenant=self.tenant, thread_id=self.id, message_id=message_id))
         for message in found:
             return message
@@ -51,7 +52,8 @@ class OneThread(NamedTuple):
     def between(
         self, low: tuple[int] | None, high: tuple[int] | None, *, descending: bool, limit: int
     ) -> list[Message]:
-        """The first `limit` messages after `low` and before `high`. One query, unless there are none."""
+        """The first `limit` messages after `low` and before `high`. One query, unless there are none,
+        where the engine can join."""
         bounds = {name: place[0] for name, place in (("low", low), ("high", high)) if place is not None}
         of_run = {} if self.run_id is None else {"run_id": self.run_id}
         query = page_query(tuple(bounds), bool(of_run), descending, limit)
@@ -74,57 +76,55 @@ class OneThread(NamedTuple):
 
         One query, two in a transaction where a row is locked; four where there are no transactions.
         """
-        message = self._new_message(at, seed, fields)
+        told = {"thread_id": self.id, **fields}
+        told |= {field.attname: field.get_default() for field in TOLD if field.attname not in told}
         append = self._append if can_roll_back(MESSAGE.database) else self._append_without_locks
         for pause in pauses():
             try:
-                append(message)
+                return append(at, seed, told)
             except IntegrityError:  # somebody was faster
-                if at and seed and (there := Message.objects.filter(id=message.id).first()):
+                if at and seed and (there := Message.objects.filter(id=id_of_seed("msg", at, seed)).first()):
                     return there
                 time.sleep(pause)
-            else:
-                return message
         raise OperationalError("too many writers append to this thread at once")
 
-    def _new_message(self, at: datetime | None, seed: str | None, fields: dict[str, Any]) -> Message:
-        values = {**identity("msg", at, seeded(seed)), "thread_id": self.id, **fields}
-        values |= {field.attname: field.get_default() for field in GIVEN if field.attname not in values}
-        return Message.from_db(None, values.keys(), values.values())  # which is quicker than Django's constructor
-
-    def _append(self, message: Message) -> None:
-        database = MESSAGE.database
-        connection = connections[database]
-        statement = appending(database)
-        given = {field.attname: field.get_db_prep_save(getattr(message, field.attname), connection) for field in GIVEN}
-        params = statement.filled_in({**given, "tenant": self.tenant})
+    def _append(self, at: datetime | None, seed: str | None, told: dict[str, Any]) -> Message:
+        connection = connections[MESSAGE.database]
+        values = {field.attname: field.get_db_prep_save(told[field.attname], connection) for field in TOLD}
+        values["tenant"] = self.tenant
         if not connection.features.has_select_for_no_key_update:
-            with one_write(database):
-                stored = statement.run(connection, params)
-        else:
+            with one_write(MESSAGE.database):
+                return self._store(at, seed, told, values)
+        with transaction.atomic(using=MESSAGE.database):
             # A statement sees what was committed before it began, so the lock is one of its own.
-            with transaction.atomic(using=database):
-                self._lock()
-                stored = statement.run(connection, params)
-        for (message.position,) in stored:
-            message._state.adding, message._state.db = False, database
-            return
-        raise Thread.DoesNotExist
+            if not LOCKED_THREAD_ID.rows(tenant=self.tenant, thread_id=self.id):
+                raise Thread.DoesNotExist
+            return self._store(at, seed, told, values)
 
-    def _lock(self) -> None:
-        if not LOCKED_THREAD_ID.rows(tenant=self.tenant, thread_id=self.id):
+    def _store(self, at: datetime | None, seed: str | None, told: dict[str, Any], values: dict[str, Any]) -> Message:
+        """Stores it, by the one writer to the thread that there is now; the time of a later message is no earlier."""
+        connection = connections[MESSAGE.database]
+        made = identity("msg", at, seeded(seed))
+        for field in MADE:
+            values[field.attname] = field.get_db_prep_save(made[field.attname], connection)
+        statement = appending(MESSAGE.database)
+        stored = statement.run(connection, statement.filled_in(values))
+        if not stored:
             raise Thread.DoesNotExist
+        row = {**made, **told, "position": stored[0][0]}
+        return Message.from_db(MESSAGE.database, row.keys(), row.values())  # quicker than Django's constructor
 
-    def _append_without_locks(self, message: Message) -> None:
+    def _append_without_locks(self, at: datetime | None, seed: str | None, told: dict[str, Any]) -> Message:
         self.require()
         last = LAST_POSITION.rows(thread_id=self.id)
-        message.position = last[0][0] + 1 if last else 1
+        message = Message.new(at, seeded(seed), position=last[0][0] + 1 if last else 1, **told)
         message.save(force_insert=True, using=MESSAGE.database)
         try:
             self.require()
         except Thread.DoesNotExist:  # deleted meanwhile, and perhaps purged before the message was there
             Message.objects.filter(id=message.id).delete()
             raise
+        return message
 
 
 def thread_query(tenant: str, thread_id: str) -> ThreadQuerySet:
@@ -137,7 +137,7 @@ def messages_query(tenant: str, thread_id: str) -> MessageQuerySet:
     return rows.filter(Exists(thread_query(tenant, thread_id))) if can_roll_back(rows.db) else rows
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def page_query(bounds: tuple[str, ...], of_run: bool, descending: bool, limit: int) -> KeptQuery:
     def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
         rows = messages_query(tenant, thread_id)
@@ -162,20 +162,23 @@ LAST_POSITION = KeptQuery(
     thread_id=str,
 )
 
-# What a new message is given; its position is found as it is stored.
-GIVEN = [field for field in Message._meta.concrete_fields if field.name != "position"]
+# A new message is told what is in it. It makes its ids and its time when it is its turn, and finds its position as it
+# is stored.
+MADE = [field for field in Message._meta.concrete_fields if field.name in ("id", "object_id", "created_at")]
+TOLD = [field for field in Message._meta.concrete_fields if field not in MADE and field.name != "position"]
 
 
 @cache
 def appending(database: str) -> Statement:
     """Stores a message at the end of its thread and tells its position; nothing, where there is no such thread."""
     quote = connections[database].ops.quote_name
-    columns = ", ".join(quote(str(field.column)) for field in GIVEN)
-    values = ", ".join("%s" for _ in GIVEN)
+    given = [*MADE, *TOLD]
+    columns = ", ".join(quote(str(field.column)) for field in given)
+    values = ", ".join("%s" for _ in given)
     table, position = quote(Message._meta.db_table), quote("position")
     thread, last = THREAD_ID.compiled.statement, LAST_POSITION.compiled.statement
     return Statement(
         f"INSERT INTO {table} ({columns}, {position}) "  # names of ours
         f"SELECT {values}, COALESCE(({last.sql}), 0) + 1 WHERE EXISTS ({thread.sql}) RETURNING {position}",
-        [*(Named(field.attname) for field in GIVEN), *last.params, *thread.params],
+        [*(Named(field.attname) for field in given), *last.params, *thread.params],
     )

@@ -244,7 +244,7 @@ class MessageField(WireField):
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        return self.message().run_validation(data)
+        return self.message.of(data).run_validation(data)
 
     @property
     def schema(self) -> dict[str, Any]:

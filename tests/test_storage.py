@@ -26,8 +26,9 @@ from django.utils import timezone
 
 from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
+from messages_app.kept import KeptQuery
 from messages_app.models import Message, Thread, ThreadPair, text_part
-from messages_app.one_thread import OneThread, messages_query
+from messages_app.one_thread import OF_THREAD, OneThread, messages_query, thread_query
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
 
@@ -160,9 +161,33 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
         for number in range(clients):  # what one client wrote stands in the order in which it was answered
             own = [text for text in texts if text.startswith(f"{number:02} ")]
             assert own == sorted(own)
+        if engines.chosen != "mongodb":  # ids begin with the millisecond, which is told when it is a writer's turn
+            moments = [row["id"][: len("msg_") + 10] for row in rows]
+            assert moments == sorted(moments)
         stored.update({row["id"]: thread for row in rows})
     assert sorted(stored) == sorted(message_id for _, message_id in answers)
     assert len(stored) == clients * each
+
+
+@pytest.mark.engine("sqlite")
+def test_query_that_is_kept_holds_no_connection_of_the_thread_that_asked_first(api: Api, thread_id: str) -> None:
+    """A thread that ends amid a transaction gives its turn to write back, as its connection goes with it."""
+    query = KeptQuery(thread_query, **OF_THREAD)
+
+    def ask() -> None:
+        assert [thread.id for thread in query.rows(tenant="default", thread_id=thread_id)] == [thread_id]
+        transaction.atomic(using=connection.alias).__enter__()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    start = time.monotonic()
+    assert api.post(f"/threads/{thread_id}/messages", GOOD).status == 200
+    assert time.monotonic() - start < 10
+    assert [thread.id for thread in query.rows(tenant="default", thread_id=thread_id)] == [thread_id]
 
 
 @contextmanager

@@ -40,6 +40,19 @@ class DatabaseErrors(DatabaseErrorWrapper):
         super().__exit__(kind, error, traceback)
 
 
+class Unlogged:
+    """For an engine's DatabaseWrapper: statements are logged for tests that ask for it alone.
+
+    Django asks its settings as well, for each statement; what it would log with DEBUG on nobody sees, nor empties.
+    """
+
+    force_debug_cursor: bool
+
+    @property
+    def queries_logged(self) -> bool:
+        return self.force_debug_cursor
+
+
 def reason_of(error: Exception) -> str:
     """Why a database refused, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

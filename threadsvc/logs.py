@@ -26,9 +26,9 @@ STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50
 
-# What no line tells is not looked for: who called, in which thread and process (logging HOWTO, "Optimization").
+# What no line tells is not looked for: who called, and in which thread (logging HOWTO, "Optimization").
 logging._srcfile = None  # its documented switch
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging.logThreads = logging.logMultiprocessing = False
 
 
 def fields(**values: Any) -> dict[str, Any]:

@@ -238,7 +238,7 @@ INSTALLED_APPS = [
     "threadsvc.access",
     "messages_app",
 ]
-# What every request passes through,
+# What every request passes through.
 EVERYWHERE = [
     *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.RequestIdMiddleware",
@@ -246,13 +246,13 @@ EVERYWHERE = [
     "threadsvc.shapes.ShapeMiddleware",
     "threadsvc.errors.JSONErrorMiddleware",
 ]
-# what the API's do, which has no pages, no cookies and no files of its own (threadsvc/wsgi.py tells them apart),
+# The API's requests: they have no pages, no cookies and no files (threadsvc/wsgi.py tells them apart).
 API_MIDDLEWARE = [
     *EVERYWHERE,
     "threadsvc.access.middleware.APISecurityMiddleware",
     "threadsvc.access.middleware.HostMiddleware",
 ]
-# and what people's do.
+# People's requests, and those of probes.
 MIDDLEWARE = [
     *EVERYWHERE,
     "django.middleware.security.SecurityMiddleware",

@@ -82,7 +82,7 @@ class Application:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         environ[STARTED] = time.perf_counter()
         believe_proxies(environ, settings.TRUSTED_PROXIES)
-        handler = self.api if environ["PATH_INFO"].startswith(settings.API_PATHS) else self.page
+        handler = self.api if environ.get("PATH_INFO", "").startswith(settings.API_PATHS) else self.page
         response = handler(environ, start_response)
         if environ["REQUEST_METHOD"] == "HEAD":  # the headers are told; gunicorn would log a warning for the body
             if isinstance(response, StreamingHttpResponse):

@@ -138,7 +138,7 @@ def _bring_up_to_date(wanted: Thread, messages: Sequence[MessageRow], metadata: 
     if found.missing and not can_roll_back(threads.db):
         try:
             threads.require(wanted.id)
-        except Thread.DoesNotExist:  # deleted meanwhile: see MessageQuerySet.append
+        except Thread.DoesNotExist:  # deleted meanwhile: see OneThread.append
             Message.objects.filter(id__in=[message.id for message in found.missing]).delete()
             raise
     return found

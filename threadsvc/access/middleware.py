@@ -1,4 +1,4 @@
-"""Django's middleware for people, which the API steps around, and the headers of pages."""
+"""Middleware of the project's own: hosts and headers for the API; Django's for people, and the headers of pages."""
 
 from collections.abc import Callable
 from functools import lru_cache

@@ -17,6 +17,7 @@ from djongo import base, creation, cursor, features, introspection, operations
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from threadsvc.databases import Unlogged
 from threadsvc.mongo import lookups
 from threadsvc.mongo.errors import database_errors
 from threadsvc.mongo.schema import DatabaseSchemaEditor
@@ -212,7 +213,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         client_of(self.connection.get_connection_params()).drop_database(test_database_name)
 
 
-class DatabaseWrapper(base.DatabaseWrapper):
+class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
     data_types = {
         **base.DatabaseWrapper.data_types,
         "JSONField": "object",

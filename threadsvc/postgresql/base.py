@@ -12,7 +12,7 @@ from django.db.utils import OperationalError
 from psycopg import Connection, Cursor, Error, errors
 from psycopg.pq import ConnStatus
 
-from threadsvc.databases import DatabaseErrors
+from threadsvc.databases import DatabaseErrors, Unlogged
 
 # How long a server may take to answer nothing.
 SECONDS_TO_ANSWER = 0.9
@@ -64,7 +64,7 @@ class DatabaseSchemaEditor(DjangosSchemaEditor):
         return entered
 
 
-class DatabaseWrapper(base.DatabaseWrapper):
+class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
     """Gives out connections that are open: what a server closed when it was restarted is thrown away first.
 
     The pool's own check waits longer after each closed connection that it meets, beyond the time that a request has.

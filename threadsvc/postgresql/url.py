@@ -13,9 +13,6 @@ SILENT_SECONDS = 2
 POOL_SECONDS = 0.9
 
 OPTIONS = {
-    # After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those
-    # are the few of which `fetch_all` is asked; Django's own have their values in them.
-    "prepare_threshold": 3,
     "application_name": "threadsvc",
     "connect_timeout": SILENT_SECONDS,
     # Of a machine that is gone TCP itself would say so after a quarter of an hour.
@@ -23,6 +20,10 @@ OPTIONS = {
     "keepalives_idle": 30,
     "keepalives_interval": SILENT_SECONDS,
 }
+
+# After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those are
+# the few of which `fetch_all` is asked; Django's own have their values in them.
+RUNS_BEFORE_PREPARED = 3
 
 # Purging is done by a thread of its own, besides those of requests.
 PURGERS = 1
@@ -49,10 +50,13 @@ def postgresql_entry(
         raise ImproperlyConfigured(
             f"{setting}: ?timeout=SECONDS of postgresql:// takes more than 0 and up to {MAX_STATEMENT_SECONDS}"
         )
+    prepared = options.pop("prepared_statements", "1")
+    if prepared not in ("0", "1"):
+        raise ImproperlyConfigured(f"{setting}: ?prepared_statements= of postgresql:// takes 0 or 1")
     known = {keyword.keyword.decode() for keyword in psycopg.pq.Conninfo.get_defaults()} - NOT_OPTIONS
     for option, value in options.items():
         if option not in known or isinstance(value, list):
-            there_are = "there are timeout and libpq's own"
+            there_are = "there are timeout, prepared_statements and libpq's own"
             raise ImproperlyConfigured(
                 f"{setting}: {option!r} is no option of postgresql://, or given twice; {there_are}"
             )
@@ -64,6 +68,7 @@ def postgresql_entry(
         "CONN_MAX_AGE": 0,  # after each request a connection goes back to the pool
         "OPTIONS": {
             **OPTIONS,
+            "prepare_threshold": RUNS_BEFORE_PREPARED if prepared == "1" else None,
             **options,
             "options": f"{limits} {options.get('options', '')}".strip(),  # of two that are the same the later counts
             "pool": pool_options(threads + PURGERS, POOL_SECONDS),

@@ -16,7 +16,7 @@ from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
 from django.utils import dateparse
 
-from threadsvc.databases import DatabaseErrors
+from threadsvc.databases import DatabaseErrors, Unlogged
 
 # The second: the file by which processes find their way in the log cannot grow.
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -116,8 +116,12 @@ class OneTurn:
         self.connection.ensure_connection()
         left = self.connection.take_turn()
         self.busy = None if left is None else self.connection.busy_seconds(left)
-        if self.busy:
-            self.busy.__enter__()
+        try:
+            if self.busy:
+                self.busy.__enter__()
+        except BaseException:
+            self.connection.end_turn()
+            raise
 
     def __exit__(self, *_: object) -> None:
         try:
@@ -127,7 +131,7 @@ class OneTurn:
             self.connection.end_turn()
 
 
-class DatabaseWrapper(base.DatabaseWrapper):
+class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
     """Waits for its turn before it asks SQLite for the write lock.
 
     SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
@@ -146,11 +150,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         cursor: Cursor = self.connection.cursor(factory=Cursor)
         return cursor
 
-    @property
-    def queries_logged(self) -> bool:
-        """Django asks its settings as well, for each statement; what it would log there nobody sees."""
-        return self.force_debug_cursor
-
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL
 
@@ -158,7 +157,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """What a cursor of Django's fetches, without one where nobody listens to it."""
         if self.execute_wrappers or self.force_debug_cursor:
             with self.cursor() as cursor:
-                return list(cursor.execute(sql, params).fetchall())
+                cursor.execute(sql, params)
+                return list(cursor.fetchall())
         self.ensure_connection()
         self.validate_no_broken_transaction()
         with self.wrap_database_errors:
