@@ -273,6 +273,17 @@ def test_time_outs_and_names_are_what_the_url_asks_for() -> None:
         assert shown(database, "statement_timeout") == ["9s"]
 
 
+def test_what_each_request_asks_is_prepared_unless_the_url_says_otherwise() -> None:
+    url = new_database()
+    for option, prepared in (("", ["SELECT $1::int"]), ("?prepared_statements=0", [])):
+        with connected(f"{url}{option}") as database:
+            for number in range(5):
+                assert database.fetch_all("SELECT %s::int", [number]) == [(number,)]
+            assert [
+                sql for (sql,) in database.fetch_all("SELECT statement FROM pg_prepared_statements", [])
+            ] == prepared
+
+
 def test_migration_may_take_longer_than_a_request() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '200ms'")

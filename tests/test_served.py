@@ -395,7 +395,10 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
         ({"DATABASE_URL": "postgresql://host:port/x"}, "not a database URL that can be read"),
         ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://host/x?foo=hidden"}, "DATABASE_URL: 'foo' is no option of postgresql://"),
-        ({"DATABASE_URL": "postgresql://host/x?prepared_statements=no"}, "prepared_statements= of postgresql:// takes 0 or"),
+        (
+            {"DATABASE_URL": "postgresql://host/x?prepared_statements=no"},
+            "prepared_statements= of postgresql:// takes 0 or",
+        ),
         ({"DATABASE_URL": "postgresql://host/x?password=hidden"}, "'password' is no option of postgresql://"),
         (
             {"DATABASE_URL": "postgresql://host/x?sslmode=a&sslmode=b"},
