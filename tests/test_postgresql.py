@@ -244,7 +244,7 @@ def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serv
 
 
 @contextmanager
-def connected(url: str) -> Iterator[BaseDatabaseWrapper]:
+def connected(url: str) -> Iterator[Any]:
     """A connection as the service has it that is given this URL."""
     database: Any = ConnectionHandler({"default": database_from_url("DATABASE_URL", url, threads=2)})["default"]
     try:
