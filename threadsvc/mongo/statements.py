@@ -9,9 +9,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 from bson import ObjectId
+from django.apps import apps
 from django.db import DataError, NotSupportedError
 from pymongo import ReturnDocument
 from pymongo.database import Database
@@ -308,6 +310,13 @@ class Statement(ABC):
 Run = Callable[["Select", Params], Answer]
 
 
+@cache
+def columns_of(table: str) -> set[str]:
+    """The columns of the model that has this table; none, where no model has."""
+    models = [model for model in apps.get_models() if model._meta.db_table == table]
+    return {str(field.column) for model in models for field in model._meta.concrete_fields}
+
+
 @dataclass
 class Filtered(Statement):
     table: str
@@ -336,11 +345,8 @@ class Select(Filtered):
         if any(item.function for item in self.items):
             return self.aggregated(database, params)
         columns = [item.column for item in self.items]
-        projection = {column: 1 for column in columns if column is not None} or {"_id": 1}
-        if "_id" not in projection:
-            projection["_id"] = 0
         found = database[self.table].find(
-            self.filter(database, params), projection, self.offset, self.limit, sort=self.order or None
+            self.filter(database, params), self.projection(columns), self.offset, self.limit, sort=self.order or None
         )
         constants = [item.constant.of(params) if item.constant else None for item in self.items]
         rows = (
@@ -351,6 +357,13 @@ class Select(Filtered):
             for document in found
         )
         return Answer(rows, close=found.close)
+
+    def projection(self, columns: list[str | None]) -> Document | None:
+        """What is asked for of each document; None, which costs the server less, where that is all that is in it."""
+        asked = {column: 1 for column in columns if column is not None} or {"_id": 1}
+        if asked.keys() == columns_of(self.table):
+            return None
+        return asked if "_id" in asked else {**asked, "_id": 0}
 
     def number(self, database: Database[Document], params: Params) -> int:
         bounds: dict[str, Any] = {"skip": self.offset, "limit": self.limit}
