@@ -54,11 +54,11 @@ def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]
         measured = subjects(stack, stores, engine, options)
         costs: dict[Subject, list[float]] = {subject: [] for subject in measured}
         for subject in measured:
-            subject.who.run(subject.what, options.sizes.block)  # warm up
+            subject.who.run(subject.what, options.block(engine))  # warm up
         for number in range(options.sizes.blocks):
             progress(f"{engine}: CPU in process, block {number + 1}")
             for subject in measured[:: -1 if number % 2 else 1]:
-                costs[subject].append(subject.who.run(subject.what, options.sizes.block).cpu)
+                costs[subject].append(subject.who.run(subject.what, options.block(engine)).cpu)
         empty = costs[measured[0]]
         found: list[tuple[str, ...]] = []
         for (who, what), blocks in costs.items():

@@ -58,6 +58,10 @@ class Options:
     stores: Path | None = None
     sizes: Sizes = field(default_factory=Sizes)
 
+    def block(self, engine: str) -> int:
+        """How many requests in process are one block; few, where a server answers slowly."""
+        return min(self.sizes.block, 30) if engine == "mongodb" else self.sizes.block
+
     def seeded(self, engine: str) -> tuple[int, int]:
         """How many threads and messages are in a store to begin with.
 
