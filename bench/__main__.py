@@ -16,7 +16,7 @@ from bench.load import require_wrk
 from bench.operations import Wrong
 from bench.options import QUICK, Options, Sizes, progress
 from bench.running import WORKER_CLASSES
-from bench.tables import table
+from bench.tables import at_least, at_most, table
 from tests.engines import ENGINES
 from tests.servers import Unavailable
 
@@ -25,8 +25,27 @@ def commands(options: Options) -> str:
     """What bench/commands.py finds, which is loaded here alone."""
     if importlib.util.find_spec("bench.commands") is None:
         return "Not measured: there is no bench/commands.py."
-    rows = importlib.import_module("bench.commands").measured(options.sizes.commands)
-    return table([name.replace("_", " ") for name in rows[0]._fields], rows)
+    bench = importlib.import_module("bench.commands")
+    headings = (
+        "command",
+        "messages",
+        "messages/s",
+        "target",
+        "seconds",
+        "CPU s",
+        "peak MB",
+        "more than idle",
+        "target",
+    )
+    rows = [
+        (
+            *(row.command, f"{row.messages:,}", f"{row.rate:,.0f}", at_least(row.target, row.rate)),
+            *(f"{row.seconds:.1f}", f"{row.cpu_seconds:.1f}", f"{row.peak_mb:.1f}", f"{row.beyond_idle_mb:.1f} MB"),
+            at_most(bench.MB_BEYOND_IDLE, row.beyond_idle_mb),
+        )
+        for row in bench.measured(options.sizes.commands)
+    ]
+    return table(headings, rows)
 
 
 PARTS = {
