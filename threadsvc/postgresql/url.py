@@ -50,7 +50,7 @@ def postgresql_entry(
         raise ImproperlyConfigured(
             f"{setting}: ?timeout=SECONDS of postgresql:// takes more than 0 and up to {MAX_STATEMENT_SECONDS}"
         )
-    prepared = options.pop("prepared_statements", "1")
+    prepared = str(options.pop("prepared_statements", 1))  # a number, where it was one
     if prepared not in ("0", "1"):
         raise ImproperlyConfigured(f"{setting}: ?prepared_statements= of postgresql:// takes 0 or 1")
     known = {keyword.keyword.decode() for keyword in psycopg.pq.Conninfo.get_defaults()} - NOT_OPTIONS
