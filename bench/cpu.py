@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.inside import Inside, service_inside, yardstick_inside
 from bench.operations import V2, Operation, Request, compare, of_sample
 from bench.options import Options, progress
-from bench.stores import Stores, stores_of
+from bench.stores import Stores, on_each_engine
 from bench.tables import at_most, table
 
 EMPTY = Operation("empty view", [Request("GET", "/empty")], "{}")
@@ -69,8 +69,5 @@ def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]
 
 
 def run(options: Options) -> str:
-    found: list[tuple[str, ...]] = []
-    for engine in options.engines:
-        with stores_of(engine) as stores:
-            found += rows(engine, stores, options)
+    found = on_each_engine(rows, options.engines, options)
     return table(("operation", "of", "engine", "CPU us", "times the empty view", "target"), found)

@@ -17,7 +17,7 @@ from statistics import median
 from bench.inside import Cost, Inside, service_inside
 from bench.operations import Operation, Request, Wrong, create, retrieve
 from bench.options import Growth, Options, progress
-from bench.stores import Store, Stores, stores_of
+from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 ENGINES = ("sqlite", "postgresql")
@@ -122,11 +122,7 @@ def measured(engine: str, name: str, insides: dict[str, Inside], options: Option
 
 
 def run(options: Options) -> str:
-    found: list[tuple[str, ...]] = []
-    for engine in ENGINES:
-        if engine in options.engines:
-            with stores_of(engine) as stores:
-                found += rows(engine, stores, options)
+    found = list(on_each_engine(rows, [engine for engine in ENGINES if engine in options.engines], options))
     if not found:
         return "Not measured: neither on SQLite nor on PostgreSQL."
     sizes = (

@@ -11,7 +11,7 @@ from bench.load import loaded
 from bench.operations import Wrong, mixed, of_sample
 from bench.options import Options, progress
 from bench.running import service
-from bench.stores import Stores, stores_of
+from bench.stores import Stores, on_each_engine
 from bench.tables import at_most, table
 
 HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
@@ -52,8 +52,4 @@ def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, .
 
 
 def run(options: Options) -> str:
-    found: list[tuple[str, ...]] = []
-    for engine in options.engines:
-        with stores_of(engine) as stores:
-            found += rows(engine, stores, options)
-    return table(HEADINGS, found)
+    return table(HEADINGS, on_each_engine(rows, options.engines, options))

@@ -9,7 +9,7 @@ from statistics import median
 from bench.operations import Request
 from bench.options import Options, progress
 from bench.running import service
-from bench.stores import Store, Stores, stores_of
+from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 HEADINGS = ("store", "engine", "starts", "first answer s", "slowest s", "target", "first thread s", "slowest s")
@@ -41,8 +41,4 @@ def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]
 
 
 def run(options: Options) -> str:
-    found: list[tuple[str, ...]] = []
-    for engine in options.engines:
-        with stores_of(engine) as stores:
-            found += rows(engine, stores, options)
-    return table(HEADINGS, found)
+    return table(HEADINGS, on_each_engine(rows, options.engines, options))

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.machine import ROOT
 from bench.operations import Wrong
+from bench.options import Options
 from tests.engines import start
 from tests.servers import DatabaseServer
 
@@ -88,3 +89,12 @@ def stores_of(engine: str) -> Iterator[Stores]:
     finally:
         if server:
             server.close()
+
+
+def on_each_engine(
+    rows: Callable[[str, Stores, Options], Iterable[tuple[str, ...]]], engines: Iterable[str], options: Options
+) -> Iterator[tuple[str, ...]]:
+    """What a part finds of one engine after the other, each on stores of its own."""
+    for engine in engines:
+        with stores_of(engine) as stores:
+            yield from rows(engine, stores, options)

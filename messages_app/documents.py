@@ -51,10 +51,7 @@ class DocumentField(JSONField):
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         if isinstance(value, list | dict) and not connection.features.has_native_json_field:
-            try:
-                return orjson.dumps(value).decode()
-            except TypeError:
-                pass
+            return json_texts([value])[0]
         return super().get_db_prep_value(value, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:

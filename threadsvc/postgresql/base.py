@@ -12,7 +12,7 @@ from django.db.utils import OperationalError
 from psycopg import Connection, Cursor, Error, errors
 from psycopg.pq import ConnStatus
 
-from threadsvc.databases import DatabaseErrors, Unlogged
+from threadsvc.databases import DatabaseErrors, Direct, Unlogged
 
 # How long a server may take to answer nothing.
 SECONDS_TO_ANSWER = 0.9
@@ -64,7 +64,7 @@ class DatabaseSchemaEditor(DjangosSchemaEditor):
         return entered
 
 
-class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
+class DatabaseWrapper(Direct, Unlogged, base.DatabaseWrapper):
     """Gives out connections that are open: what a server closed when it was restarted is thrown away first.
 
     The pool's own check waits longer after each closed connection that it meets, beyond the time that a request has.
@@ -79,18 +79,9 @@ class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
     def is_disk_full(self, error: Exception) -> bool:
         return isinstance(error, errors.DiskFull)
 
-    def fetch_all(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """What a cursor of Django's fetches; by a statement that the server prepares, where nobody listens to it.
-
-        Cursors of Django's put the values into the statement, and so each is planned anew.
-        """
-        if self.execute_wrappers or self.force_debug_cursor:
-            with self.cursor() as cursor:
-                cursor.execute(sql, params)
-                return list(cursor.fetchall())
-        self.ensure_connection()
-        self.validate_no_broken_transaction()
-        with self.wrap_database_errors, Cursor(self.connection) as prepared:
+    def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """By a statement that the server prepares; Django's cursors put the values in, and so each is planned anew."""
+        with Cursor(self.connection) as prepared:
             return prepared.execute(sql, params).fetchall()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:

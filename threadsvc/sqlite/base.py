@@ -16,7 +16,7 @@ from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
 from django.utils import dateparse
 
-from threadsvc.databases import DatabaseErrors, Unlogged
+from threadsvc.databases import DatabaseErrors, Direct, Unlogged
 
 # The second: the file by which processes find their way in the log cannot grow.
 DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -131,7 +131,7 @@ class OneTurn:
             self.connection.end_turn()
 
 
-class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
+class DatabaseWrapper(Direct, Unlogged, base.DatabaseWrapper):
     """Waits for its turn before it asks SQLite for the write lock.
 
     SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
@@ -153,16 +153,8 @@ class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL
 
-    def fetch_all(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """What a cursor of Django's fetches, without one where nobody listens to it."""
-        if self.execute_wrappers or self.force_debug_cursor:
-            with self.cursor() as cursor:
-                cursor.execute(sql, params)
-                return list(cursor.fetchall())
-        self.ensure_connection()
-        self.validate_no_broken_transaction()
-        with self.wrap_database_errors:
-            return list(self.connection.execute(convert_query(sql), params).fetchall())
+    def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        return list(self.connection.execute(convert_query(sql), params).fetchall())
 
     def turn_to_write(self) -> "OneTurn":
         """Around a single statement that writes: SQLite makes a transaction of it by itself."""
