@@ -70,8 +70,9 @@ def found_long_thread() -> list[Any]:
 
 
 def new_long_thread(number: int) -> Any:
-    from messages_app.conversations import conversation
-    from messages_app.models import Message, Thread, text_part
+    from messages_app.models import Message, Thread
+    from messages_app.models.thread import text_part
+    from messages_app.sample_data.texts import conversation
 
     rng, at = random.Random(7), datetime(2026, 1, 1, tzinfo=UTC)
     turns = list(islice(conversation(rng), PERIOD))

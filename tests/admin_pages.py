@@ -5,7 +5,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.test import Client
 
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
 
 THREADS, MESSAGES = "/admin/messages_app/thread/", "/admin/messages_app/message/"
 

@@ -11,9 +11,10 @@ from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from messages_app import purging
-from messages_app.models import Message, Thread, text_part
-from messages_app.one_thread import OneThread
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
+from messages_app.store import deletion as purging
+from messages_app.store.messages import OneThread
 from tests.admin_pages import MESSAGES, THREADS, client_of, page, store_thread
 from tests.conftest import Api, connection, manage
 
@@ -289,7 +290,7 @@ def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(
     admin: Client, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[bool] = []
-    monkeypatch.setattr("messages_app.admin.wake_purger", lambda: woken.append(True))
+    monkeypatch.setattr("messages_app.admin.threads.wake_purger", lambda: woken.append(True))
     thread = store_thread(12, metadata={"topic": "to go"})
     Message.objects.erase(thread.messages.get(position=12).id)
     path = f"{THREADS}{thread.id}/delete/"

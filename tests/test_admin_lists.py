@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from messages_app import browsing
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
+from messages_app.store import search as browsing
 from tests import engines
 from tests.admin_pages import MESSAGES, THREADS, page, store_thread
 

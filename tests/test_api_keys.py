@@ -19,7 +19,7 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
-from messages_app import models as messages_models
+from messages_app.models import thread as messages_models
 from tests.admin_pages import client_of, page
 from tests.conftest import Api, Served, manage
 from threadsvc import access

@@ -15,9 +15,10 @@ from uuid import uuid4
 import pytest
 from django.core.management import CommandError, call_command
 
-from messages_app.exchange.reading import Objects
-from messages_app.models import Message, MessageRow, Thread, text_part
-from messages_app.statements import rows_of
+from messages_app.models import Message, Thread
+from messages_app.models.thread import MessageRow, text_part
+from messages_app.store.bulk import rows_of
+from messages_app.transfer.reader import Objects
 from tests.conftest import ROOT, connection, environment, migrate
 
 SECOND = 1707856370

@@ -14,8 +14,9 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app.models import REMOVED_AT_ONCE, Message, Thread, ThreadPair
-from messages_app.purging import purge
+from messages_app.models import Message, Thread, ThreadPair
+from messages_app.models.thread import REMOVED_AT_ONCE
+from messages_app.store.deletion import purge
 from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage
 
@@ -183,7 +184,7 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from messages_app.models import Message, Thread
-from messages_app.purging import Purger, purge
+from messages_app.store.deletion import Purger, purge
 
 connection = connections[Message.objects.db]
 call_command("migrate", database=connection.alias, verbosity=0)

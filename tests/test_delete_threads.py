@@ -14,9 +14,10 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app.models import UNDECIDED, Message, Thread, ThreadPair
-from messages_app.one_thread import OneThread
-from messages_app.purging import purge
+from messages_app.models import Message, Thread, ThreadPair
+from messages_app.models.thread import UNDECIDED
+from messages_app.store.deletion import purge
+from messages_app.store.messages import OneThread
 from tests import engines
 from tests.conftest import Api, connection, manage
 from tests.test_mongo import run_python, url
@@ -175,7 +176,7 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
 DELETE = """
 import signal, sys, pymongo
 from django.core.management import call_command
-from messages_app.one_thread import OneThread
+from messages_app.store.messages import OneThread
 deadly, used, writes = int(sys.argv[1]), sys.argv[2], 0
 update = pymongo.collection.Collection.update_many
 def update_many(self, *args, **kwargs):

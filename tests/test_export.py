@@ -18,8 +18,10 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test.utils import CaptureQueriesContext
 
-from messages_app.exchange import exported, lines
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
+from messages_app.transfer import exported
+from messages_app.transfer import json_lines as lines
 from tests.conftest import ROOT, connection, environment, manage, migrate
 
 AT = datetime(2024, 2, 13, 20, 32, 50, tzinfo=UTC)

@@ -13,10 +13,10 @@ import pytest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app import idempotency, purging
-from messages_app.idempotency import IdempotencyRecord
-from messages_app.models import Message, Thread
-from messages_app.purging import purge
+from messages_app.models import Message, Thread, idempotency
+from messages_app.models.idempotency import IdempotencyRecord
+from messages_app.store import deletion as purging
+from messages_app.store.deletion import purge
 from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage, migrate
 from threadsvc.access.models import APIKey
@@ -288,7 +288,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 from django.db import connections
 from django.utils import timezone
-from messages_app import idempotency, views
+from messages_app.api.assistants import views
+from messages_app.models import idempotency
 from tests.conftest import Api, connection
 
 views.wake_purger = lambda: None

@@ -19,11 +19,13 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app import purging
-from messages_app.exchange import exported, lines, reading
-from messages_app.exchange.reading import Objects
 from messages_app.models import Message, Thread
-from messages_app.purging import purge
+from messages_app.store import deletion as purging
+from messages_app.store.deletion import purge
+from messages_app.transfer import exported
+from messages_app.transfer import json_lines as lines
+from messages_app.transfer import reader as reading
+from messages_app.transfer.reader import Objects
 from tests.conftest import ROOT, Api, Served, connection, environment, manage, migrate
 
 SAVED = Path(__file__).resolve().parent / "saved"
@@ -789,7 +791,7 @@ def test_what_another_import_was_faster_with_is_there_already(
         assert not meanwhile([line]).failed
         self._write(new, gone)
 
-    monkeypatch.setattr("messages_app.exchange.storing.Import._write", store_first)
+    monkeypatch.setattr("messages_app.transfer.importing.Import._write", store_first)
     told = run([line, other])
     assert (told.err, told.failed) == ([], "")
     assert told.out[0].startswith("Imported 1 threads with 0 messages in ")

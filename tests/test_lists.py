@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.test.utils import CaptureQueriesContext
 
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
 from tests import engines
 from tests.conftest import Api, connection, detail_of
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from pymongo.errors import InvalidOperation
 
 from messages_app.models import Message, Thread
-from messages_app.one_thread import OneThread
+from messages_app.store.messages import OneThread
 from tests.conftest import ROOT, Api, environment
 
 pytestmark = pytest.mark.engine("mongodb")
@@ -336,7 +336,7 @@ class Listener(monitoring.CommandListener):
 monitoring.register(Listener())
 from tests.conftest import Api
 from messages_app.models import ThreadPair
-from messages_app import purging
+from messages_app.store import deletion as purging
 api = Api()
 thread = api.post("/threads", {"messages": [{"role": "user", "content": "Hi"}], "metadata": {"a": "b"}}).body["id"]
 message = api.post(f"/threads/{thread}/messages", {"role": "user", "content": "Hi"}).body["id"]
@@ -360,7 +360,7 @@ def test_child_of_a_fork_has_connections_of_its_own_and_all_are_closed_at_exit(t
     code = """
 import threading
 from messages_app.models import Thread
-from threadsvc.mongo import base
+from threadsvc.engines.mongodb import base
 Thread.objects.exists()
 (parent,) = base._clients.values()
 if os.fork() == 0:

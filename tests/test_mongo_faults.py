@@ -26,10 +26,10 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from messages_app import purging
 from messages_app.models import Message, Thread
-from messages_app.one_thread import OneThread
-from messages_app.purging import purge
+from messages_app.store import deletion as purging
+from messages_app.store.deletion import purge
+from messages_app.store.messages import OneThread
 from tests.conftest import Answer, Api, Served
 from tests.servers.mongodb import MongoDB
 from tests.test_mongo import collection, new_thread, run_python, url
@@ -53,7 +53,7 @@ def before_each_write(name):
     setattr(pymongo.collection.Collection, name, counted)
 for name in ("insert_one", "insert_many", "update_many", "delete_many", "find_one_and_update"):
     before_each_write(name)
-from messages_app import views
+from messages_app.api.assistants import views
 views.wake_purger = lambda: None  # nothing but the call itself
 from tests.conftest import Api
 print(Api().call(sys.argv[2], sys.argv[3], sys.argv[4].encode()).status)

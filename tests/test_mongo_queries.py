@@ -11,9 +11,10 @@ from django.db import connections, models
 from django.db.models import Count, F, Max, Min, Q
 from django.db.models.lookups import In
 
-from messages_app.models import Message, Thread, ThreadPair, text_part
-from threadsvc.mongo.sql import read
-from threadsvc.mongo.statements import Select
+from messages_app.models import Message, Thread, ThreadPair
+from messages_app.models.thread import text_part
+from threadsvc.engines.mongodb.sql import read
+from threadsvc.engines.mongodb.statements import Select
 
 pytestmark = pytest.mark.engine("mongodb")
 

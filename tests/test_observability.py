@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Served, connection, database_url, free_port, manage
 from tests.servers import is_running
 from tests.stored import execute
-from threadsvc import exporter
+from threadsvc.observability import exporter
 
 CANARY = "xylophone"
 GOOD = b'{"role":"user","content":"hello"}'
@@ -151,7 +151,7 @@ def test_fault_is_told_once_with_its_request_id_and_without_what_it_quotes(broke
     assert (fault["level"], fault["event"]) == ("error", "unhandled exception")
     assert re.search(r"django\.db\.utils\.IntegrityError", fault["exception"])
     assert "Traceback (most recent call last)" in fault["exception"]
-    assert "messages_app/views.py" in fault["exception"]
+    assert "messages_app/api/assistants/views.py" in fault["exception"]
     assert (line["event"], line["status"]) == ("answered", 500)
     assert CANARY not in broken.log.read_text()
 
@@ -176,7 +176,7 @@ def test_text_is_for_people_and_one_line_an_event(serve: Callable[..., Served]) 
 @pytest.mark.stateless
 def test_log_tells_of_warnings_and_of_exceptions_that_nobody_catches(tmp_path: Path) -> None:
     program = (
-        "import threading, warnings; from threadsvc.logs import log_what_python_prints as log; log();"
+        "import threading, warnings; from threadsvc.observability.logs import log_what_python_prints as log; log();"
         "warnings.warn('mind\\nthe step'); threading.Thread(target=lambda: int('{c}')).start()"
     ).replace("{c}", CANARY)
     ended = manage(tmp_path / "data", "shell", "-v0", "-c", program)

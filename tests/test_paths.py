@@ -185,7 +185,7 @@ def broken(request: object) -> None:
 
 
 urlpatterns = [path("broken", broken)]  # type: ignore[arg-type]  # never answers
-handler500 = "threadsvc.errors.server_error"
+handler500 = "threadsvc.api.errors.server_error"
 
 
 @pytest.mark.stateless

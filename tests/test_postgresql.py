@@ -16,13 +16,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.utils import timezone
 
-from messages_app.idempotency import IdempotencyRecord
 from messages_app.models import Message, Thread, ThreadPair
+from messages_app.models.idempotency import IdempotencyRecord
 from tests import engines
 from tests.conftest import Answer, Served, connection, manage
 from tests.servers.postgresql import PostgreSQL
 from tests.stored import tables
-from threadsvc.databases import database_from_url
+from threadsvc.engines.databases import database_from_url
 
 pytestmark = pytest.mark.engine("postgresql")
 

@@ -24,11 +24,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app.idempotency import IdempotencyRecord
 from messages_app.ids import new_id, new_object_id
-from messages_app.kept import KeptQuery
-from messages_app.models import Message, Thread, ThreadPair, text_part
-from messages_app.one_thread import OF_THREAD, OneThread, messages_query, thread_query
+from messages_app.models import Message, Thread, ThreadPair
+from messages_app.models.idempotency import IdempotencyRecord
+from messages_app.models.thread import text_part
+from messages_app.store.compiled_query import KeptQuery
+from messages_app.store.messages import OF_THREAD, OneThread, messages_query, thread_query
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from messages_app.models import Message, Thread, text_part
+from messages_app.models import Message, Thread
+from messages_app.models.thread import text_part
 from tests.conftest import Answer, Api, detail_of
 
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}

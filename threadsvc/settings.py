@@ -15,7 +15,7 @@ from urllib.parse import quote
 from django.core.exceptions import ImproperlyConfigured
 
 from threadsvc import __version__
-from threadsvc.databases import database_from_url
+from threadsvc.engines.databases import database_from_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -240,11 +240,11 @@ INSTALLED_APPS = [
 ]
 # What every request passes through.
 EVERYWHERE = [
-    *(["threadsvc.observability.MetricsMiddleware"] if METRICS_PORT else []),
-    "threadsvc.observability.RequestIdMiddleware",
+    *(["threadsvc.observability.requests.MetricsMiddleware"] if METRICS_PORT else []),
+    "threadsvc.observability.requests.RequestIdMiddleware",
     *(["threadsvc.access.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
-    "threadsvc.shapes.ShapeMiddleware",
-    "threadsvc.errors.JSONErrorMiddleware",
+    "threadsvc.api.shapes.ShapeMiddleware",
+    "threadsvc.api.errors.JSONErrorMiddleware",
 ]
 # The API's requests: they have no pages, no cookies and no files (threadsvc/wsgi.py tells them apart).
 API_MIDDLEWARE = [
@@ -295,7 +295,7 @@ DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL, THREADS_
 threads_database = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL, THREADS_PER_WORKER)
 if threads_database != DATABASES["default"]:
     DATABASES["threads"] = threads_database
-DATABASE_ROUTERS = ["threadsvc.databases.ThreadsRouter"]
+DATABASE_ROUTERS = ["threadsvc.engines.databases.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Requests. A body within the first limit is always judged; POST /threads may hold many messages (views raise it).
@@ -315,11 +315,11 @@ REST_FRAMEWORK = {
         "threadsvc.access.permissions.WritingKeys",
     ],
     "DEFAULT_THROTTLE_CLASSES": ["threadsvc.access.throttle.RateLimit"],
-    "DEFAULT_PARSER_CLASSES": ["threadsvc.parsers.JSONBodyParser"],
-    "DEFAULT_RENDERER_CLASSES": ["threadsvc.renderers.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.renderers.OneFormat",
-    "DEFAULT_SCHEMA_CLASS": "threadsvc.openapi.ContractSchema",
-    "EXCEPTION_HANDLER": "threadsvc.errors.exception_handler",
+    "DEFAULT_PARSER_CLASSES": ["threadsvc.api.parser.JSONBodyParser"],
+    "DEFAULT_RENDERER_CLASSES": ["threadsvc.api.renderer.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.api.renderer.OneFormat",
+    "DEFAULT_SCHEMA_CLASS": "threadsvc.api.openapi.ContractSchema",
+    "EXCEPTION_HANDLER": "threadsvc.api.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_METADATA_CLASS": None,
@@ -333,19 +333,19 @@ SPECTACULAR_SETTINGS = {
     "LICENSE": {"name": "MIT"},
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
     "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
-    "PREPROCESSING_HOOKS": ["threadsvc.openapi.one_prefix"],
-    "POSTPROCESSING_HOOKS": ["threadsvc.openapi.with_error_schemas", "threadsvc.openapi.with_headers"],
+    "PREPROCESSING_HOOKS": ["threadsvc.api.openapi.one_prefix"],
+    "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_error_schemas", "threadsvc.api.openapi.with_headers"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
 
 # What a fault of a value is told in, by programs as by answers.
 
-WORDS_OF_FAULTS = "threadsvc.errors.words_of"
+WORDS_OF_FAULTS = "threadsvc.api.errors.words_of"
 
 # What each worker process runs when it starts.
 
-ON_WORKER_START = "messages_app.purging.wake_purger"
+ON_WORKER_START = "messages_app.store.deletion.wake_purger"
 
 # Pages: static files come from the packages that hold them; there is no collectstatic step.
 
@@ -361,7 +361,13 @@ LOG_FORMAT = env_choice("THREADSVC_LOG_FORMAT", "json", ("json", "text"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "threadsvc.logs.LineFormatter", "form": LOG_FORMAT, "with_words": DEBUG}},
+    "formatters": {
+        "line": {
+            "()": "threadsvc.observability.logs.LineFormatter",
+            "form": LOG_FORMAT,
+            "with_words": DEBUG,
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     # What drivers and servers tell at DEBUG are statements and requests, with all that is in them.
     "root": {"handlers": ["stderr"], "level": "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL},
@@ -369,7 +375,7 @@ LOGGING = {
         "threadsvc": {"level": LOG_LEVEL},
         "messages_app": {"level": LOG_LEVEL},
         "django": {"handlers": [], "level": "NOTSET", "propagate": True},
-        # It tells answers by their paths, which have ids in them; threadsvc.observability tells them by their routes.
+        # Django logs responses by path, which contains ids. threadsvc/observability/requests.py logs them by route.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
         # A server that is away is told of once a request, by who needed it.

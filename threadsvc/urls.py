@@ -5,13 +5,15 @@ from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
-from threadsvc import observability, openapi, pages
-from threadsvc.errors import page_not_found
+from threadsvc import pages
+from threadsvc.api import openapi
+from threadsvc.api.errors import page_not_found
+from threadsvc.observability import requests as observability
 
-handler400 = "threadsvc.errors.bad_request"
-handler403 = "threadsvc.errors.permission_denied"
-handler404 = "threadsvc.errors.page_not_found"
-handler500 = "threadsvc.errors.server_error"
+handler400 = "threadsvc.api.errors.bad_request"
+handler403 = "threadsvc.api.errors.permission_denied"
+handler404 = "threadsvc.api.errors.page_not_found"
+handler500 = "threadsvc.api.errors.server_error"
 
 admin.site.site_title = "threadsvc"
 admin.site.site_header = "threadsvc"
@@ -20,8 +22,8 @@ admin.site.site_url = "/"
 admin.site.enable_nav_sidebar = False
 
 urlpatterns = [
-    path("", include("messages_app.urls")),
-    path("v1/", include("messages_app.urls")),
+    path("", include("messages_app.api.assistants.urls")),
+    path("v1/", include("messages_app.api.assistants.urls")),
     path("", pages.front),
     path("healthz", require_safe(observability.healthz)),
     path("readyz", require_safe(observability.readyz)),

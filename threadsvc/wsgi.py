@@ -16,7 +16,7 @@ from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpRe
 from django.utils.module_loading import import_string
 
 from threadsvc.access.proxies import believe_proxies
-from threadsvc.logs import STARTED
+from threadsvc.observability.logs import STARTED
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)

@@ -178,7 +178,7 @@ class MongoDB(Storage):
     def database(self) -> Any:
         from pymongo import MongoClient
 
-        from threadsvc.mongo.url import mongodb_entry
+        from threadsvc.engines.mongodb.url import mongodb_entry
 
         entry = mongodb_entry("YARDSTICK_DATABASE_URL", self.url)  # the service's write concern: majority, from journal
         return MongoClient(**entry["CLIENT"])[entry["NAME"]]  # made after the fork; its pool serves all threads

@@ -11,7 +11,7 @@ from typing import Self
 from django.core.management import CommandError
 from tqdm import tqdm
 
-from messages_app.models import MAX_TENANT_CHARACTERS
+from messages_app.models.thread import MAX_TENANT_CHARACTERS
 
 
 def reason_of(error: Exception) -> str:

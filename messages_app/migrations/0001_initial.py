@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-import messages_app.documents
+import messages_app.models.fields
 
 
 class Migration(migrations.Migration):
@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 ("tenant", models.CharField(default="default", editable=False, max_length=64)),
                 (
                     "metadata",
-                    models.JSONField(blank=True, default=dict, encoder=messages_app.documents.UnicodeJSONEncoder),
+                    models.JSONField(blank=True, default=dict, encoder=messages_app.models.fields.UnicodeJSONEncoder),
                 ),
                 ("created_at", models.DateTimeField(editable=False, verbose_name="created")),
                 ("deleted_at", models.DateTimeField(editable=False, null=True, verbose_name="deleted")),
@@ -48,16 +48,16 @@ class Migration(migrations.Migration):
                         max_length=16,
                     ),
                 ),
-                ("content", models.JSONField(encoder=messages_app.documents.UnicodeJSONEncoder)),
+                ("content", models.JSONField(encoder=messages_app.models.fields.UnicodeJSONEncoder)),
                 (
                     "attachments",
-                    models.JSONField(blank=True, default=list, encoder=messages_app.documents.UnicodeJSONEncoder),
+                    models.JSONField(blank=True, default=list, encoder=messages_app.models.fields.UnicodeJSONEncoder),
                 ),
                 ("assistant_id", models.CharField(blank=True, default="", max_length=256)),
                 ("run_id", models.CharField(blank=True, default="", max_length=256)),
                 (
                     "metadata",
-                    models.JSONField(blank=True, default=dict, encoder=messages_app.documents.UnicodeJSONEncoder),
+                    models.JSONField(blank=True, default=dict, encoder=messages_app.models.fields.UnicodeJSONEncoder),
                 ),
                 ("created_at", models.DateTimeField(editable=False, verbose_name="created")),
                 ("deleted_at", models.DateTimeField(editable=False, null=True, verbose_name="deleted")),

@@ -6,7 +6,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 from django.db.models import Q
 
-from messages_app.models import digest_of_pair
+from messages_app.models.thread import digest_of_pair
 
 
 def fill(apps, schema_editor):

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from messages_app.documents import DocumentField, PairsField
+from messages_app.models.fields import DocumentField, PairsField
 
 THREAD_BY_PAIR = models.Index(fields=["tenant", "metadata", "created_at", "id"], name="thread_by_metadata")
 

@@ -12,7 +12,7 @@ from schemathesis.core.parameters import ParameterLocation
 from schemathesis.engine import events, from_schema
 from schemathesis.hooks import unregister_all
 
-from messages_app.fields import NO_NUL
+from messages_app.api.fields import NO_NUL
 from tests.fuzz.target import SECONDS_TO_WAIT, Answer, Target
 
 # One shape of the API each, under one of its two prefixes.

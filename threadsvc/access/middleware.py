@@ -19,7 +19,7 @@ from django.middleware.security import SecurityMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
-from threadsvc.errors import bad_request
+from threadsvc.api.errors import bad_request
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 

@@ -9,7 +9,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
-from threadsvc.errors import LengthRequired, RequestBodyTooLarge
+from threadsvc.api.errors import LengthRequired, RequestBodyTooLarge
 
 if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
     from rest_framework.views import APIView

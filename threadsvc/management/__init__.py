@@ -11,11 +11,11 @@ from django.db import connections
 from tqdm import tqdm
 
 from threadsvc.checks import url_setting
-from threadsvc.sqlite.backup import Report
+from threadsvc.engines.sqlite.backup import Report
 
 TOOLS = {
-    "threadsvc.postgresql": ("PostgreSQL", "pg_dump and pg_restore"),
-    "threadsvc.mongo": ("MongoDB", "mongodump and mongorestore"),
+    "threadsvc.engines.postgresql": ("PostgreSQL", "pg_dump and pg_restore"),
+    "threadsvc.engines.mongodb": ("MongoDB", "mongodump and mongorestore"),
 }
 
 

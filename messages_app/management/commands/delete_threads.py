@@ -10,8 +10,8 @@ from django.db import Error
 from django.utils import timezone
 
 from messages_app.management import Progress, reason_of, require_tenant_name
-from messages_app.purging import purge_threads
-from messages_app.retention import delete_idle
+from messages_app.store.deletion import purge_threads
+from messages_app.store.retention import delete_idle
 
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 

@@ -9,11 +9,11 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
-from messages_app.exchange import exported
-from messages_app.exchange.lines import visible_threads
-from messages_app.exchange.reading import STANDARD_INPUT, written
 from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import Thread
+from messages_app.transfer import exported
+from messages_app.transfer.json_lines import visible_threads
+from messages_app.transfer.reader import STANDARD_INPUT, written
 
 
 class Command(BaseCommand):

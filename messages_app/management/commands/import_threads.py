@@ -9,14 +9,14 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
-from messages_app.engines import expect_many_writes
-from messages_app.exchange.drafts import drafts_in
-from messages_app.exchange.foreign import Spool
-from messages_app.exchange.given import Draft, Wrong
-from messages_app.exchange.reading import Source
-from messages_app.exchange.storing import Import
 from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
 from messages_app.models import Thread
+from messages_app.store.engine import expect_many_writes
+from messages_app.transfer.drafts import drafts_in
+from messages_app.transfer.foreign import Spool
+from messages_app.transfer.importing import Import
+from messages_app.transfer.reader import Source
+from messages_app.transfer.validation import Draft, Wrong
 
 # More names than this of what was left out are not listed.
 NAMES_LISTED = 50

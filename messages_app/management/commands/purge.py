@@ -6,7 +6,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
 from messages_app.management import reason_of
-from messages_app.purging import purge
+from messages_app.store.deletion import purge
 
 
 class Command(BaseCommand):

@@ -12,11 +12,12 @@ from django.core.management import BaseCommand, CommandError
 from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
-from messages_app.conversations import SLOTS, Turn, conversation
-from messages_app.engines import expect_many_writes
 from messages_app.ids import id_at, object_id_at
 from messages_app.management import Progress, many_objects, reason_of, require_tenant_name
-from messages_app.models import MessageRow, Thread, text_part
+from messages_app.models import Thread
+from messages_app.models.thread import MessageRow, text_part
+from messages_app.sample_data.texts import SLOTS, Turn, conversation
+from messages_app.store.engine import expect_many_writes
 
 BATCH_MESSAGES = 4000
 SPREAD_DAYS = 90

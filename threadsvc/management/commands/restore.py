@@ -14,9 +14,8 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from threadsvc.databases import reason_of
-from threadsvc.management import add_database_option, bar, file_of
-from threadsvc.sqlite.backup import (
+from threadsvc.engines.databases import reason_of
+from threadsvc.engines.sqlite.backup import (
     Unusable,
     copy,
     draft_beside,
@@ -27,6 +26,7 @@ from threadsvc.sqlite.backup import (
     rows_of,
     tables_of,
 )
+from threadsvc.management import add_database_option, bar, file_of
 
 
 class Command(BaseCommand):

@@ -17,10 +17,11 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import message, parser
 
-from threadsvc import __version__, exporter
+from threadsvc import __version__
 from threadsvc.checks import url_setting
-from threadsvc.databases import reason_of
-from threadsvc.logs import log_what_python_prints
+from threadsvc.engines.databases import reason_of
+from threadsvc.observability import exporter
+from threadsvc.observability.logs import log_what_python_prints
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
@@ -35,7 +36,7 @@ class ServerLog(glogging.Logger):
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
         self.error_log.propagate = True
-        self._access_log_enabled = False  # threadsvc.observability tells of each answer
+        self._access_log_enabled = False  # threadsvc.observability.requests tells of each answer
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         if msg.startswith("Invalid request from "):
@@ -161,7 +162,7 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
     """What a worker's beginning and end mean for the metrics, and the end of all."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    from threadsvc.metrics import start_worker
+    from threadsvc.observability.metrics import start_worker
 
     return {
         "post_fork": lambda server, worker: start_worker(metrics.directory),

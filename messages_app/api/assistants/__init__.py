@@ -1,0 +1,1 @@
+"""`/threads`: the Assistants API, in both of its shapes."""

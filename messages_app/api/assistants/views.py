@@ -1,0 +1,372 @@
+"""Threads and messages over HTTP. A view introduces serializer and model to each other; both do their own work.
+
+The order of work is the contract's: the form of body or query, then what the path names, then what needs stored data.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from messages_app.api.assistants.serializers import (
+    DEFAULT,
+    V2,
+    Deleted,
+    ListMessagesQuerySerializer,
+    ListQuerySerializer,
+    MessageDeletedSerializer,
+    MessageFileListSerializer,
+    MessageFileSerializer,
+    ModifySerializer,
+    SentSerializer,
+    Shape,
+    ThreadDeletedSerializer,
+    metadata_filter,
+)
+from messages_app.api.base import JSONViewSet
+from messages_app.api.fields import Fault, Faults
+from messages_app.api.pagination import Listed, page_of
+from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.models.idempotency import Attempt, BadKey, IdempotencyRecord, InProgress, KeyReused
+from messages_app.models.thread import DEFAULT_TENANT
+from messages_app.store.deletion import wake_purger
+from messages_app.store.messages import OneThread
+
+
+class RequestInProgress(APIException):
+    status_code = HTTPStatus.CONFLICT
+    default_detail = "Request in progress"
+    wait = 1  # seconds after which one may ask again
+
+
+class ContractViewSet(JSONViewSet):
+    """What the views share: the tenant of a request, its shape, its body, what a missing row is."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the request's key belongs to."""
+        return getattr(self.request.auth, "tenant", DEFAULT_TENANT)
+
+    @property
+    def shape(self) -> Shape:
+        """The serializers of the shape that the request asks for; the project's middleware reads the header."""
+        return V2 if getattr(self.request, "wants_v2", False) else DEFAULT
+
+    @property
+    def threads(self) -> ThreadQuerySet:
+        """The threads that this request may know of."""
+        return Thread.objects.of_tenant(self.tenant)
+
+    def sent(self, serializer_class: type[SentSerializer]) -> Any:
+        """A serializer that has found the request's body (or query) sound. Raises Faults."""
+        data: Any
+        if serializer_class.sent_in == "query":
+            data = self.request.query_params
+        else:  # None where the request has no bytes, for which DRF says {}
+            data = self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
+        serializer = serializer_class.of(data)
+        serializer.is_valid(raise_exception=True)
+        return serializer
+
+    def attempt(self, path: str) -> Attempt | None:
+        """What the request's idempotency key stands for on that path; None where it has no key.
+
+        Taken before the body is parsed: the key's record knows its bytes.
+        """
+        key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
+        shape = "v2" if self.shape is V2 else "default"
+        return None if key is None else Attempt.of(self.tenant, path, key, shape, self.request.body)
+
+    def created(self, attempt: Attempt | None, sent: Any, shown: Any, **given: str) -> HttpResponse:
+        """Stores what was sent, and shows it; once for all requests of one key."""
+        if attempt is None:
+            return self.answer(shown(sent.save(**given)))
+        renderer = self.request.accepted_renderer
+        creation = sent.creation(lambda row: renderer.render(shown(row)), **given)
+        answer = IdempotencyRecord.objects.answer(attempt, creation)
+        headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
+        return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))
+        match exc:
+            case Thread.DoesNotExist():
+                exc = NotFound(f"Thread with ID '{thread_id}' not found")
+            case Message.DoesNotExist():
+                exc = NotFound(f"Message with ID '{message_id}' in thread '{thread_id}' not found")
+            case BadKey():
+                exc = Faults([Fault("bad_idempotency_key", ("idempotency-key",))], root="header")
+            case KeyReused():
+                exc = Faults([Fault("idempotency_key_reused", ("idempotency-key",))], root="header")
+            case InProgress():
+                exc = RequestInProgress()
+        return super().handle_exception(exc)
+
+
+def in_path(name: str) -> OpenApiParameter:
+    title = name.replace("_", " ").title()
+    return OpenApiParameter(name, {"title": title, "type": "string"}, OpenApiParameter.PATH)
+
+
+def either(component_name: str, of_shape: Callable[[Shape], Any]) -> Any:
+    """In OpenAPI: what has one form in the default shape, and another in that of v2."""
+    forms = [of_shape(DEFAULT), of_shape(V2)]
+    return PolymorphicProxySerializer(component_name, forms, resource_type_field_name=None)
+
+
+def successful(serializer: Any) -> dict[int, OpenApiResponse]:
+    return {200: OpenApiResponse(serializer, "Successful Response")}
+
+
+THREAD_ID, MESSAGE_ID, FILE_ID = in_path("thread_id"), in_path("message_id"), in_path("file_id")
+METADATA_FILTER = OpenApiParameter(
+    "metadata",
+    {"type": "object", "additionalProperties": {"type": "string"}},
+    OpenApiParameter.QUERY,
+    style="deepObject",
+    explode=True,
+    description="metadata[KEY]=VALUE: only threads that have this pair; may be given for several keys.",
+    examples=[
+        OpenApiExample("all", summary="All threads", value={}),
+        OpenApiExample("customer", summary="A customer's threads", value={"customer": "customer-17"}),
+    ],
+)
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters. For 24 hours the same key with the same body gets the first "
+    "answer again (with `Idempotent-Replayed: true`), and nothing is stored a second time.",
+)
+
+
+def body_example(name: str, summary: str, value: dict[str, Any]) -> OpenApiExample:
+    return OpenApiExample(name, summary=summary, value=value, request_only=True)
+
+
+# The first of each is what the documentation's page is filled in with.
+THREAD_EXAMPLES = [
+    body_example("empty", "Without messages", {"metadata": {"customer": "customer-17"}}),
+    body_example("messages", "With a message", {"messages": [{"role": "user", "content": "How does AI work?"}]}),
+]
+MESSAGE_EXAMPLES = [
+    body_example(
+        "user", "A user's message", {"role": "user", "content": "How does AI work?", "metadata": {"topic": "ai"}}
+    ),
+    body_example(
+        "parts",
+        "OpenAI-Beta: assistants=v2, a user's text and picture",
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "https://shop.example/jacket.jpg"}},
+            ],
+        },
+    ),
+    body_example(
+        "assistant",
+        "OpenAI-Beta: assistants=v2, an assistant's message",
+        {"role": "assistant", "content": "A rain jacket.", "assistant_id": "asst_support"},
+    ),
+]
+MODIFY_EXAMPLES = [
+    body_example("metadata", "Sets one key, removes another", {"metadata": {"topic": "physics", "rating": None}})
+]
+THREAD = either("Thread", lambda shape: shape.thread)
+MESSAGE = either("Message", lambda shape: shape.message)
+
+
+class ThreadViewSet(ContractViewSet):
+    # A thread may be made with a hundred messages.
+    body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
+    optional_bodies: ClassVar = {"create"}
+
+    @extend_schema(
+        operation_id="create_thread",
+        summary="Create Thread",
+        tags=["Threads"],
+        parameters=[IDEMPOTENCY_KEY],
+        request=either("CreateThread", lambda shape: shape.create_thread),
+        examples=THREAD_EXAMPLES,
+        responses=successful(THREAD),
+    )
+    def create(self, request: Request) -> HttpResponse:
+        """Create a thread, with messages or without. The body may be left out."""
+        attempt = self.attempt("/threads")
+        return self.created(attempt, self.sent(self.shape.create_thread), self.shape.thread.shown, tenant=self.tenant)
+
+    @extend_schema(
+        operation_id="list_threads",
+        summary="List Threads",
+        tags=["Threads"],
+        parameters=[ListQuerySerializer, METADATA_FILTER],
+        responses=successful(either("Threads", lambda shape: shape.threads)),
+    )
+    def list(self, request: Request) -> HttpResponse:
+        """List threads, newest first unless `order` says otherwise."""
+        query = self.sent(ListQuerySerializer).validated_data
+        pairs = metadata_filter(request.query_params)
+        rows: Any = Thread.objects.matching(self.tenant, pairs) if pairs else self.threads
+        page = page_of(rows, cursors=self.threads, unknown="no_such_thread", query=query)
+        return self.answer(self.shape.threads.shown(page))
+
+    @extend_schema(
+        operation_id="retrieve_thread",
+        summary="Retrieve Thread",
+        tags=["Threads"],
+        parameters=[THREAD_ID],
+        responses=successful(THREAD),
+    )
+    def retrieve(self, request: Request, thread_id: str) -> HttpResponse:
+        """Retrieve a thread."""
+        return self.answer(self.shape.thread.shown(OneThread(self.tenant, thread_id).get()))
+
+    @extend_schema(
+        operation_id="modify_thread",
+        summary="Modify Thread",
+        tags=["Threads"],
+        parameters=[THREAD_ID],
+        request=either("ModifyThread", lambda shape: shape.modify_thread),
+        examples=MODIFY_EXAMPLES,
+        responses=successful(THREAD),
+    )
+    def modify(self, request: Request, thread_id: str) -> HttpResponse:
+        """Change a thread's metadata, key by key."""
+        thread = self.sent(self.shape.modify_thread).change(self.threads, thread_id)
+        return self.answer(self.shape.thread.shown(thread))
+
+    @extend_schema(
+        operation_id="delete_thread",
+        summary="Delete Thread",
+        tags=["Threads"],
+        parameters=[THREAD_ID],
+        responses=successful(ThreadDeletedSerializer),
+    )
+    def destroy(self, request: Request, thread_id: str) -> HttpResponse:
+        """Delete a thread and all that is in it."""
+        self.threads.mark_deleted(thread_id)
+        wake_purger()
+        return self.answer(ThreadDeletedSerializer.shown(Deleted(thread_id)))
+
+
+class MessageViewSet(ContractViewSet):
+    @extend_schema(
+        operation_id="create_message",
+        summary="Create Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, IDEMPOTENCY_KEY],
+        request=either("CreateMessage", lambda shape: shape.create_message),
+        examples=MESSAGE_EXAMPLES,
+        responses=successful(MESSAGE),
+    )
+    def create(self, request: Request, thread_id: str) -> HttpResponse:
+        """Create a message in a thread."""
+        attempt = self.attempt(f"/threads/{thread_id}/messages")
+        sent = self.sent(self.shape.create_message)
+        return self.created(attempt, sent, self.shape.message.shown, tenant=self.tenant, thread_id=thread_id)
+
+    @extend_schema(
+        operation_id="list_messages",
+        summary="List Messages",
+        tags=["Messages"],
+        parameters=[THREAD_ID, ListMessagesQuerySerializer],
+        responses=successful(either("Messages", lambda shape: shape.messages)),
+    )
+    def list(self, request: Request, thread_id: str) -> HttpResponse:
+        """List a thread's messages, newest first unless `order` says otherwise."""
+        query = self.sent(ListMessagesQuerySerializer).validated_data
+        messages = OneThread(self.tenant, thread_id, query["run_id"])
+        try:
+            page = page_of(messages, cursors=messages, unknown="no_such_message", query=query)
+        except Faults:
+            messages.require()  # that it is missing goes before bad cursors
+            raise
+        return self.answer(self.shape.messages.shown(page))
+
+    def message(self, thread_id: str, message_id: str) -> Message:
+        """A message that this request may know of. Raises Thread.DoesNotExist, Message.DoesNotExist."""
+        return OneThread(self.tenant, thread_id).message(message_id)
+
+    def messages_in(self, thread_id: str) -> MessageQuerySet:
+        """The messages of a thread that this request may know of. Raises Thread.DoesNotExist."""
+        self.threads.require(thread_id)
+        return Message.objects.visible_in(thread_id)
+
+    @extend_schema(
+        operation_id="retrieve_message",
+        summary="Retrieve Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        responses=successful(MESSAGE),
+    )
+    def retrieve(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
+        """Retrieve a message."""
+        return self.answer(self.shape.message.shown(self.message(thread_id, message_id)))
+
+    @extend_schema(
+        operation_id="modify_message",
+        summary="Modify Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        request=ModifySerializer,
+        examples=MODIFY_EXAMPLES,
+        responses=successful(MESSAGE),
+    )
+    def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
+        """Change a message's metadata, key by key."""
+        message = self.sent(ModifySerializer).change(self.messages_in(thread_id), message_id)
+        return self.answer(self.shape.message.shown(message))
+
+    @extend_schema(
+        operation_id="delete_message",
+        summary="Delete Message",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID],
+        responses=successful(MessageDeletedSerializer),
+    )
+    def destroy(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
+        """Delete a message. For a day its id still serves as a cursor."""
+        self.messages_in(thread_id).erase(message_id)
+        return self.answer(MessageDeletedSerializer.shown(Deleted(message_id)))
+
+    @extend_schema(
+        operation_id="list_message_files",
+        summary="List Message Files",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID, ListQuerySerializer],
+        responses=successful(MessageFileListSerializer),
+    )
+    def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
+        """List a message's files, the last first unless `order` says otherwise."""
+        query = self.sent(ListQuerySerializer).validated_data
+        files = Listed(self.message(thread_id, message_id).files)
+        page = page_of(files, cursors=files, unknown="no_such_file", query=query)
+        return self.answer(MessageFileListSerializer.shown(page))
+
+    @extend_schema(
+        operation_id="retrieve_message_file",
+        summary="Retrieve Message File",
+        tags=["Messages"],
+        parameters=[THREAD_ID, MESSAGE_ID, FILE_ID],
+        responses=successful(MessageFileSerializer),
+    )
+    def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> HttpResponse:
+        """Retrieve a file of a message."""
+        for file in self.message(thread_id, message_id).files:
+            if file.id == file_id:
+                return self.answer(MessageFileSerializer.shown(file))
+        raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")

@@ -1,0 +1,486 @@
+"""The values that a client may send and gets back, one class each, which says itself what it is in OpenAPI.
+
+A field takes a value of the parsed JSON (or of the query) and gives back what is stored, or raises Faults: all that is
+wrong with the value, in order. Text is never made from another JSON type. Source: create-message contract, sections 6
+and 7; threads-api contract, "Two shapes of answer" and "Endpoints".
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from rest_framework.exceptions import ValidationError
+from rest_framework.fields import Field, empty
+
+from messages_app.models.base import MAX_METADATA_PAIRS
+from messages_app.models.thread import text_part
+
+MAX_CONTENT_CHARACTERS = 32768
+MAX_CONTENT_CHARACTERS_V2 = 256000
+MAX_PARTS = 100
+MAX_FILES = 10
+MAX_TOOLS = 10
+MAX_AUTHOR_CHARACTERS = 256
+MAX_METADATA_KEY_CHARACTERS = 64
+MAX_METADATA_VALUE_CHARACTERS = 512
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 20
+
+# What OpenAPI can say of U+0000. It has no words for lone surrogates, which are no Unicode text in the first place.
+NO_NUL = {"pattern": r"^[^\u0000]*$"}
+
+
+class Fault(NamedTuple):
+    """One error: its code, the steps from the value at hand to the place it is in, and the numbers of the rule."""
+
+    code: str
+    loc: tuple[str | int, ...] = ()
+    params: Mapping[str, Any] = {}
+
+    def under(self, step: str | int) -> "Fault":
+        """The same error, seen from one step further out."""
+        return Fault(self.code, (step, *self.loc), self.params)
+
+
+class Faults(ValidationError):
+    """DRF's ValidationError with an ordered list of Fault, which says more than DRF's own details (loc, params).
+
+    `root` is the part of the request that the steps start from: `body`, `query` or `header`.
+    """
+
+    detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms
+
+    def __init__(self, faults: Iterable[Fault], root: str = "body") -> None:
+        self.detail = list(faults)
+        self.root = root
+
+
+def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
+    """The first thing wrong with a text. Lengths count code points."""
+    if value is None:
+        return Fault("null", loc)
+    if not isinstance(value, str):
+        return Fault("not_a_string", loc)
+    if at_least is not None and len(value) < at_least:
+        return Fault("min_length", loc, {"limit_value": at_least})
+    if at_most is not None and len(value) > at_most:
+        return Fault("max_length", loc, {"limit_value": at_most})
+    if "\0" in value:
+        return Fault("null_characters_not_allowed", loc)
+    if not value.isascii() and _has_surrogate(value):
+        return Fault("surrogate_characters_not_allowed", loc)
+    return None
+
+
+def _has_surrogate(value: str) -> bool:
+    try:
+        value.encode()  # far faster than a search
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def read_keys(fields: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """What each field makes of the value under its name, and all that they find wrong, in the order of the fields."""
+    values, faults = {}, []
+    for name, field in fields.items():
+        try:
+            values[name] = field.run_validation(data.get(name, empty))
+        except Faults as error:
+            faults += [fault.under(name) for fault in error.detail]
+    return values, faults
+
+
+def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """The values of a JSON object that has these keys and no others; raises Faults: of the fields, then extra keys."""
+    if not isinstance(data, dict):
+        raise Faults([Fault("not_a_dict")])
+    values, faults = read_keys(fields, data)
+    faults += [Fault("extra", (key,)) for key in sorted(data.keys() - fields.keys())]
+    if faults:
+        raise Faults(faults)
+    return values
+
+
+class DescribedField(Field[Any, Any, Any, Any]):
+    """A field whose `schema` is its OpenAPI. What is given as `schema` goes before what the class knows by itself."""
+
+    def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.words = schema or {}
+        super().__init__(**kwargs)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {**self.words}
+
+
+class DescribedFieldExtension(OpenApiSerializerFieldExtension):
+    target_class = DescribedField
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        is_in_body = getattr(self.target.parent, "sent_in", None) == "body"
+        schema: dict[str, Any] = self.target.schema_in_body if is_in_body else self.target.schema
+        return schema
+
+
+# What clients send. The building blocks first.
+
+
+class WireField(DescribedField):
+    """A field that judges for itself. Where it is not required, null counts as absent, and absent is the default."""
+
+    def __init__(self, *, required: bool = True, default: Any = None, **kwargs: Any) -> None:
+        super().__init__(**({} if required else {"default": default}), required=required, **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        if data is None or data is empty:
+            if self.required:
+                raise Faults([Fault("required" if data is empty else "null")])
+            return self.get_default()
+        return self.to_internal_value(data)
+
+    @property
+    def schema_in_body(self) -> dict[str, Any]:
+        """As a key of a JSON body: null counts as absent where the key may be left out."""
+        schema = self.schema
+        if self.required:
+            return schema
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+        if "type" in schema:
+            schema["type"] = [schema["type"], "null"]
+        return schema
+
+
+class TextField(WireField):
+    def __init__(self, at_least: int | None = None, at_most: int | None = None, **kwargs: Any) -> None:
+        self.at_least, self.at_most = at_least, at_most
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        fault = text_fault(data, at_least=self.at_least, at_most=self.at_most)
+        if fault:
+            raise Faults([fault])
+        return data
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        limits = {"minLength": self.at_least, "maxLength": self.at_most}
+        return {"type": "string", **super().schema, **{k: v for k, v in limits.items() if v is not None}, **NO_NUL}
+
+
+class EnumField(WireField):
+    def __init__(self, permitted: Iterable[str], **kwargs: Any) -> None:
+        self.permitted = list(permitted)
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if isinstance(data, str) and data in self.permitted:
+            return data
+        raise Faults([Fault("invalid_choice", params={"enum_values": self.permitted})])
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": self.permitted, **super().schema}
+
+
+class ListField(WireField):
+    """A list of which a field judges each item. A wrong count is the only error, and the items are not looked at."""
+
+    def __init__(self, item: WireField, at_most: int, at_least: int = 0, **kwargs: Any) -> None:
+        self.item, self.at_least, self.at_most = item, at_least, at_most
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if not isinstance(data, list):
+            raise Faults([Fault("not_a_list")])
+        if len(data) < self.at_least:
+            raise Faults([Fault("min_list_items", params={"limit_value": self.at_least})])
+        if len(data) > self.at_most:
+            raise Faults([Fault("max_list_items", params={"limit_value": self.at_most})])
+        values, faults = [], []
+        for i, value in enumerate(data):
+            try:
+                values.append(self.item.run_validation(value))
+            except Faults as error:
+                faults += [fault.under(i) for fault in error.detail]
+        if faults:
+            raise Faults(faults)
+        return values
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        least = {"minItems": self.at_least} if self.at_least else {}
+        return {"type": "array", "items": self.item.schema, **least, "maxItems": self.at_most, **super().schema}
+
+
+class ObjectField(WireField):
+    """A JSON object that has these keys and no others."""
+
+    def __init__(self, keys: Mapping[str, WireField], **kwargs: Any) -> None:
+        self.keys = keys
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return read_object(self.keys, data)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "required": [name for name, field in self.keys.items() if field.required],
+            "properties": {name: field.schema_in_body for name, field in self.keys.items()},
+            "additionalProperties": False,
+            **super().schema,
+        }
+
+
+# What a message is made of.
+
+
+class ContentField(WireField):
+    """A text, stored as the one part of a message's content."""
+
+    text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS)
+
+    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
+        return [text_part(self.text.run_validation(data))]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {**self.text.schema, **super().schema}
+
+
+class PartField(WireField):
+    """One part of a content: its type names the one other key that it has."""
+
+    image = {"detail": EnumField(["auto", "low", "high"], required=False)}
+    kinds: Mapping[str, WireField] = {
+        "text": TextField(at_least=1),
+        "image_file": ObjectField({"file_id": TextField(at_least=1), **image}),
+        "image_url": ObjectField({"url": TextField(at_least=1), **image}),
+    }
+    type_of_part = EnumField(kinds)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise Faults([Fault("not_a_dict")])
+        values, faults = read_keys({"type": self.type_of_part}, data)
+        if faults:
+            raise Faults(faults)
+        kind = values["type"]
+        value = read_object({"type": self.type_of_part, kind: self.kinds[kind]}, data)[kind]
+        if kind == "text":
+            return text_part(value)
+        return {"type": kind, kind: {key: item for key, item in value.items() if item is not None}}
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        parts = [ObjectField({"type": EnumField([kind]), kind: field}) for kind, field in self.kinds.items()]
+        return {"oneOf": [part.schema for part in parts], **super().schema}
+
+
+class ContentOrPartsField(ContentField):
+    """A text, or a list of parts, whose texts together are limited as the text is."""
+
+    text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS_V2)
+    parts = ListField(PartField(), at_least=1, at_most=MAX_PARTS)
+
+    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
+        if not isinstance(data, list):
+            return super().to_internal_value(data)
+        parts = self.parts.to_internal_value(data)
+        if sum(len(part["text"]["value"]) for part in parts if part["type"] == "text") > MAX_CONTENT_CHARACTERS_V2:
+            raise Faults([Fault("max_length", params={"limit_value": MAX_CONTENT_CHARACTERS_V2})])
+        return parts
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self.text.schema, self.parts.schema], **self.words}
+
+
+class FileIdsField(ListField):
+    """A list of file ids, which are not looked up; repeats keep their place."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(TextField(), at_most=MAX_FILES, **kwargs)
+
+
+class AttachmentsField(ListField):
+    """Files, each with the tools that it is for."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        tool = ObjectField({"type": EnumField(["code_interpreter", "file_search"])})
+        tools = ListField(tool, at_most=MAX_TOOLS, required=False, default=list)
+        super().__init__(ObjectField({"file_id": TextField(), "tools": tools}), at_most=MAX_FILES, **kwargs)
+
+
+class AuthorField(TextField):
+    """The id of an assistant or a run. Empty text is none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(at_most=MAX_AUTHOR_CHARACTERS, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        return super().to_internal_value(data) or self.get_default()
+
+
+class MetadataField(WireField):
+    """At most 16 pairs of text, of which keys and values have limits of their own."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise Faults([Fault("not_a_dict")])
+        if self.count(data) > MAX_METADATA_PAIRS:
+            raise Faults([Fault("max_dict_items", params={"limit_value": MAX_METADATA_PAIRS})])
+        faults = list(self.faults_of_pairs(data))
+        if faults:
+            raise Faults(faults)
+        return data
+
+    def count(self, pairs: dict[str, Any]) -> int:
+        return len(pairs)
+
+    def faults_of_pairs(self, pairs: dict[str, Any]) -> Iterator[Fault]:
+        """At most one fault a pair, in the order of the pairs; the value of a bad key is not looked at."""
+        for key, value in pairs.items():
+            fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS) or self.fault_of_value(key, value)
+            if fault:
+                yield fault
+
+    def fault_of_value(self, key: str, value: Any) -> Fault | None:
+        return text_fault(value, key, at_most=MAX_METADATA_VALUE_CHARACTERS)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {**METADATA_SCHEMA, **super().schema}
+
+
+class MetadataChangesField(MetadataField):
+    """Pairs to be set, and keys to be removed: those whose value is null, which do not count."""
+
+    def count(self, pairs: dict[str, Any]) -> int:
+        return sum(value is not None for value in pairs.values())
+
+    def fault_of_value(self, key: str, value: Any) -> Fault | None:
+        return None if value is None else super().fault_of_value(key, value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        value = {"type": ["string", "null"], "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL}
+        schema = {**super().schema, "additionalProperties": value, "description": METADATA_CHANGES}
+        del schema["maxProperties"]  # null does not count
+        return schema
+
+
+METADATA_SCHEMA = {
+    "title": "Metadata",
+    "type": "object",
+    "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL},
+    "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS, **NO_NUL},
+    "maxProperties": MAX_METADATA_PAIRS,
+    "examples": [{"topic": "ai"}],
+    # The reference page's own words and spelling.
+    "description": "Set of 16 key-value pairs that can be attached to an object. This can be useful for storing "
+    "additional information about the object in a structured format. Keys can be a maximum of 64 characters long and "
+    "values can be a maxium of 512 characters long.",
+}
+METADATA_CHANGES = (
+    "Keys given are set, a key given as null is removed, the others stay. No more than 16 pairs may be left, of keys "
+    "of at most 64 and values of at most 512 characters."
+)
+
+
+class IgnoredField(WireField):
+    """Any JSON value, of which nothing is kept."""
+
+    def run_validation(self, data: Any = empty) -> None:
+        return None
+
+
+# What a list is asked for. Values are texts of the query.
+
+
+class LimitField(WireField):
+    integer = re.compile("[+-]?[0-9]+")
+
+    def to_internal_value(self, data: str) -> int:
+        if not self.integer.fullmatch(data):
+            raise Faults([Fault("not_an_integer")])
+        digits = data.lstrip("+-").lstrip("0")
+        # Python turns no text of more than 4300 digits into a number; here three digits are too many already.
+        limit = int(digits[:4] or "0") * (-1 if data.startswith("-") else 1)
+        if limit < 1:
+            raise Faults([Fault("not_ge", params={"limit_value": 1})])
+        if limit > MAX_LIMIT:
+            raise Faults([Fault("not_le", params={"limit_value": MAX_LIMIT})])
+        return limit
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+
+
+class NameInQueryField(WireField):
+    """A text of the query; an empty one counts as absent."""
+
+    def to_internal_value(self, data: str) -> str | None:
+        return data or None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", **super().schema}
+
+
+# What clients get.
+
+
+class ShownField(DescribedField):
+    """A value of an answer, shown as it is stored, with the schema that describes it."""
+
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        """What finds the value in the object that is shown."""
+        return attrgetter(str(self.source))
+
+
+class UnixSecondsField(ShownField):
+    """A moment as an integer of Unix seconds (UTC)."""
+
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        moment = super().show
+        return lambda shown: int(moment(shown).timestamp())
+
+
+class ConstantField(ShownField):
+    """The same in every answer."""
+
+    def __init__(self, value: Any, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.value = value
+        super().__init__(schema, **kwargs)
+
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        return lambda shown: self.value
+
+
+class AuthorShownField(ShownField):
+    """The id of an assistant or a run; what is shown where there is none, each shape of answer says itself."""
+
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        author, no_author = super().show, self.no_author
+        return lambda shown: author(shown) or no_author
+
+    @property
+    def no_author(self) -> str | None:
+        author: str | None = self.parent.no_author  # type: ignore[attr-defined]
+        return author
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema, **({"type": ["string", "null"]} if self.no_author is None else {})}

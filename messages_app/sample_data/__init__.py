@@ -1,0 +1,1 @@
+"""The texts and the generator of `seed`."""

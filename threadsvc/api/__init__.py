@@ -1,0 +1,1 @@
+"""HTTP policy: errors, the body's parser, the renderer, shapes of answers, OpenAPI."""

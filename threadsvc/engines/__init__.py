@@ -1,0 +1,1 @@
+"""The database engines, and the URLs that choose them."""

@@ -1,0 +1,280 @@
+"""The engine's DatabaseWrapper with its clients, cursor, features and operations."""
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from json import JSONEncoder
+from threading import Lock
+from typing import Any, NoReturn
+
+from bson import Decimal128
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DataError, NotSupportedError
+from django.db.models import DecimalField, Field, JSONField
+from djongo import base, creation, cursor, features, introspection, operations
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from threadsvc.engines.databases import Unlogged
+from threadsvc.engines.mongodb import lookups
+from threadsvc.engines.mongodb.errors import database_errors
+from threadsvc.engines.mongodb.schema import DatabaseSchemaEditor
+from threadsvc.engines.mongodb.sql import read
+from threadsvc.engines.mongodb.statements import Answer, Document
+
+lookups.register()
+
+# One client a process and server: it holds the pool of connections that the threads share.
+_clients: dict[tuple[int, str], MongoClient[Document]] = {}
+_clients_lock = Lock()
+
+
+def client_of(options: dict[str, Any]) -> MongoClient[Document]:
+    """This process's client. One that was there before a fork belongs to the parent: its threads did not come along."""
+    key = os.getpid(), repr(sorted(options.items()))
+    client = _clients.get(key)
+    if client is None:
+        with _clients_lock:
+            client = _clients.get(key)
+            if client is None:
+                client = _clients[key] = MongoClient(connect=False, **options)
+    return client
+
+
+@atexit.register
+def close_clients() -> None:
+    """Closes the clients of this process: sockets, and the threads that watch the servers."""
+    with _clients_lock:
+        for key in [key for key in _clients if key[0] == os.getpid()]:
+            _clients.pop(key).close()
+
+
+class Cursor(cursor.Cursor):
+    """Runs one statement at a time. Rows are tuples in the order of the SELECT."""
+
+    answer: Answer = Answer(iter(()))
+
+    def execute(self, sql: str, params: Sequence[Any] | None = None) -> None:
+        self.close()
+        with database_errors():
+            self.answer = read(sql).run(self.db_conn, params or ())
+
+    def executemany(self, sql: str, param_list: Sequence[Sequence[Any]]) -> None:
+        for params in param_list:
+            self.execute(sql, params)
+
+    def close(self) -> None:
+        self.answer.close()
+
+    @property
+    def rowcount(self) -> int:
+        return self.answer.rowcount
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        with database_errors():
+            return next(self.answer.rows, None)
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        with database_errors():
+            return [row for _, row in zip(range(size), self.answer.rows, strict=False)]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        with database_errors():
+            return list(self.answer.rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+
+class DatabaseFeatures(features.DatabaseFeatures):
+    allows_group_by_select_index = False
+    can_clone_databases = False
+    can_return_columns_from_insert = True
+    can_return_rows_from_bulk_insert = True
+    can_rollback_ddl = False
+    # Objects as they are, not as text (messages_app asks, to lay out metadata).
+    has_native_json_field = True
+    stores_documents = True
+    supports_expression_indexes = False
+    supports_foreign_keys = False
+    supports_ignore_conflicts = False
+    supports_json_field_contains = True
+    supports_nullable_unique_constraints = False
+    supports_partial_indexes = True  # made whole: see schema.py
+    supports_select_difference = False
+    supports_select_intersection = False
+    supports_select_union = False
+    supports_table_check_constraints = False
+    supports_column_check_constraints = False
+    supports_timezones = False
+    supports_tuple_lookups = False
+    test_db_allows_multiple_connections = True
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    # Comparisons that JSONField has here; any other would compare or sort as BSON does, and not as text.
+    json_lookups = ("exact", "in", "isnull")
+
+    def conditional_expression_supported_in_where_clause(self, expression: Any) -> bool:
+        return False  # `WHERE "flag" = %s`, never a bare `WHERE "flag"`
+
+    def bulk_insert_sql(self, fields: "Sequence[Field[Any, Any]]", placeholder_rows: Sequence[Sequence[str]]) -> str:
+        return "VALUES " + ", ".join(f"({', '.join(row)})" for row in placeholder_rows)
+
+    def return_insert_columns(self, fields: "Sequence[Field[Any, Any]]") -> tuple[str, tuple[()]]:
+        columns = (f"{self.quote_name(f.model._meta.db_table)}.{self.quote_name(f.column)}" for f in fields)
+        return f"RETURNING {', '.join(columns)}", ()
+
+    def fetch_returned_insert_rows(self, cursor: Any) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+    def lookup_cast(self, lookup_type: str, internal_type: str | None = None) -> str:
+        if internal_type == "JSONField" and lookup_type not in self.json_lookups:
+            raise NotSupportedError(f"MongoDB cannot do {lookup_type!r} with a JSONField")
+        return "%s"
+
+    def regex_lookup(self, lookup_type: str) -> str:
+        raise NotSupportedError(f"MongoDB: no {lookup_type!r}; its regular expressions are not Python's")
+
+    def no_function(self, *_: Any) -> NoReturn:
+        raise NotSupportedError("MongoDB: no functions of dates and times; use ranges")
+
+    date_extract_sql = datetime_extract_sql = time_extract_sql = no_function
+    date_trunc_sql = datetime_trunc_sql = time_trunc_sql = no_function
+    datetime_cast_date_sql = datetime_cast_time_sql = no_function
+
+    def adapt_json_value(self, value: Any, encoder: type[JSONEncoder] | None) -> Any:
+        return to_document(value, encoder or JSONEncoder)
+
+    def get_db_converters(self, expression: Any) -> list[Any]:
+        converters: list[Any] = super().get_db_converters(expression)
+        field = expression.output_field
+        if isinstance(field, JSONField) and not getattr(field, "takes_documents", False):
+            converters.append(to_json)
+        elif isinstance(field, DecimalField):
+            converters.append(to_decimal)
+        return converters
+
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
+        return f"{sql} -- {params!r}"
+
+    def sql_flush(self, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
+        return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608  # names of ours
+
+
+def to_document(value: Any, encoder: type[JSONEncoder]) -> Any:
+    """A JSON value as BSON. Raises DataError for a key that MongoDB would read as a path or an operator."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case dict():
+            for key in value:
+                if not isinstance(key, str) or not key or key.startswith("$") or "." in key or "\0" in key:
+                    raise DataError(f"MongoDB: {key!r} cannot be the key of a document")
+            return {key: to_document(item, encoder) for key, item in value.items()}
+        case list() | tuple():
+            return [to_document(item, encoder) for item in value]
+    return to_document(encoder().default(value), encoder)
+
+
+def to_json(value: Any, *_: Any) -> str | None:
+    """The text that Django's own JSONField reads."""
+    return None if value is None else JSONEncoder().encode(value)
+
+
+def to_decimal(value: Any, *_: Any) -> Decimal | None:
+    return value.to_decimal() if isinstance(value, Decimal128) else value
+
+
+class DatabaseIntrospection(introspection.DatabaseIntrospection):
+    def get_table_list(self, cursor: Any) -> list[Any]:
+        with self.connection.errors():
+            return list(super().get_table_list(cursor))
+
+    def get_constraints(self, cursor: Any, table_name: str) -> dict[str, Any]:
+        with self.connection.errors():
+            return dict(super().get_constraints(cursor, table_name))
+
+
+class DatabaseCreation(creation.DatabaseCreation):
+    """Test databases. MongoDB makes a database with the first collection in it."""
+
+    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        name: str = self._get_test_db_name()
+        if not keepdb:
+            self._destroy_test_db(name, verbosity)
+        return name
+
+    def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
+        client_of(self.connection.get_connection_params()).drop_database(test_database_name)
+
+
+class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
+    data_types = {
+        **base.DatabaseWrapper.data_types,
+        "JSONField": "object",
+        "PositiveBigIntegerField": "long",
+        "SmallAutoField": "int",
+    }
+    operators = {
+        "exact": "= %s",
+        "iexact": "ILIKE %s",
+        "contains": "LIKE %s",
+        "icontains": "ILIKE %s",
+        "gt": "> %s",
+        "gte": ">= %s",
+        "lt": "< %s",
+        "lte": "<= %s",
+        "startswith": "LIKE %s",
+        "endswith": "LIKE %s",
+        "istartswith": "ILIKE %s",
+        "iendswith": "ILIKE %s",
+    }
+    SchemaEditorClass = DatabaseSchemaEditor
+    creation_class = DatabaseCreation
+    features_class = DatabaseFeatures
+    introspection_class = DatabaseIntrospection
+    ops_class = DatabaseOperations
+
+    def get_connection_params(self) -> dict[str, Any]:
+        if not self.settings_dict["NAME"]:
+            raise ImproperlyConfigured("a MongoDB database needs a NAME")
+        return dict(self.settings_dict["CLIENT"])
+
+    def get_new_connection(self, connection_params: dict[str, Any]) -> Database[Document]:
+        with database_errors():
+            self.client_connection = client_of(connection_params)
+            return self.client_connection[self.settings_dict["NAME"]]
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        # Asked for again each time: this process may be a child of the one that connected.
+        self.connection = self.get_new_connection(self.get_connection_params())
+        return Cursor(self.client_connection, self.connection, self.djongo_connection)
+
+    def is_usable(self) -> bool:
+        return True  # the client finds its servers again by itself
+
+    def _close(self) -> None:
+        """Lets go of the client, which other threads use, and this one again."""
+
+    def close_pool(self) -> None:
+        """Closes this process's connections; the next query opens new ones."""
+        self.close()
+        close_clients()
+
+    def _start_transaction_under_autocommit(self) -> None: ...
+
+    def _rollback(self) -> None:
+        """Undoes nothing. Code that must not leave halves behind looks at `features.supports_transactions`."""
+
+    def _commit(self) -> None: ...
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """pymongo's exceptions as Django's, for what does not go through a cursor."""
+        with self.wrap_database_errors, database_errors():
+            yield

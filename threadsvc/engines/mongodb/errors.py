@@ -1,0 +1,74 @@
+"""pymongo's exceptions -> those of Python's DB-API, which Django makes its own of."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson.errors import BSONError
+from djongo import database
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
+
+from threadsvc.engines.databases import DiskFull, RowTooLarge
+
+DUPLICATE_KEY = 11000
+IMMUTABLE_FIELD = 66
+# Codes of failures that pass: no primary, shutting down, interrupted, out of time, log-in refused.
+UNAVAILABLE = {6, 7, 13, 18, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 262, 365}
+UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
+DISK_FULL = 14031
+TOO_LARGE = {10334, 17419, 17420}  # a document, with what an update adds to it
+
+
+def database_error(error: Exception) -> Exception:
+    """The exception of Python's DB-API for one of pymongo's."""
+    kind = database.DatabaseError
+    match error:
+        case DuplicateKeyError():
+            kind = database.IntegrityError
+        case BulkWriteError():
+            codes = {write["code"] for write in error.details.get("writeErrors", ())}
+            if DISK_FULL in codes:
+                return DiskFull(str(error))
+            if DUPLICATE_KEY in codes:
+                kind = database.IntegrityError
+            elif not codes or codes & UNAVAILABLE:  # none: it is written, but not as safely as was asked for
+                kind = database.OperationalError
+        case ConnectionFailure() | ExecutionTimeout() | WriteConcernError() | InvalidOperation() | ConfigurationError():
+            kind = database.OperationalError
+        case DocumentTooLarge():
+            return RowTooLarge(str(error))
+        case OperationFailure():
+            if error.code in TOO_LARGE:
+                return RowTooLarge(str(error))
+            if error.code == DISK_FULL:
+                return DiskFull(str(error))
+            if error.code in UNAVAILABLE:
+                kind = database.OperationalError
+            elif error.code == IMMUTABLE_FIELD:  # an _id, which is for good
+                kind = database.NotSupportedError
+        case BSONError() | OverflowError() | UnicodeError():
+            kind = database.DataError
+    # What pymongo says of servers that are away begins with why, and goes on with all that it knows.
+    reason = str(error)
+    for rest in (" (configured timeouts", ", Timeout:", ", full error:"):
+        reason = reason.partition(rest)[0]
+    raised: Exception = kind(reason)
+    return raised
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    try:
+        yield
+    except (PyMongoError, BSONError, OverflowError, UnicodeError) as error:
+        raise database_error(error) from error

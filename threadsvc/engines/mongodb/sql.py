@@ -1,0 +1,336 @@
+"""The reader of SQL as Django writes it, for one table; instead of djongo's own (`djongo.sql2mongo`).
+
+djongo picks out of a statement the tokens that it knows, and steps over the others: conditions vanish, and rows come
+back that nobody asked for. Here a statement is read by a grammar, whole or not at all: what the grammar does not have
+(joins, DISTINCT, HAVING, functions, expressions) raises NotSupportedError.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+from django.db import NotSupportedError
+
+from threadsvc.engines.mongodb.statements import (
+    ORDERED,
+    Among,
+    Both,
+    Column,
+    Compare,
+    Condition,
+    Delete,
+    HasPairs,
+    Insert,
+    IsNull,
+    Item,
+    Like,
+    Not,
+    Operand,
+    Pair,
+    Select,
+    Statement,
+    Update,
+    Value,
+)
+
+# Longer statements are bulk inserts and long lists of ids, seldom repeated; reading them takes time in their length.
+CACHED_CHARACTERS = 4096
+
+_TOKENS = re.compile(
+    r'\s*(?:"(?P<name>[^"]+)"|(?P<param>%s)|(?P<number>\d+)|(?P<word>[A-Za-z_]\w*)'
+    r"|(?P<sign>->|@>|<=|>=|<>|!=|[=<>(),.*]))"
+)
+
+
+class Token(NamedTuple):
+    kind: str  # name, param, number, word, sign, or end
+    text: str
+
+
+END = Token("end", "")
+AGGREGATES = ("COUNT", "MAX", "MIN")
+
+
+def read(sql: str) -> Statement:
+    """The statement that this text says. Raises NotSupportedError for what MongoDB, or this reader, cannot do right."""
+    return _read_cached(sql) if len(sql) <= CACHED_CHARACTERS else Reader(sql).statement()
+
+
+@lru_cache(maxsize=1024)
+def _read_cached(sql: str) -> Statement:
+    return Reader(sql).statement()
+
+
+class Reader:
+    """Reads one statement from left to right."""
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        self.tokens = list(self.split(sql))
+        self.at = 0
+        self.params = 0
+        self.names: set[str] = set()  # what columns of the table may be called by
+
+    def split(self, sql: str) -> Iterator[Token]:
+        end = 0
+        while match := _TOKENS.match(sql, end):
+            end = match.end()
+            kind = str(match.lastgroup)
+            text = match[kind]
+            yield Token(kind, text.upper() if kind == "word" else text)
+        if sql[end:].strip():
+            self.refuse(sql[end : end + 20])
+        yield END
+
+    def refuse(self, what: str) -> NoReturn:
+        raise NotSupportedError(f"MongoDB cannot do {what or 'the end'!r} in: {self.sql[:1000]}")
+
+    # Steps
+
+    @property
+    def next(self) -> Token:
+        return self.tokens[self.at]
+
+    def take(self, *texts: str) -> bool:
+        """Steps over these words or signs where they come next."""
+        for offset, text in enumerate(texts):
+            token = self.tokens[min(self.at + offset, len(self.tokens) - 1)]
+            if token.kind not in ("word", "sign") or token.text != text:
+                return False
+        self.at += len(texts)
+        return True
+
+    def need(self, *texts: str) -> None:
+        if not self.take(*texts):
+            self.refuse(self.next.text)
+
+    def kind(self, kind: str) -> str:
+        token = self.next
+        if token.kind != kind:
+            self.refuse(token.text)
+        self.at += 1
+        return token.text
+
+    def listed(self, read: Callable[[], Any]) -> list[Any]:
+        found = [read()]
+        while self.take(","):
+            found.append(read())
+        return found
+
+    # Statements
+
+    def statement(self) -> Statement:
+        kinds = {"SELECT": self.select, "INSERT": self.insert, "UPDATE": self.update, "DELETE": self.delete}
+        word = self.kind("word")
+        if word not in kinds:
+            self.refuse(word)
+        statement = kinds[word]()
+        if self.next is not END:
+            self.refuse(self.next.text)
+        return statement
+
+    def select(self) -> Select:
+        # What is selected stands before the table that it is selected from, whose name columns are checked against.
+        start, depth = self.at, 0
+        while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
+            depth += {"(": 1, ")": -1}.get(self.next.text, 0)
+            self.at += 1
+        self.need("FROM")
+        if self.take("(", "SELECT"):
+            return self.counted(start)
+        outer = self.names
+        table = self.table()
+        after, self.at = self.at, start
+        select = Select(table, items=self.listed(self.item))
+        self.need("FROM")
+        self.at = after
+        if self.take("WHERE"):
+            select.where = self.either()
+        if self.take("GROUP", "BY"):
+            select.group = self.column_of(select.items)
+        # The column that groups may stand beside aggregates, and no other.
+        others = (item for item in select.items if item.function or item.column is None or item.column != select.group)
+        aggregates = [item.function for item in others]
+        if any(aggregates) and not all(aggregates):
+            self.refuse("SELECT of rows and aggregates")
+        if select.group and not any(aggregates):
+            self.refuse("GROUP BY")
+        if self.take("ORDER", "BY"):
+            select.order = self.listed(lambda: self.ordering(select.items))
+        if self.take("LIMIT"):
+            select.limit = int(self.kind("number"))
+            if not select.limit:
+                self.refuse("LIMIT 0")
+        if self.take("OFFSET"):
+            select.offset = int(self.kind("number"))
+        if any(aggregates) and (select.limit or select.offset or select.order):
+            self.refuse("LIMIT of aggregates")
+        self.names = outer
+        return select
+
+    def counted(self, start: int) -> Select:
+        """SELECT COUNT(*) FROM (SELECT ...) name"""
+        inner = self.select()
+        self.need(")")
+        self.kind("word")
+        after, self.at = self.at, start
+        items = self.listed(self.item)
+        self.need("FROM")
+        self.at = after
+        if [(item.function, item.column) for item in items] != [("COUNT", None)]:
+            self.refuse("FROM (SELECT")
+        if any(item.function for item in inner.items):
+            self.refuse("FROM (SELECT COUNT")
+        return Select(inner.table, items=items, inner=inner)
+
+    def table(self) -> str:
+        name = self.kind("name")
+        self.names = {name}
+        if self.next.kind == "word" and re.fullmatch(
+            r"[A-Z]\d+", self.next.text
+        ):  # as Django names those of subqueries
+            self.names = {self.kind("word")}
+        return name
+
+    def item(self) -> Item:
+        if self.next.kind in ("param", "number"):
+            item = Item(constant=self.value())
+        elif self.next.kind == "word" and self.next.text in AGGREGATES:
+            function = self.kind("word")
+            self.need("(")
+            column = None if function == "COUNT" and self.take("*") else self.column().name
+            self.need(")")
+            item = Item(column, function=function)
+        else:
+            item = Item(self.column().name)
+        return Item(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
+
+    def ordering(self, items: list[Item]) -> tuple[str, int]:
+        column = self.column_of(items)
+        descending = not self.take("ASC") and self.take("DESC")
+        return column, -1 if descending else 1
+
+    def column_of(self, items: list[Item]) -> str:
+        """A column that stands there by its name, or by its place among what is selected."""
+        if self.next.kind != "number":
+            return self.column().name
+        number = int(self.kind("number"))
+        item = items[number - 1] if 0 < number <= len(items) else Item()
+        if item.column is None or item.function:
+            self.refuse(str(number))
+        return item.column
+
+    def insert(self) -> Insert:
+        self.need("INTO")
+        table = self.table()
+        self.need("(")
+        columns = self.listed(lambda: self.kind("name"))
+        self.need(")", "VALUES")
+        rows = self.listed(self.row)
+        returning = [column.name for column in self.listed(self.column)] if self.take("RETURNING") else []
+        if any(len(row) != len(columns) for row in rows):
+            self.refuse("VALUES")
+        return Insert(table, columns, rows, returning)
+
+    def row(self) -> list[Value]:
+        self.need("(")
+        values = self.listed(self.value)
+        self.need(")")
+        return values
+
+    def update(self) -> Update:
+        table = self.table()
+        self.need("SET")
+        values = self.listed(self.assignment)
+        return Update(table, self.either() if self.take("WHERE") else None, values)
+
+    def assignment(self) -> tuple[str, Value]:
+        column = self.kind("name")
+        self.need("=")
+        return column, self.value()
+
+    def delete(self) -> Delete:
+        self.need("FROM")
+        table = self.table()
+        return Delete(table, self.either() if self.take("WHERE") else None)
+
+    # Conditions
+
+    def either(self) -> Condition:
+        parts = [self.both()]
+        while self.take("OR"):
+            parts.append(self.both())
+        return parts[0] if len(parts) == 1 else Both(tuple(parts), either=True)
+
+    def both(self) -> Condition:
+        parts = [self.term()]
+        while self.take("AND"):
+            parts.append(self.term())
+        return parts[0] if len(parts) == 1 else Both(tuple(parts))
+
+    def term(self) -> Condition:
+        if self.take("NOT"):
+            return Not(self.term())
+        if self.take("("):
+            condition = self.either()
+            self.need(")")
+            return condition
+        return self.comparison(self.operand())
+
+    def comparison(self, operand: Operand) -> Condition:
+        if self.take("IS", "NULL"):
+            return IsNull(operand, negated=False)
+        if self.take("IS", "NOT", "NULL"):
+            return IsNull(operand, negated=True)
+        if self.take("IN", "("):
+            values = self.select() if self.take("SELECT") else tuple(self.listed(self.value))
+            if isinstance(values, Select) and (len(values.items) != 1 or values.items[0].column is None):
+                self.refuse("IN (SELECT")
+            self.need(")")
+            return Among(operand, values)
+        if self.take("BETWEEN"):
+            low = self.value()
+            self.need("AND")
+            return Both((Compare(operand, ">=", low), Compare(operand, "<=", self.value())))
+        for word, any_case in (("LIKE", False), ("ILIKE", True)):
+            if self.take(word):
+                return Like(operand, self.value(), any_case)
+        if isinstance(operand, Column) and self.take("@>"):
+            return HasPairs(operand, self.value())
+        operator = self.kind("sign")
+        if operator not in ("=", *ORDERED):
+            self.refuse(operator)
+        return Compare(operand, operator, self.value())
+
+    def operand(self) -> Operand:
+        if self.take("PAIR", "("):
+            column = self.column()
+            self.need(",")
+            pair = Pair(column.name, self.value())
+            self.need(")")
+            return pair
+        column = self.column()
+        keys = []
+        while self.take("->"):
+            keys.append(self.value())
+        return Column(column.name, tuple(keys))
+
+    def column(self) -> Column:
+        """A column by the name of its table, which must be this statement's own: no join, no outer statement's."""
+        table = self.next
+        self.at += 1
+        if table.kind not in ("name", "word") or table.text not in self.names:
+            self.refuse(table.text)
+        self.need(".")
+        return Column(self.kind("name"))
+
+    def value(self) -> Value:
+        if self.next.kind == "param":
+            self.at += 1
+            self.params += 1
+            return Value(self.params - 1)
+        if self.next.kind == "number":
+            return Value(None, int(self.kind("number")))
+        self.need("NULL")
+        return Value(None, None)

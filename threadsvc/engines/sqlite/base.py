@@ -1,0 +1,229 @@
+"""The engine's DatabaseWrapper; everything else is Django's."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_UN, flock
+from functools import cached_property, lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from django.db.backends.sqlite3 import base, features, operations
+from django.db.utils import OperationalError
+from django.utils import dateparse
+
+from threadsvc.engines.databases import DatabaseErrors, Direct, Unlogged
+
+# The second: the file by which processes find their way in the log cannot grow.
+DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+# For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
+# with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
+# is the same.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
+
+# A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
+BRIEF_SECONDS = 0.1
+
+# Longer statements are bulk inserts and long lists of ids, seldom repeated.
+CACHED_CHARACTERS = 4096
+
+
+class Turn:
+    """The turn to write to one database file, among the threads of this process and among processes.
+
+    Threads wait for each other here, with a time-out; then one thread a process waits in a `flock`. That has no
+    time-out, but ends with the transaction of the process that has it, however that process ends.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._threads = Lock()
+        self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # as long as the process lives
+
+    def take(self, seconds: float) -> bool:
+        if not self._threads.acquire(timeout=seconds):
+            return False
+        try:
+            flock(self._file, LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+        return True
+
+    def give_on(self) -> None:
+        flock(self._file, LOCK_UN)
+        self._threads.release()
+
+
+_turns: dict[str, Turn] = {}
+# In a child the thread that holds a lock does not exist, and an inherited file is the parent's place in the line.
+os.register_at_fork(after_in_child=_turns.clear)
+
+
+def turn_of(database: str) -> Turn:
+    return _turns.get(database) or _turns.setdefault(database, Turn(database))
+
+
+class Cursor(base.SQLiteCursorWrapper):
+    """Django's, which puts SQLite's placeholders into a statement each time it is run."""
+
+    def convert_query(self, query: str, *, param_names: Any = None) -> str:
+        if param_names is None and len(query) <= CACHED_CHARACTERS:
+            return convert_query(query)
+        return str(super().convert_query(query, param_names=param_names))
+
+
+@lru_cache(maxsize=256)
+def convert_query(query: str) -> str:
+    return base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
+
+
+class DatabaseFeatures(features.DatabaseFeatures):
+    # Django 5.2 leaves them out for SQLite, which has had them since 3.15: pages start by (created_at, id) < (?, ?).
+    supports_tuple_lookups = True
+
+
+def parse_datetime(text: bytes) -> datetime | None:
+    """Django's, which takes longer; that one is asked for what nobody of ours has written."""
+    try:
+        return datetime.fromisoformat(text.decode())
+    except ValueError:
+        return dateparse.parse_datetime(text.decode())
+
+
+sqlite3.register_converter("datetime", parse_datetime)
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Django's, for a time of a column, which is in UTC: the one time zone of the settings."""
+        if value is None or (type(value) is datetime and value.tzinfo is None):
+            return value and value.replace(tzinfo=UTC)
+        return super().convert_datetimefield_value(value, expression, connection)
+
+
+class OneTurn:
+    """A context manager as a class: one made of a generator takes three times as long."""
+
+    def __init__(self, connection: "DatabaseWrapper") -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        self.connection.ensure_connection()
+        left = self.connection.take_turn()
+        self.busy = None if left is None else self.connection.busy_seconds(left)
+        try:
+            if self.busy:
+                self.busy.__enter__()
+        except BaseException:
+            self.connection.end_turn()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.busy:
+                self.busy.__exit__(None, None, None)
+        finally:
+            self.connection.end_turn()
+
+
+class DatabaseWrapper(Direct, Unlogged, base.DatabaseWrapper):
+    """Waits for its turn before it asks SQLite for the write lock.
+
+    SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
+    writers some wait for seconds. Writers that queue wake as soon as it is their turn.
+    """
+
+    features_class = DatabaseFeatures
+    ops_class = DatabaseOperations
+    _turn: Turn | None = None
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrors:
+        return DatabaseErrors(self)
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        cursor: Cursor = self.connection.cursor(factory=Cursor)
+        return cursor
+
+    def is_disk_full(self, error: Exception) -> bool:
+        return getattr(error, "sqlite_errorcode", None) in DISK_FULL
+
+    def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        return list(self.connection.execute(convert_query(sql), params).fetchall())
+
+    def turn_to_write(self) -> "OneTurn":
+        """Around a single statement that writes: SQLite makes a transaction of it by itself."""
+        return OneTurn(self)
+
+    def _start_transaction_under_autocommit(self) -> None:
+        left = self.take_turn()
+        try:
+            with nullcontext() if left is None else self.busy_seconds(left):
+                super()._start_transaction_under_autocommit()
+        except BaseException:
+            self.end_turn()
+            raise
+
+    def take_turn(self) -> float | None:
+        """Waits for it. Of a long wait returns the seconds that are left to wait for SQLite, which others than the
+        service may have locked."""
+        seconds: float = self.settings_dict["OPTIONS"]["timeout"]
+        start = time.monotonic()
+        try:
+            turn = turn_of(str(self.settings_dict["NAME"]))
+            taken = turn.take(seconds)
+        except OSError as error:  # a directory that cannot be written, a file system without locks
+            raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
+        if not taken:
+            raise OperationalError("database is locked")
+        self._turn = turn
+        waited = time.monotonic() - start
+        return seconds - waited if waited > BRIEF_SECONDS else None
+
+    @contextmanager
+    def busy_seconds(self, seconds: float) -> Iterator[None]:
+        """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
+        with self.cursor() as cursor:
+            (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
+            try:
+                yield
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {usual}")
+
+    def expect_many_writes(self) -> None:
+        """Takes more memory, and a longer log, as long as the connection lasts."""
+        with self.cursor() as cursor:
+            for statement in MANY_WRITES:
+                cursor.execute(statement)
+
+    def end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.give_on()
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        finally:
+            self.end_turn()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()
+        finally:
+            self.end_turn()
+
+    def _close(self) -> None:
+        try:
+            super()._close()
+        finally:
+            self.end_turn()
+
+    def __del__(self) -> None:
+        self.end_turn()  # of a thread that ended amid a transaction

@@ -1,0 +1,40 @@
+"""A sqlite:/// URL -> a Django DATABASES entry."""
+
+import os
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+MAX_BUSY_SECONDS = 3600
+
+OPTIONS = {
+    # A transaction that begins as a reader and then writes can fail at once with "database is locked", whatever the
+    # busy time-out. Taking the write lock at BEGIN queues writers instead.
+    "transaction_mode": "IMMEDIATE",
+    # WAL lets readers go on while one writes; synchronous=FULL syncs the log at each commit, so that what was answered
+    # survives a power cut. Django itself turns foreign_keys on; it is repeated here because the data depends on it.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+}
+
+
+def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The entry for what `dj_database_url` has read, with the options that the URL gives.
+
+    `seconds` is the busy time-out: how long a writer waits for the one before it. A write takes about a millisecond, so
+    only a stuck process can make anybody wait for long. Raises ImproperlyConfigured.
+    """
+    name = parsed["NAME"]
+    if name == ":memory:":
+        raise ImproperlyConfigured(f"{setting}: an in-memory database is lost with its process; name a file")
+    if "\0" in name:
+        raise ImproperlyConfigured(f"{setting}: no file can have that name")
+    if given or not 0 <= seconds <= MAX_BUSY_SECONDS:
+        raise ImproperlyConfigured(
+            f"{setting}: the one option of sqlite:/// is ?timeout=SECONDS, from 0 to {MAX_BUSY_SECONDS}"
+        )
+    return {
+        **parsed,
+        "ENGINE": "threadsvc.engines.sqlite",
+        "NAME": os.path.realpath(name),  # one file, one name
+        "OPTIONS": {"timeout": seconds, **OPTIONS},
+    }

@@ -1,0 +1,110 @@
+"""What a worker counts and times for Prometheus. Imported only where THREADSVC_METRICS_PORT is set, by a service.
+
+Each worker writes its numbers to files of its own; threadsvc/observability/exporter.py shows their sums.
+"""
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("threadsvc_http_requests_total", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram(
+    "threadsvc_http_request_duration_seconds",
+    "From when a thread takes a request up to its answer.",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+IN_PROGRESS = Gauge(
+    "threadsvc_http_requests_in_progress", "Requests that are being answered.", multiprocess_mode="livesum"
+)
+ERRORS = Counter("threadsvc_errors_total", "Answers of 500 and above, by what they mean.", ["kind"])
+DATABASE_SECONDS = Histogram(
+    "threadsvc_database_duration_seconds",
+    "What a database was asked for, waiting included.",
+    ["database", "operation"],
+    buckets=(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10),
+)
+
+KINDS = {503: "database_unavailable", 507: "disk_full"}
+FAULT = "fault"
+
+# Methods of a connection that go to the database, but through no cursor, or that wait before they do.
+OPERATIONS = {
+    "get_new_connection": "connect",
+    "_start_transaction_under_autocommit": "begin",
+    "take_turn": "begin",
+    "_commit": "commit",
+    "_rollback": "rollback",
+}
+
+
+def prepare() -> None:
+    """To be called once in the process that forks the workers."""
+    for kind in (*KINDS.values(), FAULT):
+        ERRORS.labels(kind)  # 0 and not missing: the first error is a rise that an alert can see
+    for alias in connections:
+        DATABASE_SECONDS.labels(alias, "query")
+    for engine in {type(connection) for connection in connections.all()}:
+        time_operations(engine)
+
+
+def start_worker(directory: Path) -> None:
+    """To be called first in each worker: opens its files, all at once, so that no request meets a failure to."""
+    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes what users have in shared memory when they log out
+    IN_PROGRESS.inc(0)
+
+
+def count(method: str, route: str, status: int, seconds: float) -> None:
+    """Counts an answer."""
+    REQUESTS.labels(method, route, status).inc()
+    SECONDS.labels(method, route).observe(seconds)
+    if status >= 500:
+        ERRORS.labels(KINDS.get(status, FAULT)).inc()
+
+
+def time_operations(engine: type[BaseDatabaseWrapper]) -> None:
+    """Times those of OPERATIONS that the engine's connections have. An engine of documents does nothing in them."""
+    if getattr(engine.features_class, "stores_documents", False):
+        return
+    for name, operation in OPERATIONS.items():
+        if hasattr(engine, name):
+            setattr(engine, name, timed(getattr(engine, name), operation))
+
+
+def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
+    @wraps(method)
+    def call(connection: Any, *arguments: Any) -> Any:
+        return observed(connection, operation, method, connection, *arguments)
+
+    return call
+
+
+@receiver(connection_created)
+def time_queries(connection: Any, **kwargs: Any) -> None:
+    if time_query not in connection.execute_wrappers:  # it was connected before
+        connection.execute_wrappers.insert(0, time_query)  # not last: who adds one for a while takes the last away
+
+
+def time_query(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    return observed(context["connection"], "query", execute, sql, params, many, context)
+
+
+def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls and times it, but for what is part of another operation, as the BEGIN in a "begin"."""
+    if getattr(connection, "is_observed", False):
+        return function(*arguments)
+    connection.is_observed = True
+    started = time.perf_counter()
+    try:
+        return function(*arguments)
+    finally:
+        connection.is_observed = False
+        DATABASE_SECONDS.labels(connection.alias, operation).observe(time.perf_counter() - started)
