@@ -3,7 +3,9 @@
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from random import Random
 from threading import Lock
+from typing import Any, NamedTuple, Self
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -74,3 +76,33 @@ def new_object_id(at: datetime, random_bytes: bytes) -> str:
 def object_id_at(seconds: int, random_bytes: bytes) -> str:
     """The same, of a moment in Unix seconds."""
     return (seconds.to_bytes(4, "big") + random_bytes).hex()
+
+
+class Origin(NamedTuple):
+    """A time and a seed from which all ids of one creation follow: whoever repeats it makes the same rows."""
+
+    at: datetime  # to the millisecond, which every engine keeps
+    seed: str
+
+    @classmethod
+    def new(cls, now: datetime) -> Self:
+        return cls(now.replace(microsecond=now.microsecond // 1000 * 1000), os.urandom(16).hex())
+
+    def random(self) -> Random:
+        return Random(self.seed)  # noqa: S311  # the seed itself has 128 random bits
+
+    def first_id(self, prefix: str) -> str:
+        """Return the id of the first row that is made."""
+        first: str = identity(prefix, self.at, self.random())["id"]
+        return first
+
+
+def identity(prefix: str, at: datetime | None = None, random: Random | None = None) -> dict[str, Any]:
+    """Return the columns that say which row this is and when it was made: now, or at `at`."""
+    at = at or datetime.now(UTC)
+    take = random.randbytes if random else system_bytes.take
+    return {
+        "id": new_id(prefix, at, take(10)),
+        "object_id": new_object_id(at, take(8)),
+        "created_at": at.replace(microsecond=0),
+    }

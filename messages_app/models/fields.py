@@ -49,6 +49,10 @@ class DocumentField(JSONField):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"encoder": UnicodeJSONEncoder, **kwargs})
 
+    def get_default(self) -> Any:
+        """Return an empty array where no default is declared, as Django returns "" for text."""
+        return super().get_default() if self.has_default() else []
+
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         if isinstance(value, list | dict) and not connection.features.has_native_json_field:
             return json_texts([value])[0]

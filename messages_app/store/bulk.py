@@ -1,7 +1,7 @@
-"""Rows of bulk commands, which are tuples: INSERT, as SQL that the ORM compiles once and that is kept, and SELECT.
+"""Rows by the thousand: INSERT of new rows, SELECT of single columns.
 
-Values are converted column by column. An instance and its way through `bulk_create` cost several times what SQLite
-takes to store the row.
+Values are converted a column at a time. Django's way through `bulk_create` costs SQLite several times as much as
+storing the rows does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,99 +17,90 @@ from django.db.models import AutoField, CharField, DateTimeField, Model, Positiv
 from django.db.models.sql import InsertQuery
 
 from messages_app.models.fields import DocumentField, json_texts, json_values
+from messages_app.store.engine import connection_to
 
-# What such a column holds is what drivers take.
+# Drivers take the values of these columns as they are.
 PLAIN_FIELDS = (CharField, PositiveBigIntegerField)
 
 
-def takes_rows(using: str) -> bool:
-    """Whether Insert is for this database.
+def insert(model: type[Any], rows: Iterable[Model], database: str) -> int:
+    """Store unsaved rows of a model and return their number.
 
-    To PostgreSQL and MongoDB, `bulk_create` sends many rows in one statement; psycopg's executemany would also log a
-    warning for each refusal.
+    PostgreSQL and MongoDB take many rows in one statement. psycopg's executemany would also log a warning for each
+    rejected row.
     """
-    return connections[using].vendor == "sqlite"
+    if connection_to(database).features.prefers_executemany:
+        return _insert_into(model, database).run(list(rows))
+    return len(model.objects.using(database).bulk_create(rows))
 
 
-class Insert:
-    """INSERT of whole rows of a model into SQLite; a key that the database makes is no part of them."""
+class _Insert:
+    """INSERT of whole rows of a model, without keys that the database makes."""
 
-    def __init__(self, model: type[Model], using: str) -> None:
-        self.model, self.using = model, using
+    def __init__(self, model: type[Model], database: str) -> None:
+        self.model, self.database = model, database
         self.fields = [field for field in model._meta.concrete_fields if not isinstance(field, AutoField)]
-        self._values_of = itemgetter(*(field.attname for field in self.fields))
-        self._sql: dict[tuple[str, ...], str] = {}
+        self.values_of = itemgetter(*(field.attname for field in self.fields))
+        self.statements: dict[tuple[str, ...], str] = {}
 
-    def rows(self, rows: Iterable[Sequence[Any]]) -> int:
-        """Stores rows, which are the values of the model's columns in their order; returns their number."""
-        connection = connections[self.using]
-        stored = list(rows)
-        # What is NULL in all of them is so untold, and NULLs are dear: the driver looks each time for what adapts them.
-        columns = [
+    def run(self, rows: Sequence[Model]) -> int:
+        connection = connections[self.database]
+        columns = zip(*(self.values_of(row.__dict__) for row in rows), strict=True)
+        # Omit columns that are NULL in every row: binding NULLs is slow.
+        given = [
             (field, values)
-            for field, values in zip(self.fields, zip(*stored, strict=True), strict=bool(stored))
-            if not field.null or values.count(None) < len(stored)
+            for field, values in zip(self.fields, columns, strict=bool(rows))
+            if not field.null or values.count(None) < len(rows)
         ]
-        if columns:
-            sql = self.sql([field for field, _ in columns])
-            values = [prepared(field, values, connection) for field, values in columns]
+        if given:
+            values = [prepared(field, values, connection) for field, values in given]
             with connection.cursor() as cursor:
-                cursor.executemany(sql, list(zip(*values, strict=True)))
-        return len(stored)
+                cursor.executemany(self.sql([field for field, _ in given]), list(zip(*values, strict=True)))
+        for row in rows:
+            row._state.adding, row._state.db = False, self.database
+        return len(rows)
 
     def sql(self, fields: Sequence[Any]) -> str:
-        """The statement for these columns."""
         names = tuple(field.name for field in fields)
-        if names not in self._sql:
+        if names not in self.statements:
             query = InsertQuery(self.model)
             query.insert_values(fields, [self.model()])
-            ((self._sql[names], _),) = query.get_compiler(self.using).as_sql()
-        return self._sql[names]
-
-    def instances(self, instances: Iterable[Model]) -> int:
-        """Stores instances of the model that are not stored yet; returns their number."""
-        stored = list(instances)
-        self.rows(self._values_of(instance.__dict__) for instance in stored)
-        for instance in stored:
-            instance._state.adding, instance._state.db = False, self.using
-        return len(stored)
+            ((self.statements[names], _),) = query.get_compiler(self.database).as_sql()
+        return self.statements[names]
 
 
 @lru_cache
-def insert_of(model: type[Model], using: str) -> Insert:
-    return Insert(model, using)
+def _insert_into(model: type[Model], database: str) -> _Insert:
+    return _Insert(model, database)
 
 
 def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
-    """What SQLite is given for these values of a field: what the field itself makes of them."""
+    """Return what SQLite stores for these values of a column: what the field itself returns for each."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField):
         return json_texts(values)
     zone = connection.timezone
     if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
-        # As Django writes them, who goes over the time zone of each, which takes ten times as long.
+        # The text that Django writes, which takes ten times as long to convert the time zone of each.
         texts = orjson.dumps(values).decode()[len('["') : -len('"]')]
         return texts.replace("T", " ").replace("+00:00", "").split('","')
     return [field.get_db_prep_save(value, connection) for value in values]
 
 
-def rows_of(query: QuerySet[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """What `values_list` gives of these columns, sooner. One query."""
+def select(query: QuerySet[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return what `values_list` of these columns returns, faster. One query."""
     connection = connections[query.db]
     rows = query.values_list(*names)
     fields = [query.model._meta.get_field(name) for name in names]
     sql, params = rows.query.get_compiler(query.db).as_sql()
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        columns: list[Sequence[Any]] = list(zip(*cursor.fetchall(), strict=True))
-    return list(
-        zip(*(restored(*column, connection) for column in zip(fields, columns, strict=bool(columns))), strict=True)
-    )
+    columns: list[Sequence[Any]] = list(zip(*connection_to(query.db).fetch_all(sql, params), strict=True))
+    restored_columns = (restored(*column, connection) for column in zip(fields, columns, strict=bool(columns)))
+    return list(zip(*restored_columns, strict=True))
 
 
 def restored(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
-    """The values of a field that were stored as these: what `prepared` undoes."""
+    """Return the values of a column that are stored as these: the inverse of `prepared`, on any engine."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField) and not connection.features.has_native_json_field:

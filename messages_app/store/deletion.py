@@ -1,8 +1,8 @@
-"""Removing for good what was deleted: in short transactions, so that other writers wait no more than a moment.
+"""The purge: removes deleted rows in short transactions, so that other writers wait no more than a moment.
 
-A deleted thread is out of everybody's sight at once; here its messages go, and then itself. A deleted message is but
-ids and a position; here it goes when its id need no longer be valid as a cursor. Each step can be repeated: what a
-crash left, the next purge removes, and several processes may purge at once.
+A deleted thread is hidden from everybody. The purge removes its messages, then the thread. A deleted message is empty;
+the purge removes it when its id need no longer be valid as a cursor. Every step can be repeated: the next purge removes
+what a crash left, and several processes may purge at once.
 """
 
 import logging
@@ -11,36 +11,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import Error, connections, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import F, QuerySet
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan
 from django.utils import timezone
 
 from messages_app.ids import EPOCH
-from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
-from messages_app.models.idempotency import KEYS_LAST, IdempotencyRecord, IdempotencyRecordQuerySet
-from messages_app.models.thread import NOBODY, REMOVED_AT_ONCE, UNDECIDED
-from messages_app.store.engine import can_roll_back, stores_documents
+from messages_app.models import IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.store.backend import backend
+from messages_app.store.idempotency import KEYS_LAST
 
 logger = logging.getLogger(__name__)
 
-# How long the id of a deleted message is valid as a cursor (threads-api contract, Lists).
+# How long the id of a deleted message is valid as a cursor (threads-api contract, "Lists").
 CURSORS_LAST = timedelta(hours=24)
 
-# Where nothing is rolled back and no foreign key holds, a writer that saw a thread just before it was deleted may store
-# a message after all were removed, and die before it takes that back. The thread's id stays this long to find it by,
-# as deleted at the time when it may go.
-WRITERS_LAST = timedelta(hours=1)
+# Rows that one transaction removes: other writers may have to wait for it.
+ROWS_PER_REMOVAL = 100
 
 SECONDS_BETWEEN_PURGES = 3600
 SECONDS_AFTER_FAILURE = 3
 
 
 class Purged(NamedTuple):
-    """What was removed: deleted threads, all messages that were in them, places of deleted messages elsewhere, and
-    what idempotency keys kept of all these, and of yesterday."""
+    """The numbers of removed rows: deleted threads, the messages in them, messages deleted by themselves, and records
+    of idempotency keys."""
 
     threads: int = 0
     messages: int = 0
@@ -49,110 +46,85 @@ class Purged(NamedTuple):
 
 
 def purge() -> Purged:
-    """Removes all that may be removed now."""
-    show_undecided()
+    """Remove everything that may be removed now."""
+    backend().recover_idle()
     now = timezone.now()
     purged = purge_threads()
-    places = remove_places(now - CURSORS_LAST)
+    places = remove_deleted_messages(now - CURSORS_LAST)
     keys = remove_keys(IdempotencyRecord.objects.filter(created_at__lt=now - KEYS_LAST))
     return purged._replace(places=places, keys=purged.keys + keys)
 
 
-def show_undecided() -> None:
-    """Shows the threads that a process left hidden, which died while it looked whether they may be deleted.
-
-    One that is still at it deletes none of those: it looks for what it has hidden itself.
-    """
-    if not can_roll_back(Thread.objects.db):
-        Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
-
-
 def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purged:
-    """Removes deleted threads and what is in them. Where nothing is rolled back, their bare ids stay for a while.
-
-    `removed` is told after each how many are gone.
-    """
+    """Remove the deleted threads and all that is in them. Calls `removed` with the number after each thread."""
     threads = messages = keys = 0
     deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
-        # The id may be given again meanwhile, by an import of what was deleted.
+        # An import may store the id again meanwhile.
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
-        messages += remove(Message.objects.filter(thread=thread).order_by("position"), of=still)
+        messages += remove_messages(Message.objects.filter(thread=thread).order_by("position"), of=still)
         keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=thread.deleted_at))
-        with half_of_the_time(), transaction.atomic(using=deleted.db):
-            if still.locked().only("id").first() is None:
-                pass
-            elif can_roll_back(deleted.db):
-                threads += thread.delete()[1].get(Thread._meta.label, 0)
-            elif thread.tenant == NOBODY:
-                still._raw_delete(still.db)  # by one write, as it is
-            else:
-                threads += deleted.filter(id=thread.id, tenant=thread.tenant).update(
-                    tenant=NOBODY, deleted_at=timezone.now() + WRITERS_LAST
-                )
+        with half_of_the_time():
+            threads += backend().remove_thread(still, timezone.now())
         removed(threads)
     return Purged(threads, messages, keys=keys)
 
 
-def remove(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
-    """Removes messages, some at a time, as long as there is such a thread."""
+def remove_messages(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
+    """Remove messages, some at a time, as long as the query `of` finds their thread; return their number."""
     total = 0
     while True:
-        with half_of_the_time(), transaction.atomic(using=of.db):
-            removed = messages.remove_some() if of.locked().only("id").first() else None
-        total += removed or 0
-        # Where rows are not locked, another purge may have removed some of these, and there may be more.
-        if removed is None or (removed < REMOVED_AT_ONCE and can_roll_back(of.db)):
+        with half_of_the_time(), transaction.atomic(using=backend().database):
+            ids = first_ids(messages) if backend().lock(of).only("id").first() else []
+            total += remove_rows(ids)
+        if not ids:
             return total
+
+
+def first_ids(rows: QuerySet[Any]) -> list[str]:
+    return list(rows.values_list("pk", flat=True)[:ROWS_PER_REMOVAL])
+
+
+def remove_rows(ids: list[str]) -> int:
+    return Message.objects.filter(id__in=ids).delete()[0] if ids else 0
 
 
 @contextmanager
 def half_of_the_time() -> Iterator[None]:
-    """Leaves as much time to other writers as the work in it took."""
+    """Leave as much time to other writers as the wrapped work took."""
     start = time.monotonic()
     yield
     time.sleep(time.monotonic() - start)
 
 
-def remove_places(before: datetime) -> int:
-    """Removes what is left of messages that were deleted before then, but for the last message of each thread.
+def remove_deleted_messages(before: datetime) -> int:
+    """Remove the messages that were deleted before then, except for the last of each thread; return their number.
 
-    The next message's position is that of the last one and one more: without its row, positions would be given again.
+    The position of the next message is that of the last one plus one: without its row, positions would be reused.
     """
-    expired = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
-    has_subqueries = not stores_documents(connections[expired.db])
-    if has_subqueries:
-        later = Message.objects.filter(thread=OuterRef("thread"), position__gt=OuterRef("position"))
-        expired = expired.filter(Exists(later))
-    total = 0
-    seen: tuple[datetime | None, str] = (EPOCH, "")
-    while True:
-        beyond = TupleGreaterThan(Tuple(F("deleted_at"), F("id")), seen)  # not again past those that stay
-        places = list(expired.filter(beyond).only("deleted_at", "id", "thread_id", "position")[:REMOVED_AT_ONCE])
-        if not places:
-            return total
-        with half_of_the_time():
-            ids = [
-                place.id
-                for place in places
-                if has_subqueries or place.position != Message.objects.last_position(place.thread_id)
-            ]
-            total += Message.objects.filter(id__in=ids).remove_some() or 0 if ids else 0
-        seen = places[-1].deleted_at, places[-1].id
+    total, seen = 0, (EPOCH, "")
+    deleted = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
+    order = Tuple(F("deleted_at"), F("id"))
+    columns = ("deleted_at", "id", "thread_id", "position")
+    while rows := list(deleted.filter(TupleGreaterThan(order, seen)).only(*columns)[:ROWS_PER_REMOVAL]):
+        with half_of_the_time(), transaction.atomic(using=backend().database):
+            total += remove_rows(backend().without_last(rows))
+        seen = rows[-1].deleted_at, rows[-1].id  # type: ignore[assignment]  # deleted: not None
+    return total
 
 
-def remove_keys(records: IdempotencyRecordQuerySet) -> int:
-    """Removes records of idempotency keys, some at a time."""
+def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
+    """Remove records of idempotency keys, some at a time; return their number."""
     total = 0
-    while digests := list(records.values_list("digest", flat=True)[:REMOVED_AT_ONCE]):
-        with half_of_the_time(), transaction.atomic(using=records.db):
+    while digests := first_ids(records):
+        with half_of_the_time(), transaction.atomic(using=backend().database):
             total += records.filter(digest__in=digests).delete()[0]
     return total
 
 
 class Purger:
-    """Purges in a thread of its own, one to a process: deleted threads when it is woken, all at its start and then in
-    regular intervals."""
+    """Purges in a thread of its own, one in each process: deleted threads when woken, everything at its start and then
+    at regular intervals."""
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_PURGES) -> None:
         self._seconds_between = seconds_between
@@ -163,7 +135,7 @@ class Purger:
     def wake(self) -> None:
         self._awake.set()
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():  # nor is it in a process that was forked since
+            if self._thread is None or not self._thread.is_alive():  # a forked process does not have it either
                 self._thread = threading.Thread(target=self._run, name="purger", daemon=True)
                 self._thread.start()
 
@@ -184,7 +156,7 @@ class Purger:
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue
             finally:
-                connections.close_all()  # this thread's own; it may sleep for long
+                connections.close_all()  # this thread's own: it may sleep for long
             if any(purged):
                 logger.debug(
                     "purged %d threads, %d messages in them, %d places of deleted messages, %d idempotency keys",

@@ -1,44 +1,56 @@
-"""What the engines differ in, as far as the domain must know: documents, transactions, and writers that meet."""
+"""What the store asks of an engine, beyond what Django asks of it. The project implements it for each engine."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any, Protocol, cast
 
-from django.db import connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import OperationalError, connections
 
-# How often what another writer changed meanwhile is tried anew. Engines that lock rows never need it.
-ATTEMPTS = 100
-
-
-def stores_documents(connection: BaseDatabaseWrapper) -> bool:
-    return getattr(connection.features, "stores_documents", False)
+# Attempts at a write that conflicts with other writers'. Engines that lock rows need one.
+MAX_ATTEMPTS = 100
 
 
-def can_roll_back(database: str) -> bool:
-    """Whether what a block of writes left half done is undone. Where not, each write must be sound by itself."""
-    return connections[database].features.supports_transactions
+class EngineFeatures(Protocol):
+    supports_transactions: bool
+    has_native_json_field: bool
+    has_select_for_no_key_update: bool
+    # Documents with arrays and objects as values, instead of rows.
+    stores_documents: bool
+    # One prepared INSERT run for many rows is faster than one INSERT of many rows.
+    prefers_executemany: bool
+    # LIKE ignores the case of all letters, not of ASCII's alone.
+    folds_unicode_case: bool
 
 
-def one_write(database: str) -> AbstractContextManager[None]:
-    """Around a write of one statement, which is a transaction by itself, or a part of the one that is open.
+class EngineConnection(Protocol):
+    """A connection of this thread. `ops` also has `adapt_document` and `adapt_pairs`, which JSON columns call."""
 
-    An engine whose writers queue has a way of its own to take its turn for that.
-    """
-    connection = connections[database]
-    if not connection.in_atomic_block and hasattr(connection, "turn_to_write"):
-        turn: AbstractContextManager[None] = connection.turn_to_write()
-        return turn
-    return transaction.atomic(using=database)
+    features: EngineFeatures
+    ops: Any
+    in_atomic_block: bool
+
+    def fetch_all(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows, by the shortest way that the engine has."""
+
+    def write_turn(self) -> AbstractContextManager[None]:
+        """Wrap one statement that writes, outside of a transaction. Where writers queue, wait for the turn."""
+
+    def expect_many_writes(self) -> None:
+        """Prepare this process for storing millions of rows."""
+
+    def cursor(self) -> Any: ...
 
 
-def expect_many_writes(database: str) -> None:
-    """Lets the engine make ready for a process that stores millions of rows, where it has something to make ready."""
-    make_ready = getattr(connections[database], "expect_many_writes", None)
-    if make_ready is not None:
-        make_ready()
+def connection_to(database: str) -> EngineConnection:
+    """Return this thread's connection to a database, by its alias."""
+    return cast(EngineConnection, connections[database])
 
 
 def pauses() -> Iterable[float]:
-    """Seconds to wait after each attempt that met another writer: at first none, then longer and longer."""
-    for attempt in range(ATTEMPTS):
+    """Yield the seconds to wait after each attempt that met another writer: none at first, then more and more."""
+    for attempt in range(MAX_ATTEMPTS):
         yield attempt // 4 * 0.001
+
+
+class Conflict(OperationalError):
+    """Other writers change the same row all the time. Becomes 503: a retry may succeed."""

@@ -1,0 +1,118 @@
+"""Messages, and the files that they name."""
+
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple, Self
+
+from django.db import models
+from django.db.models import Q
+
+from messages_app.models.base import FastModel, OrderedQuerySet
+from messages_app.models.fields import DocumentField, PairsField
+from messages_app.models.thread import Thread
+
+
+class MessageQuerySet(OrderedQuerySet["Message"]):
+    order: ClassVar = ("position",)
+
+    def visible_in(self, thread_id: str) -> Self:
+        """Return the messages of a thread that are not deleted, without looking whether the thread is."""
+        return self.named(thread_id=thread_id).filter(deleted_at=None)
+
+
+class MessageByTimeQuerySet(MessageQuerySet):
+    """Messages of all threads, ordered by time."""
+
+    order = ("created_at", "id")
+
+
+class Message(FastModel):
+    """One contribution to a thread. `position` orders the thread: it is unique in it, gapless and never reused."""
+
+    class Role(models.TextChoices):
+        USER = "user"
+        ASSISTANT = "assistant"
+        TOOL_CALL = "tool_call"
+        TOOL_OUTPUT = "tool_output"
+
+    id = models.CharField(primary_key=True, max_length=64, editable=False)
+    object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
+    # No index of its own: the index of the unique constraint starts with it.
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="messages")
+    position = models.PositiveBigIntegerField(editable=False)
+    role = models.CharField(max_length=16, choices=Role.choices)
+    # The parts as the API returns them: [{"type": "text", "text": {"value": "...", "annotations": []}}, ...].
+    content = DocumentField()
+    # [{"file_id": "...", "tools": [...]}, ...] in order. The API's file_ids are derived from it.
+    attachments = DocumentField(default=list, blank=True)
+    assistant_id = models.CharField(max_length=256, default="", blank=True)
+    # NULL, not "", where there is no run: the index of runs then holds only messages of runs.
+    run_id = models.CharField(max_length=256, null=True, blank=True)  # noqa: DJ001
+    metadata = PairsField(default=dict, blank=True)
+    created_at = models.DateTimeField("created", editable=False)
+    deleted_at = models.DateTimeField("deleted", null=True, editable=False)
+
+    objects = MessageQuerySet.as_manager()
+    by_time = MessageByTimeQuerySet.as_manager()
+
+    # The columns that say which row this is, when it was made and where it stands. All others are what it says: to
+    # store, compare, export and erase a message, code derives them from here. A new column needs no other list.
+    PLACE_FIELDS: ClassVar = ("id", "object_id", "thread_id", "position", "created_at", "deleted_at")
+    CONTENT_FIELDS: ClassVar[tuple[str, ...]]  # set below: the model must be complete
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["thread", "position"], name="message_position")]
+        indexes = [
+            models.Index(fields=["thread", "position"], condition=Q(deleted_at=None), name="message_list"),
+            models.Index(
+                fields=["thread", "run_id", "position"], condition=Q(run_id__isnull=False), name="message_run"
+            ),
+            models.Index(fields=["deleted_at", "id"], condition=Q(deleted_at__isnull=False), name="message_deleted"),
+            models.Index(fields=["created_at", "id"], condition=Q(deleted_at=None), name="message_by_time"),
+            models.Index(
+                fields=["run_id", "created_at", "id"], condition=Q(run_id__isnull=False), name="message_by_run"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @classmethod
+    def empty_content(cls) -> dict[str, Any]:
+        """Return the content columns of a message that says nothing: a deleted one."""
+        return {field.attname: field.get_default() for field in cls._meta.concrete_fields if is_content(field)}
+
+    @property
+    def file_ids(self) -> list[str]:
+        return [attachment["file_id"] for attachment in self.attachments]
+
+    @property
+    def files(self) -> list["MessageFile"]:
+        """The files in order, each id once."""
+        return [MessageFile(file_id, self.id, self.created_at) for file_id in dict.fromkeys(self.file_ids)]
+
+    @property
+    def text(self) -> str:
+        """The parts one after the other, for people: texts as they are, a line that names it for what is not text."""
+        lines = []
+        for part in self.content:
+            kind = part["type"]
+            value = part[kind]
+            lines.append(value["value"] if kind == "text" else f"[{kind}: {value.get('url') or value.get('file_id')}]")
+        return "\n".join(lines)
+
+
+def is_content(field: Any) -> bool:
+    """Return whether a column is part of what a message says."""
+    return field.attname not in Message.PLACE_FIELDS
+
+
+Message.CONTENT_FIELDS = tuple(field.attname for field in Message._meta.concrete_fields if is_content(field))
+
+
+class MessageFile(NamedTuple):
+    """A file of a message. Files are not stored: this is all that is known of one."""
+
+    id: str
+    message_id: str
+    created_at: datetime

@@ -1,0 +1,180 @@
+"""How an engine keeps the store's promises: with transactions, or without them. The choice is made here, once.
+
+A backend holds only what differs. What is the same on all engines is in the modules of the verbs (threads.py,
+messages.py, ...), which call it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db.models import Q, QuerySet
+
+from messages_app.ids import Origin
+from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.store.compiled_query import CompiledQuery
+from messages_app.store.engine import connection_to
+from messages_app.store.paging import Position
+
+if TYPE_CHECKING:
+    from messages_app.store.idempotency import KeyedRequest, KeyedResponse
+
+Result = TypeVar("Result")
+
+
+def visible_thread(tenant: str, thread_id: str) -> ThreadQuerySet:
+    """Return the query for one thread of a tenant."""
+    return Thread.objects.visible(tenant).filter(id=thread_id)
+
+
+class Backend(ABC):
+    """The promises, for the database with this alias."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self.features = connection_to(database).features
+
+    # Threads by id
+
+    def thread(self, tenant: str, thread_id: str) -> Thread:
+        """Return a thread. One query. Raises Thread.DoesNotExist."""
+        for thread in self._thread.rows(tenant=tenant, thread_id=thread_id):
+            return thread  # type: ignore[no-any-return]
+        raise Thread.DoesNotExist
+
+    def require_thread(self, tenant: str, thread_id: str) -> None:
+        """Raise Thread.DoesNotExist if there is no such thread. One query."""
+        if not self.has_thread(tenant, thread_id):
+            raise Thread.DoesNotExist
+
+    def has_thread(self, tenant: str, thread_id: str) -> bool:
+        """Return whether there is such a thread. One query."""
+        return bool(self._thread_id.rows(tenant=tenant, thread_id=thread_id))
+
+    @cached_property
+    def _thread(self) -> CompiledQuery:
+        return CompiledQuery(visible_thread, tenant=str, thread_id=str)
+
+    @cached_property
+    def _thread_id(self) -> CompiledQuery:
+        return CompiledQuery(lambda **values: visible_thread(**values).values_list("id"), tenant=str, thread_id=str)
+
+    # Write
+
+    @abstractmethod
+    def store(self, threads: Collection[Thread], messages: Collection[Message]) -> int:
+        """Store new threads with their messages, all or none; return the number of messages.
+
+        Raises IntegrityError if one of them is stored already.
+        """
+
+    @abstractmethod
+    def store_once(self, thread: Thread, messages: Collection[Message]) -> Thread:
+        """Store a new thread, of which an earlier attempt may have stored a part; return it as it is now."""
+
+    @abstractmethod
+    def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
+        """Store a message at the end of a thread. Positions are in the order of commits.
+
+        With `origin`, an earlier attempt may have stored the message: then return that one. Raises Thread.DoesNotExist.
+        """
+
+    @abstractmethod
+    def once(self, request: "KeyedRequest") -> "KeyedResponse":
+        """Create what a request asks for, once for all requests with its key. See store/idempotency.py."""
+
+    @abstractmethod
+    def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
+        """Run writes that belong together, and return what `write` returns. It may be run several times.
+
+        `write` raises IntegrityError when it meets another writer. `is_rejected` returns whether the reason is another
+        one, which a new attempt would meet again.
+        """
+
+    @abstractmethod
+    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+        """Take back messages that were just stored if the thread was deleted meanwhile. Raises Thread.DoesNotExist."""
+
+    def lock(self, rows: QuerySet[Any]) -> Any:
+        """Return the query that also locks its rows until the transaction ends, where the engine locks rows."""
+        return rows
+
+    @abstractmethod
+    def replace_metadata(self, row: Any, metadata: dict[str, str]) -> None:
+        """Store other metadata of a row. Raises IntegrityError if another writer has changed it since it was read."""
+
+    # Read
+
+    @abstractmethod
+    def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
+        """Return the messages of a thread, for compiled queries; `in_thread` takes their rows."""
+
+    @abstractmethod
+    def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
+        """Return these rows of `visible_messages`. Raises Thread.DoesNotExist if there is no such thread."""
+
+    @abstractmethod
+    def threads_with(
+        self,
+        tenant: str,
+        pairs: Mapping[str, str],
+        low: Position | None,
+        high: Position | None,
+        *,
+        descending: bool,
+        limit: int,
+    ) -> list[Thread]:
+        """Return the first of a tenant's threads whose metadata has all of these pairs (1 to 16).
+
+        After `low` and before `high`, which are positions by (created_at, id).
+        """
+
+    @abstractmethod
+    def contains(self, word: str) -> Q:
+        """Return a condition for messages whose text contains a word in any case. A few others may meet it, too."""
+
+    @abstractmethod
+    def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
+        """Return the ids of those threads whose last visible message, if they have one, is older than that."""
+
+    # Delete
+
+    @abstractmethod
+    def mark_deleted(self, threads: ThreadQuerySet, ids: Collection[str]) -> int:
+        """Hide the threads of this query, whose ids are among these, from everybody; return their number."""
+
+    @abstractmethod
+    def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
+        """Hide those of these threads that are idle; return the numbers of threads and of messages in them.
+
+        A thread that gets a message meanwhile stays.
+        """
+
+    @abstractmethod
+    def recover_idle(self) -> None:
+        """Show threads again that a process hid in `mark_idle_deleted` and left, because it died."""
+
+    @abstractmethod
+    def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
+        """Remove the deleted thread that this query finds, whose messages are gone; return the number of threads."""
+
+    @abstractmethod
+    def without_last(self, deleted: list[Message]) -> list[str]:
+        """Return the ids of these deleted messages, except for those that are the last of their thread."""
+
+    @abstractmethod
+    def claim(self, deleted: ThreadQuerySet) -> bool:
+        """Return whether a deleted thread is there; if so, nobody else removes or stores it from now on."""
+
+
+@cache
+def backend() -> Backend:
+    """Return the backend of the database of threads and messages."""
+    from messages_app.store.documents import DocumentBackend  # they import this module
+    from messages_app.store.transactional import TransactionalBackend
+
+    database = Thread.objects.db
+    can_roll_back = connection_to(database).features.supports_transactions
+    return (TransactionalBackend if can_roll_back else DocumentBackend)(database)

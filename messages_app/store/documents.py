@@ -1,0 +1,296 @@
+"""MongoDB: nothing is rolled back and no row is locked, so each single write must be sound.
+
+A thread is hidden until all of it is stored. Whoever stores a message looks at the thread again afterwards. Where two
+writers could meet, a unique index rejects the second, or an update names the value that it replaces (compare-and-set).
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from random import SystemRandom
+from typing import Any
+
+from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError
+from django.db.models import Q
+from django.utils import timezone
+
+from messages_app.ids import Origin, identity
+from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.store import bulk
+from messages_app.store.backend import Backend, Result
+from messages_app.store.compiled_query import CompiledQuery
+from messages_app.store.engine import Conflict, pauses
+from messages_app.store.idempotency import (
+    KeyedRequest,
+    KeyedResponse,
+    KeyReused,
+    RequestInProgress,
+    counts,
+    replay,
+)
+from messages_app.store.paging import Position, between
+
+# A thread that is being stored is marked as deleted at this time in the future. If its writer dies, that time comes,
+# and the purge removes the thread.
+UNFINISHED_LASTS = timedelta(hours=1)
+
+# An idle thread is marked as deleted at this time while it is decided whether to delete it, so that nobody writes to
+# it. This date is far in the future, so the purge never removes such a thread.
+UNDECIDED = datetime(9999, 1, 1, tzinfo=UTC)
+
+# A writer that saw a thread just before it was deleted may store a message after all were removed, and die before it
+# takes that back. The thread's id stays this long, so that a purge finds the message by it.
+WRITERS_LAST = timedelta(hours=1)
+
+# A record without a response belongs to a request in progress for this long. After that, a retry completes it.
+IN_PROGRESS_LASTS = timedelta(seconds=10)
+
+# After these errors nobody knows whether a write was stored.
+UNKNOWN_OUTCOMES = (OperationalError, InterfaceError, IntegrityError)
+
+
+class DocumentBackend(Backend):
+    # Write
+
+    def store(self, threads: Collection[Thread], messages: Collection[Message]) -> int:
+        is_one_write = not messages and len(threads) <= 1
+        hidden = None if is_one_write else timezone.now() + UNFINISHED_LASTS
+        for thread in threads:
+            thread.deleted_at = hidden
+        unfinished = Thread.objects.filter(id__in=[thread.id for thread in threads], deleted_at=hidden)
+        try:
+            bulk.insert(Thread, threads, self.database)
+            stored = bulk.insert(Message, messages, self.database)
+            if hidden and unfinished.update(deleted_at=None) < len(threads):
+                raise Conflict("another process removed or stored the same thread meanwhile")
+        except Error as error:
+            # If the engine is unavailable, the thread stays hidden until its time comes.
+            if hidden and not isinstance(error, OperationalError):
+                with suppress(Error):
+                    unfinished.update(deleted_at=timezone.now())
+            raise
+        for thread in threads:
+            thread.deleted_at = None
+        return stored
+
+    def store_once(self, thread: Thread, messages: Collection[Message]) -> Thread:
+        try:
+            self.store([thread], messages)
+        except IntegrityError:
+            return self._finish(thread, messages)
+        return thread
+
+    def _finish(self, thread: Thread, messages: Collection[Message]) -> Thread:
+        """Store those messages of a hidden thread that are missing, and show it. A deleted one stays deleted."""
+        there = Thread.objects.filter(id=thread.id).first()
+        if there and (there.deleted_at is None or there.deleted_at <= timezone.now() or there.tenant == NO_TENANT):
+            return there
+        stored = set(Message.objects.filter(thread=thread).values_list("id", flat=True))
+        with suppress(IntegrityError):
+            bulk.insert(Message, [message for message in messages if message.id not in stored], self.database)
+            if there and Thread.objects.filter(id=there.id, deleted_at=there.deleted_at).update(deleted_at=None):
+                there.deleted_at = None
+                return there
+        raise Conflict("another request stores the same thread meanwhile")
+
+    def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
+        """Four queries. The unique position rejects the second of two writers, which then tries the next one."""
+
+        def write() -> Message:
+            self.require_thread(tenant, thread_id)
+            last = self._last_position.rows(thread_id=thread_id)
+            made = identity("msg", origin.at, origin.random()) if origin else identity("msg")
+            position = last[0][0] + 1 if last else 1
+            message = Message.from_values(**made, thread_id=thread_id, position=position, **content)
+            try:
+                message.save(force_insert=True, using=self.database)
+            except IntegrityError:
+                if origin and (there := Message.objects.filter(id=message.id).first()):
+                    return there
+                raise
+            self.confirm(tenant, thread_id, [message.id])
+            return message
+
+        return self.attempt(write)
+
+    @cached_property
+    def _last_position(self) -> CompiledQuery:
+        return CompiledQuery(
+            lambda thread_id: (
+                Message.objects.filter(thread_id=thread_id).order_by("-position").values_list("position")[:1]
+            ),
+            thread_id=str,
+        )
+
+    def once(self, request: KeyedRequest) -> KeyedResponse:
+        """The record comes first. It says which ids the row will have: after a crash, a retry completes that row."""
+        for pause in pauses():
+            with suppress(IntegrityError):  # another request with this key stored its record first
+                if response := self._once(request):
+                    return response
+            time.sleep(pause)
+        raise Conflict("too many requests with this key at once")
+
+    def _once(self, request: KeyedRequest) -> KeyedResponse | None:
+        record = IdempotencyRecord.objects.filter(digest=request.digest).first()
+        if record and not counts(record, request):
+            forget(record)
+            record = None
+        if record and record.answer:
+            return replay(record, request)
+        if request.thread_id:
+            self.require_thread(request.tenant, request.thread_id)
+        if record is None:
+            record = new_record(request)
+            record.save(force_insert=True, using=self.database)
+        elif record.request != request.fingerprint:
+            raise KeyReused
+        elif record.created_at > timezone.now() - IN_PROGRESS_LASTS:
+            raise RequestInProgress
+        try:
+            row = request.create(origin=Origin(record.created_at, record.seed))
+        except Exception as error:
+            if not isinstance(error, UNKNOWN_OUTCOMES):  # rejected: a retry must be rejected alike, not wait
+                forget(record)
+            raise
+        if row.deleted_at is not None:
+            forget(record)
+            return None
+        body = request.render(row)
+        mine = IdempotencyRecord.objects.filter(digest=record.digest, seed=record.seed)
+        with suppress(DataError):  # a response can be too large for a record; then a retry renders the row again
+            if not mine.filter(answer="").update(answer=body.decode()) and (answered := mine.first()):
+                return KeyedResponse(answered.answer.encode())  # another request has completed it
+        return KeyedResponse(body)
+
+    def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
+        for pause in pauses():
+            try:
+                return write()
+            except IntegrityError:
+                if is_rejected():
+                    raise
+            time.sleep(pause)
+        raise Conflict("too many writers at once")
+
+    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+        """A thread may be deleted, and purged, just before a message is stored."""
+        try:
+            self.require_thread(tenant, thread_id)
+        except Thread.DoesNotExist:
+            Message.objects.filter(id__in=message_ids).delete()
+            raise
+
+    def replace_metadata(self, row: Any, metadata: dict[str, str]) -> None:
+        unchanged = type(row).objects.filter(id=row.id, metadata=row.metadata)
+        if not unchanged.update(metadata=metadata):
+            raise IntegrityError("another writer has changed the metadata")
+        row.metadata = metadata
+
+    # Read
+
+    def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
+        """The engine has no joins."""
+        return Message.objects.filter(thread_id=thread_id, deleted_at=None)
+
+    def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
+        """Look for the thread last: a page of one that was deleted meanwhile may lack messages."""
+        self.require_thread(tenant, thread_id)
+        return rows
+
+    def threads_with(
+        self,
+        tenant: str,
+        pairs: Mapping[str, str],
+        low: Position | None,
+        high: Position | None,
+        *,
+        descending: bool,
+        limit: int,
+    ) -> list[Thread]:
+        """One query, by an index of the pairs in the documents."""
+        rows = Thread.objects.visible(tenant).filter(metadata__contains=dict(pairs))
+        return between(rows, low, high, descending=descending, limit=limit)
+
+    def contains(self, word: str) -> Q:
+        return Q(content__text__value__icontains=word)
+
+    def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
+        """One query, and one for each thread."""
+        last = Message.objects.filter(deleted_at=None).order_by("-position").values_list("created_at", flat=True)
+        rows = [
+            (thread_id, last.filter(thread=thread_id).first()) for thread_id in threads.values_list("id", flat=True)
+        ]
+        return [thread_id for thread_id, last_at in rows if last_at is None or last_at < before]
+
+    # Delete
+
+    def mark_deleted(self, threads: ThreadQuerySet, ids: Collection[str]) -> int:
+        return threads.update(deleted_at=timezone.now(), metadata={})
+
+    def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
+        """Hide the threads, look again, then delete or show each.
+
+        Whoever stores a message looks at its thread afterwards. Either that is after the thread was hidden, and the
+        message is rejected, or before, and the message is found here.
+        """
+        mark = UNDECIDED + timedelta(milliseconds=SystemRandom().randrange(10**10))  # of this call alone
+        hidden = Thread.objects.filter(id__in=ids, deleted_at=mark)
+        try:
+            threads.filter(id__in=ids).update(deleted_at=mark)
+            idle = self.idle(hidden, before)
+            messages = Message.objects.filter(thread__in=idle, deleted_at=None).count()
+            return self.mark_deleted(hidden.filter(id__in=idle), idle), messages
+        finally:
+            hidden.update(deleted_at=None)
+
+    def recover_idle(self) -> None:
+        """A process that is still at work deletes none of these: it looks for its own mark."""
+        Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
+
+    def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
+        """Keep the bare id for a while, so that the message of a crashed writer is found by it."""
+        thread = deleted.first()
+        if thread is None:
+            return 0
+        if thread.tenant == NO_TENANT:
+            deleted._raw_delete(deleted.db)  # type: ignore[attr-defined]  # one write, without looking for rows to cascade to
+            return 0
+        return deleted.filter(tenant=thread.tenant).update(tenant=NO_TENANT, deleted_at=now + WRITERS_LAST)
+
+    def without_last(self, deleted: list[Message]) -> list[str]:
+        """One query for each message."""
+        last = {message.thread_id: self._last_position.rows(thread_id=message.thread_id)[0][0] for message in deleted}
+        return [message.id for message in deleted if message.position != last[message.thread_id]]
+
+    def claim(self, deleted: ThreadQuerySet) -> bool:
+        """Change the time of deletion, which all others name in their writes."""
+        deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is not deleted, only hidden
+        for pause in pauses():
+            thread = deleted.only("deleted_at").first()
+            if thread is None:
+                return False
+            ours = timezone.now() + UNFINISHED_LASTS
+            if deleted.filter(deleted_at=thread.deleted_at).update(deleted_at=ours):
+                return True
+            time.sleep(pause)
+        raise Conflict("others remove or store this thread all the time")
+
+
+def new_record(request: KeyedRequest) -> IdempotencyRecord:
+    """Return an unsaved record that names the ids of the row to come."""
+    origin = Origin.new(timezone.now())
+    return IdempotencyRecord(
+        digest=request.digest,
+        request=request.fingerprint,
+        thread_id=request.thread_id or origin.first_id("thread"),
+        message_id=origin.first_id("msg") if request.thread_id else "",
+        seed=origin.seed,
+        created_at=origin.at,
+    )
+
+
+def forget(record: IdempotencyRecord) -> None:
+    IdempotencyRecord.objects.filter(digest=record.digest, seed=record.seed).delete()

@@ -1,0 +1,121 @@
+"""Idempotency keys: a request that is sent again creates nothing again and gets the first response.
+
+Source: threads-api contract, "A retried POST must not store twice".
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+
+from django.utils import timezone
+
+from messages_app.ids import Origin
+from messages_app.models import IdempotencyRecord, Message
+from messages_app.store.backend import backend
+
+# How long a key on a path gets the first response again.
+KEYS_LAST = timedelta(hours=24)
+
+_VALID_KEY = re.compile(r"[!-~]{1,255}")
+
+
+class InvalidKey(ValueError):
+    """The key is not 1 to 255 visible ASCII characters. Becomes 422."""
+
+
+class KeyReused(ValueError):
+    """The key was used on this path with another body. Becomes 422."""
+
+
+class RequestInProgress(Exception):
+    """Another request with this key may still succeed. Becomes 409."""
+
+
+class IdempotencyKey(NamedTuple):
+    """A key, the path it was sent to, and the request that a retry must repeat."""
+
+    tenant: str
+    path: str
+    key: str
+    request: bytes  # shape and body
+
+    @property
+    def is_valid(self) -> bool:
+        return _VALID_KEY.fullmatch(self.key) is not None
+
+    @property
+    def digest(self) -> str:
+        return digest_of(json.dumps([self.tenant, self.path, self.key]).encode())
+
+
+class Create(Protocol):
+    """A verb that stores a row and returns it. With `origin`, repeating it makes the same row."""
+
+    def __call__(self, *, origin: Origin | None = None) -> Any: ...
+
+
+class KeyedRequest(NamedTuple):
+    """A request with a key, as the backends need it."""
+
+    tenant: str
+    digest: str
+    fingerprint: str
+    thread_id: str  # of the thread that gets a message; "": the request creates a thread
+    create: Create
+    render: Callable[[Any], bytes]
+
+
+class KeyedResponse(NamedTuple):
+    """The body of a response, and whether an earlier request got it first."""
+
+    body: bytes
+    is_replay: bool = False
+
+
+def once(key: IdempotencyKey, create: Create, render: Callable[[Any], bytes], thread_id: str = "") -> KeyedResponse:
+    """Return the response to a request, which is carried out once however often and concurrently it is sent.
+
+    `create` stores the row, in the thread with `thread_id` if that is not empty; `render` makes the response of it.
+    Raises what `create` raises, then InvalidKey, KeyReused and RequestInProgress.
+    """
+    if not key.is_valid:
+        if thread_id:
+            backend().require_thread(key.tenant, thread_id)
+        raise InvalidKey
+    fingerprint = digest_of(key.request)
+    return backend().once(KeyedRequest(key.tenant, key.digest, fingerprint, thread_id, create, render))
+
+
+def digest_of(text: bytes) -> str:
+    """Return 256 bits as 64 hex digits."""
+    return hashlib.blake2b(text, digest_size=32).hexdigest()
+
+
+def counts(record: IdempotencyRecord, request: KeyedRequest) -> bool:
+    """Return whether a record is younger than KEYS_LAST, and what it created, if it has, is still there.
+
+    Raises Thread.DoesNotExist if the thread that gets a message is not.
+    """
+    if record.created_at < timezone.now() - KEYS_LAST:
+        return False
+    if not record.answer:
+        return True
+    if request.thread_id:
+        backend().require_thread(request.tenant, request.thread_id)
+        return Message.objects.visible_in(request.thread_id).filter(id=record.message_id).exists()
+    return backend().has_thread(request.tenant, record.thread_id)
+
+
+def replay(record: IdempotencyRecord, request: KeyedRequest) -> KeyedResponse:
+    """Return the response that a record holds. Raises KeyReused if the request is another one."""
+    if record.request != request.fingerprint:
+        raise KeyReused
+    return KeyedResponse(record.answer.encode(), is_replay=True)
+
+
+def forget_message(message_id: str) -> None:
+    """Delete the record of a deleted message. A thread's record goes when the thread is purged."""
+    IdempotencyRecord.objects.filter(message_id=message_id).delete()

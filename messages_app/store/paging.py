@@ -1,0 +1,102 @@
+"""Pages of lists, found by cursors.
+
+A page starts at a position in an index, which the cursor's id leads to. So it costs the same anywhere in a list of any
+length. Source: threads-api contract, "Lists".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from django.db.models import F, QuerySet
+from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
+
+# The values of the columns that order a list. Positions compare from the left.
+Position = tuple[Any, ...]
+
+Rows = TypeVar("Rows", bound=QuerySet[Any, Any])
+
+
+class UnknownCursor(LookupError):
+    """`names`: which of `after` and `before` are the id of nothing in the list. Becomes 422."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(*names)
+        self.names = names
+
+
+class PageRequest(NamedTuple):
+    """A page of at most `limit` rows, after the row with the id `after` and before that with the id `before`."""
+
+    limit: int
+    descending: bool
+    after: str | None = None
+    before: str | None = None
+
+
+class Page(NamedTuple):
+    rows: list[Any]
+    has_more: bool
+
+    @property
+    def first_id(self) -> str | None:
+        return self.rows[0].id if self.rows else None
+
+    @property
+    def last_id(self) -> str | None:
+        return self.rows[-1].id if self.rows else None
+
+
+class Listing(Protocol):
+    """An ordered list of rows with ids."""
+
+    def positions(self, ids: Iterable[str]) -> Mapping[str, Any]:
+        """Return the positions of these ids, where they have one. One query."""
+
+    def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
+        """Return the first rows after `low` and before `high`; None is no bound. One query."""
+
+
+def page_of(listing: Listing, page: PageRequest) -> Page:
+    """Return a page of a list: one query, and one more if there are cursors. Raises UnknownCursor."""
+    cursors = {name: value for name in ("after", "before") if (value := getattr(page, name)) is not None}
+    positions = listing.positions(cursors.values()) if cursors else {}
+    if unknown := [name for name, cursor in cursors.items() if cursor not in positions]:
+        raise UnknownCursor(unknown)
+    after, before = (None if cursor is None else positions[cursor] for cursor in (page.after, page.before))
+    low, high = (before, after) if page.descending else (after, before)
+    # With `before` alone, the page is the nearest to it: read from there, and reversed.
+    backwards = before is not None and after is None
+    # One row more than the page shows whether there are more.
+    found = listing.between(low, high, descending=page.descending != backwards, limit=page.limit + 1)
+    shown = found[: page.limit]
+    return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))
+
+
+class ListInMemory(list[Any]):
+    """A listing of rows in memory, in ascending order, each id once."""
+
+    def positions(self, ids: Iterable[str]) -> dict[str, int]:
+        positions = {row.id: position for position, row in enumerate(self)}
+        return {public_id: positions[public_id] for public_id in ids if public_id in positions}
+
+    def between(self, low: int | None, high: int | None, *, descending: bool, limit: int) -> list[Any]:
+        rows = self[0 if low is None else low + 1 : high]
+        return (rows[::-1] if descending else rows)[:limit]
+
+
+def window(rows: Rows, low: Position | None, high: Position | None, *, descending: bool) -> Rows:
+    """Return the rows after position `low` and before position `high` (None: no bound), in the order of their list."""
+    order: tuple[str, ...] = rows.order  # type: ignore[attr-defined]  # of an OrderedQuerySet, filtered in any way
+    columns = Tuple(*map(F, order))
+    if low is not None:
+        rows = rows.filter(TupleGreaterThan(columns, low))
+    if high is not None:
+        rows = rows.filter(TupleLessThan(columns, high))
+    return rows.order_by(*(f"-{column}" if descending else column for column in order))
+
+
+def between(
+    rows: QuerySet[Any], low: Position | None, high: Position | None, *, descending: bool, limit: int
+) -> list[Any]:
+    """Return the first `limit` rows of a window. One query."""
+    return list(window(rows, low, high, descending=descending)[:limit])

@@ -1,0 +1,121 @@
+"""Threads: create, get, list, change, delete.
+
+`tenant` is the owner: a thread of another tenant does not exist. Operators, who see all tenants, pass None where that
+is allowed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from messages_app.ids import Origin, identity
+from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
+from messages_app.store import deletion
+from messages_app.store.backend import backend
+from messages_app.store.paging import Page, PageRequest, Position, between, page_of
+
+THREADS_PER_PAGE = 500
+
+
+class TooManyPairs(ValueError):
+    """Metadata would have more than MAX_METADATA_PAIRS. Becomes 422."""
+
+
+def create(
+    tenant: str,
+    *,
+    metadata: dict[str, str],
+    messages: Sequence[Mapping[str, Any]] = (),
+    origin: Origin | None = None,
+) -> Thread:
+    """Store a thread with messages of these CONTENT_FIELDS, all or nothing, and return it."""
+    at, random = (origin.at, origin.random()) if origin else (None, None)
+    thread = Thread.from_values(**identity("thread", at, random), tenant=tenant, metadata=metadata)
+    rows = [
+        Message.from_values(
+            **identity("msg", at, random),
+            thread_id=thread.id,
+            position=position,
+            **{**Message.empty_content(), **content},
+        )
+        for position, content in enumerate(messages, start=1)
+    ]
+    return backend().store_once(thread, rows)
+
+
+def get(tenant: str, thread_id: str) -> Thread:
+    """Return a thread. One query. Raises Thread.DoesNotExist."""
+    return backend().thread(tenant, thread_id)
+
+
+def page(tenant: str, request: PageRequest, metadata: Mapping[str, str] | None = None) -> Page:
+    """Return a page of a tenant's threads: of all, or of those whose metadata has all of these pairs.
+
+    Ordered by (created_at, id). Raises UnknownCursor.
+    """
+    return page_of(ThreadList(tenant, metadata or {}), request)
+
+
+class ThreadList(NamedTuple):
+    """The listing of a tenant's threads whose metadata has these pairs. A cursor may be any thread of the tenant."""
+
+    tenant: str
+    pairs: Mapping[str, str]
+
+    def positions(self, ids: Iterable[str]) -> dict[str, Position]:
+        known = Thread.objects.visible(self.tenant).filter(id__in=[each for each in ids if "\0" not in each])
+        return {thread_id: position for thread_id, *position in known.values_list("id", *known.order)}
+
+    def between(self, low: Position | None, high: Position | None, *, descending: bool, limit: int) -> list[Thread]:
+        if len(self.pairs) > MAX_METADATA_PAIRS:
+            return []
+        if self.pairs:
+            return backend().threads_with(self.tenant, self.pairs, low, high, descending=descending, limit=limit)
+        return between(Thread.objects.visible(self.tenant), low, high, descending=descending, limit=limit)
+
+
+def oldest_first(tenant: str | None) -> Iterator[Thread]:
+    """Yield the threads of a tenant, or of all tenants, ordered by (created_at, id). One query for each page."""
+    threads, last = Thread.objects.visible(tenant), None
+    while rows := between(threads, last, None, descending=False, limit=THREADS_PER_PAGE):
+        yield from rows
+        last = rows[-1].created_at, rows[-1].id
+
+
+def change_metadata(tenant: str, thread_id: str, changes: Mapping[str, str | None]) -> Thread:
+    """Set these pairs, remove those that are None, and return the thread. Safe under concurrent changes.
+
+    Raises Thread.DoesNotExist, and TooManyPairs, which changes nothing.
+    """
+    threads = Thread.objects.visible(tenant).named(id=thread_id)
+    changed: Thread = merge_metadata(threads, changes)
+    return changed
+
+
+def merge_metadata(row: QuerySet[Any], changes: Mapping[str, str | None]) -> Any:
+    """Change the metadata of the one row that the query finds, and return it."""
+    if not changes:
+        return row.get()
+
+    def write() -> Any:
+        found = backend().lock(row).get()
+        merged = {key: value for key, value in {**found.metadata, **changes}.items() if value is not None}
+        if len(merged) > MAX_METADATA_PAIRS:
+            raise TooManyPairs
+        if merged != found.metadata:
+            backend().replace_metadata(found, merged)
+        return found
+
+    return backend().attempt(write)
+
+
+def delete(tenant: str | None, thread_id: str) -> None:
+    """Hide a thread and its messages from everybody, and have them removed in the background.
+
+    Raises Thread.DoesNotExist.
+    """
+    if not backend().mark_deleted(Thread.objects.visible(tenant).named(id=thread_id), [thread_id]):
+        raise Thread.DoesNotExist
+    transaction.on_commit(deletion.wake_purger, using=backend().database)

@@ -1,0 +1,227 @@
+"""SQLite and PostgreSQL: each promise is a transaction.
+
+PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time: its writers queue.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+from django.utils import timezone
+
+from messages_app.ids import Origin, identity
+from messages_app.models import IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadPair, ThreadQuerySet
+from messages_app.models.fields import json_texts
+from messages_app.models.thread import digest_of_pair
+from messages_app.store import bulk
+from messages_app.store.backend import Backend, Result, visible_thread
+from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
+from messages_app.store.engine import Conflict, connection_to, pauses
+from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
+from messages_app.store.paging import Position, between
+
+# A pair that fewer threads have is rare: counting stops here.
+RARE_PAIR_THREADS = 200
+
+# A new message gets its position from the statement that stores it.
+INSERTED_FIELDS = [field for field in Message._meta.concrete_fields if field.attname != "position"]
+
+
+class TransactionalBackend(Backend):
+    # Write
+
+    def store(self, threads: Collection[Thread], messages: Collection[Message]) -> int:
+        with transaction.atomic(using=self.database):
+            bulk.insert(Thread, threads, self.database)
+            bulk.insert(ThreadPair, (pair for thread in threads for pair in thread.new_pairs()), self.database)
+            return bulk.insert(Message, messages, self.database)
+
+    def store_once(self, thread: Thread, messages: Collection[Message]) -> Thread:
+        self.store([thread], messages)
+        return thread
+
+    def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
+        """One query; two in a transaction where the thread's row is locked."""
+        if not self.features.has_select_for_no_key_update:
+            with connection_to(self.database).write_turn():
+                return self._insert(tenant, thread_id, content)
+        with transaction.atomic(using=self.database):
+            # A statement of its own: a statement sees what was committed before it began, not before it got its lock.
+            if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
+                raise Thread.DoesNotExist
+            return self._insert(tenant, thread_id, content)
+
+    def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
+        """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
+        row = {**identity("msg"), "thread_id": thread_id, "deleted_at": None, **content}
+        connection = connections[self.database]
+        values = {field.attname: field.get_db_prep_save(row[field.attname], connection) for field in INSERTED_FIELDS}
+        stored = self._insertion.rows(self.database, {**values, "tenant": tenant})
+        if not stored:
+            raise Thread.DoesNotExist
+        row["position"] = stored[0][0]
+        return Message.from_db(self.database, row.keys(), row.values())
+
+    @cached_property
+    def _insertion(self) -> CompiledStatement:
+        """Stores a message at the end of its thread and returns its position; no row if there is no such thread."""
+        quote = connections[self.database].ops.quote_name
+        columns = ", ".join(quote(str(field.column)) for field in INSERTED_FIELDS)
+        values = ", ".join("%s" for _ in INSERTED_FIELDS)
+        table, position = quote(Message._meta.db_table), quote("position")
+        last_position = CompiledQuery(
+            lambda thread_id: (
+                Message.objects.filter(thread_id=thread_id).order_by("-position").values_list("position")[:1]
+            ),
+            thread_id=str,
+        )
+        thread, last = (query.compiled.statement for query in (self._thread_id, last_position))
+        return CompiledStatement(
+            f"INSERT INTO {table} ({columns}, {position}) "
+            f"SELECT {values}, COALESCE(({last.sql}), 0) + 1 WHERE EXISTS ({thread.sql}) RETURNING {position}",
+            [*(Parameter(field.attname) for field in INSERTED_FIELDS), *last.params, *thread.params],
+        )
+
+    @cached_property
+    def _locked_thread(self) -> CompiledQuery:
+        return CompiledQuery(
+            lambda **values: self.lock(visible_thread(**values)).values_list("id"), tenant=str, thread_id=str
+        )
+
+    def once(self, request: KeyedRequest) -> KeyedResponse:
+        """Row and record are stored in one transaction, both or neither."""
+        for _ in pauses():
+            try:
+                with transaction.atomic(using=self.database):
+                    return self._once(request)
+            except IntegrityError:  # another request stored its record first: now it can be replayed
+                continue
+        raise Conflict("too many requests with this key at once")
+
+    def _once(self, request: KeyedRequest) -> KeyedResponse:
+        found = IdempotencyRecord.objects.filter(digest=request.digest).first()
+        if found and counts(found, request):
+            return replay(found, request)
+        row = request.create()
+        body = request.render(row)
+        if found:  # not before: a purge, too, locks the thread first and then its records
+            IdempotencyRecord.objects.filter(digest=found.digest, seed=found.seed).delete()
+        IdempotencyRecord.objects.create(
+            digest=request.digest,
+            request=request.fingerprint,
+            thread_id=request.thread_id or row.id,
+            message_id=row.id if request.thread_id else "",
+            seed=os.urandom(16).hex(),
+            created_at=timezone.now(),
+            answer=body.decode(),
+        )
+        return KeyedResponse(body)
+
+    def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
+        with transaction.atomic(using=self.database):
+            return write()
+
+    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+        """The thread is locked until the transaction ends."""
+
+    def lock(self, rows: QuerySet[Any]) -> Any:
+        return rows.select_for_update(no_key=True) if self.features.has_select_for_no_key_update else rows
+
+    def replace_metadata(self, row: Any, metadata: dict[str, str]) -> None:
+        row.metadata = metadata
+        type(row).objects.filter(id=row.id).update(metadata=metadata)
+        if isinstance(row, Thread):
+            ThreadPair.objects.filter(thread=row).delete()
+            ThreadPair.objects.bulk_create(row.new_pairs())
+
+    # Read
+
+    def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
+        """One query shows both, at one moment: that the thread is there, and its messages."""
+        rows = Message.objects.filter(thread_id=thread_id, deleted_at=None)
+        return rows.filter(Exists(visible_thread(tenant, thread_id)))
+
+    def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
+        if not rows:
+            self.require_thread(tenant, thread_id)
+        return rows
+
+    def threads_with(
+        self,
+        tenant: str,
+        pairs: Mapping[str, str],
+        low: Position | None,
+        high: Position | None,
+        *,
+        descending: bool,
+        limit: int,
+    ) -> list[Thread]:
+        """Find them by the rarest pair. One query, and one more a pair if there are several."""
+        digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
+        rarest = min(digests, key=frequency) if len(digests) > 1 else digests[0]
+        rows = ThreadPair.objects.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
+        if len(digests) > 1:
+            # One count instead of one EXISTS a pair, which PostgreSQL takes long to plan.
+            of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
+            number = of_thread.values("thread").annotate(number=Count("*")).values("number")
+            rows = rows.alias(number=Subquery(number)).filter(number=len(digests))
+        return [pair.thread for pair in between(rows, low, high, descending=descending, limit=limit)]
+
+    def contains(self, word: str) -> Q:
+        """Search the text of the JSON. Where the engine ignores the case of ASCII alone, try four spellings."""
+        knows_case = word.isascii() or self.features.folds_unicode_case
+        found = Q()
+        for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
+            found |= Q(content__icontains=json_texts([[spelling]])[0][2:-2])
+        return found
+
+    def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
+        """One query."""
+        messages = Message.objects.filter(deleted_at=None, thread=OuterRef("id")).order_by("-position")
+        last = Subquery(messages.values_list("created_at", flat=True)[:1])
+        rows = threads.order_by().annotate(last=last).values_list("id", "last")
+        return [thread_id for thread_id, last_at in rows if last_at is None or last_at < before]
+
+    # Delete
+
+    def mark_deleted(self, threads: ThreadQuerySet, ids: Collection[str]) -> int:
+        with transaction.atomic(using=self.database):
+            marked = threads.update(deleted_at=timezone.now(), metadata={})
+            if marked:
+                ThreadPair.objects.filter(thread__in=ids).delete()
+            return marked
+
+    def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
+        with transaction.atomic(using=self.database):
+            locked = self.lock(threads.filter(id__in=ids).order_by(*threads.order)).values_list("id", flat=True)
+            # Not in the statement that locks: it does not see what was committed while it waited.
+            idle = self.idle(threads.filter(id__in=list(locked)), before)
+            messages = Message.objects.filter(thread__in=idle, deleted_at=None).count()
+            return self.mark_deleted(threads.filter(id__in=idle), idle), messages
+
+    def recover_idle(self) -> None:
+        """A transaction that breaks off leaves nothing."""
+
+    def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
+        with transaction.atomic(using=self.database):
+            thread = self.lock(deleted).first()
+            return 0 if thread is None else thread.delete()[1].get(Thread._meta.label, 0)
+
+    def without_last(self, deleted: list[Message]) -> list[str]:
+        """One query."""
+        later = Message.objects.filter(thread=OuterRef("thread"), position__gt=OuterRef("position"))
+        rows = Message.objects.filter(Exists(later), id__in=[message.id for message in deleted])
+        return list(rows.order_by().values_list("id", flat=True))
+
+    def claim(self, deleted: ThreadQuerySet) -> bool:
+        """The lock lasts until the transaction ends."""
+        return self.lock(deleted).only("id").first() is not None
+
+
+def frequency(digest: str) -> int:
+    """Return how many threads have a pair, counted no further than RARE_PAIR_THREADS. One query."""
+    return ThreadPair.objects.filter(digest=digest)[:RARE_PAIR_THREADS].count()
