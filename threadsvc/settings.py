@@ -339,10 +339,6 @@ SPECTACULAR_SETTINGS = {
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
 
-# What a fault of a value is told in, by programs as by answers.
-
-WORDS_OF_FAULTS = "threadsvc.api.errors.words_of"
-
 # What each worker process runs when it starts.
 
 ON_WORKER_START = "messages_app.store.deletion.wake_purger"

@@ -21,7 +21,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from messages_app.admin.search import LookForm, LookList, MessageLookForm, PageActionForm, ThreadLookForm, told_of
-from messages_app.api.assistants.serializers import DEFAULT, V2
+from messages_app.api.assistants.shapes import DEFAULT, V2
 from messages_app.models import Message, Thread
 from messages_app.store import search as browsing
 from messages_app.store.deletion import wake_purger

@@ -1,16 +1,28 @@
-"""DRF's request and view set, for an API that speaks JSON alone: what they look for in each request, and would find the
-same each time, is made once. The order of their work is DRF's."""
+"""Our base classes over Django REST Framework's (DRF): what each replaces, and why. ValidationError's is in errors.py.
 
+The API speaks JSON only, so DRF's choices per request (forms, formats, versions) have one outcome. Field and serializer
+instances hold no data of a request: each class has one instance, which all requests share.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
+from rest_framework import serializers
+from rest_framework.fields import Field, empty
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
+from messages_app.api.errors import EXTRA, NOT_A_DICT, NULL, REQUIRED, Fault, Faults
+
+# Views
+
 
 class JSONRequest(Request):
-    """DRF's request, without its search for forms; what it has from Django's is at hand."""
+    """Replaces how DRF's Request reads a body: it first looks for an HTML form, which this API does not accept."""
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
         super().__init__(request, *args)
@@ -28,12 +40,12 @@ class JSONRequest(Request):
 
 @cache
 def one_of_each(policies: tuple[type[Any], ...]) -> list[Any]:
-    """The same for all requests: of these, none remembers anything of one."""
+    """Return an instance of each class. They hold no state of a request, so all requests share them."""
     return [policy() for policy in policies]
 
 
 class JSONViewSet(ViewSet):
-    """No OPTIONS, one parser, one renderer, no versions and no formats."""
+    """Replaces DRF's ViewSet for one parser, one renderer, no OPTIONS, no versions and no format suffixes."""
 
     http_method_names = ["get", "head", "post", "delete"]
     request: Request
@@ -59,13 +71,180 @@ class JSONViewSet(ViewSet):
         return one_of_each(tuple(self.permission_classes))
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """DRF's, but for versions and formats, of which there is one."""
+        """DRF's order of checks, without versions and format suffixes."""
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
         self.perform_authentication(request)
         self.check_permissions(request)
         self.check_throttles(request)
 
     def answer(self, data: Any) -> HttpResponse:
-        """200 with this; a Response of DRF's is a template first, which is rendered on its way out."""
+        """Return a 200 response with this data. It replaces DRF's Response, a template that is rendered later."""
         renderer = self.request.accepted_renderer
         return HttpResponse(renderer.render(data), content_type=renderer.media_type)
+
+
+# Fields
+
+
+class DescribedField(Field[Any, Any, Any, Any]):
+    """Replaces the OpenAPI that drf-spectacular would guess from a DRF Field: the field's `schema` states it.
+
+    Keys of the `schema` argument override those that the class provides.
+    """
+
+    def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.words = schema or {}
+        super().__init__(**kwargs)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {**self.words}
+
+
+class DescribedFieldExtension(OpenApiSerializerFieldExtension):
+    target_class = DescribedField
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        in_body = isinstance(self.target.parent, BodySerializer)
+        schema: dict[str, Any] = self.target.schema_in_body if in_body else self.target.schema
+        return schema
+
+
+class WireField(DescribedField):
+    """A value that clients send. Replaces DRF's order of validation, its texts and its coercion of JSON types.
+
+    `to_internal_value` returns what is stored, or raises Faults: every error of the value, in order. For a field that
+    is not required, null means absent, and absent means the default.
+    """
+
+    def __init__(self, *, required: bool = True, default: Any = None, **kwargs: Any) -> None:
+        super().__init__(**({} if required else {"default": default}), required=required, **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        if data is None or data is empty:
+            if self.required:
+                raise Faults([Fault(REQUIRED if data is empty else NULL)])
+            return self.get_default()
+        return self.to_internal_value(data)
+
+    @property
+    def schema_in_body(self) -> dict[str, Any]:
+        """Return the schema of a key in a JSON body, where null is allowed if the key is optional."""
+        schema = self.schema
+        if self.required:
+            return schema
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+        if "type" in schema:
+            schema["type"] = [schema["type"], "null"]
+        return schema
+
+
+class ShownField(DescribedField):
+    """A value of a response, as it is stored. Replaces DRF's `to_representation` and its lookups per row by `show`."""
+
+    @property
+    def show(self) -> Callable[[Any], Any]:
+        """Return the function that gets the value from the row."""
+        return attrgetter(str(self.source))
+
+
+def read_keys(fields: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the validated value of each field, and all errors, in the order of the fields."""
+    values, faults = {}, []
+    for name, field in fields.items():
+        try:
+            values[name] = field.run_validation(data.get(name, empty))
+        except Faults as error:
+            faults += [fault.under(name) for fault in error.detail]
+    return values, faults
+
+
+def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """Return the validated values of a JSON object with these keys. Raises Faults: of the fields, then extra keys."""
+    if not isinstance(data, dict):
+        raise Faults([Fault(NOT_A_DICT)])
+    values, faults = read_keys(fields, data)
+    faults += [Fault(EXTRA, (key,)) for key in sorted(data.keys() - fields.keys())]
+    if faults:
+        raise Faults(faults)
+    return values
+
+
+# Serializers
+
+
+class WireSerializer(serializers.Serializer[Any]):
+    """The base of both kinds below. Replaces an instance for each request by one for each class (`instance_of`)."""
+
+
+@cache
+def instance_of(serializer_class: type[WireSerializer]) -> Any:
+    return serializer_class()
+
+
+class WireSerializerExtension(OpenApiSerializerExtension):
+    target_class = WireSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        schema.pop("description", None)  # the class's docstring, which is for programmers
+        return {**schema, "additionalProperties": False} if isinstance(self.target, BodySerializer) else schema
+
+
+class RequestSerializer(WireSerializer):
+    """A part of a request. Replaces `is_valid`, `errors` and `validated_data` by one call that returns or raises."""
+
+    @classmethod
+    def validated(cls, data: Any) -> dict[str, Any]:
+        """Return the validated values of this data. Raises Faults (422)."""
+        values: dict[str, Any] = instance_of(cls).run_validation(data)
+        return values
+
+
+class BodySerializer(RequestSerializer):
+    """A JSON object with these fields and no others. Replaces DRF's dict of errors, which has no order and no paths."""
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        if data is None or data is empty:
+            raise Faults([Fault(REQUIRED)])
+        return read_object(self.fields, data)
+
+
+class QuerySerializer(RequestSerializer):
+    """Keys of the query string. The last of a repeated key counts; unknown keys are ignored."""
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        values, faults = read_keys(self.fields, data)
+        if faults:
+            raise Faults(faults, root="query")
+        return values
+
+
+class ResponseSerializer(WireSerializer):
+    """A row, page or file of a response. Replaces `data`, which makes a serializer for each row, by `shown`."""
+
+    @classmethod
+    def shown(cls, value: Any) -> dict[str, Any]:
+        """Return what clients see of this row, page or file."""
+        return {name: show(value) for name, show in shows_of(cls)}
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        return self.shown(instance)
+
+
+@cache
+def shows_of(serializer_class: type[ResponseSerializer]) -> list[tuple[str, Callable[[Any], Any]]]:
+    return [(name, show_of(field)) for name, field in instance_of(serializer_class).fields.items()]
+
+
+def show_of(field: Any) -> Callable[[Any], Any]:
+    """Return the function that gets the value of this field from the row or page."""
+    if isinstance(field, serializers.ListSerializer):
+        item: Any = type(field.child)
+        rows = attrgetter(str(field.source))
+        return lambda page: [item.shown(row) for row in rows(page)]
+    show: Callable[[Any], Any] = field.show
+    return show

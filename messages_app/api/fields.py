@@ -7,20 +7,37 @@ and 7; threads-api contract, "Two shapes of answer" and "Endpoints".
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from rest_framework.exceptions import ValidationError
-from rest_framework.fields import Field, empty
+from rest_framework.fields import empty
 
+from messages_app.api.base import ShownField, WireField, read_keys, read_object
+from messages_app.api.errors import (
+    INVALID_CHOICE,
+    MAX_DICT_ITEMS,
+    MAX_LENGTH,
+    MAX_LIST_ITEMS,
+    MIN_LENGTH,
+    MIN_LIST_ITEMS,
+    NOT_A_DICT,
+    NOT_A_LIST,
+    NOT_A_STRING,
+    NOT_AN_INTEGER,
+    NOT_GE,
+    NOT_LE,
+    NULL,
+    NULL_CHARACTER,
+    SURROGATE,
+    Fault,
+    Faults,
+)
 from messages_app.models.base import MAX_METADATA_PAIRS
 from messages_app.models.thread import text_part
 
 MAX_CONTENT_CHARACTERS = 32768
 MAX_CONTENT_CHARACTERS_V2 = 256000
 MAX_PARTS = 100
-MAX_FILES = 10
+MAX_FILES_OF_MESSAGE = 10
 MAX_TOOLS = 10
 MAX_AUTHOR_CHARACTERS = 256
 MAX_METADATA_KEY_CHARACTERS = 64
@@ -32,45 +49,20 @@ DEFAULT_LIMIT = 20
 NO_NUL = {"pattern": r"^[^\u0000]*$"}
 
 
-class Fault(NamedTuple):
-    """One error: its code, the steps from the value at hand to the place it is in, and the numbers of the rule."""
-
-    code: str
-    loc: tuple[str | int, ...] = ()
-    params: Mapping[str, Any] = {}
-
-    def under(self, step: str | int) -> "Fault":
-        """The same error, seen from one step further out."""
-        return Fault(self.code, (step, *self.loc), self.params)
-
-
-class Faults(ValidationError):
-    """DRF's ValidationError with an ordered list of Fault, which says more than DRF's own details (loc, params).
-
-    `root` is the part of the request that the steps start from: `body`, `query` or `header`.
-    """
-
-    detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms
-
-    def __init__(self, faults: Iterable[Fault], root: str = "body") -> None:
-        self.detail = list(faults)
-        self.root = root
-
-
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
     """The first thing wrong with a text. Lengths count code points."""
     if value is None:
-        return Fault("null", loc)
+        return Fault(NULL, loc)
     if not isinstance(value, str):
-        return Fault("not_a_string", loc)
+        return Fault(NOT_A_STRING, loc)
     if at_least is not None and len(value) < at_least:
-        return Fault("min_length", loc, {"limit_value": at_least})
+        return Fault(MIN_LENGTH, loc, {"limit_value": at_least})
     if at_most is not None and len(value) > at_most:
-        return Fault("max_length", loc, {"limit_value": at_most})
+        return Fault(MAX_LENGTH, loc, {"limit_value": at_most})
     if "\0" in value:
-        return Fault("null_characters_not_allowed", loc)
+        return Fault(NULL_CHARACTER, loc)
     if not value.isascii() and _has_surrogate(value):
-        return Fault("surrogate_characters_not_allowed", loc)
+        return Fault(SURROGATE, loc)
     return None
 
 
@@ -82,77 +74,7 @@ def _has_surrogate(value: str) -> bool:
     return False
 
 
-def read_keys(fields: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """What each field makes of the value under its name, and all that they find wrong, in the order of the fields."""
-    values, faults = {}, []
-    for name, field in fields.items():
-        try:
-            values[name] = field.run_validation(data.get(name, empty))
-        except Faults as error:
-            faults += [fault.under(name) for fault in error.detail]
-    return values, faults
-
-
-def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """The values of a JSON object that has these keys and no others; raises Faults: of the fields, then extra keys."""
-    if not isinstance(data, dict):
-        raise Faults([Fault("not_a_dict")])
-    values, faults = read_keys(fields, data)
-    faults += [Fault("extra", (key,)) for key in sorted(data.keys() - fields.keys())]
-    if faults:
-        raise Faults(faults)
-    return values
-
-
-class DescribedField(Field[Any, Any, Any, Any]):
-    """A field whose `schema` is its OpenAPI. What is given as `schema` goes before what the class knows by itself."""
-
-    def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        self.words = schema or {}
-        super().__init__(**kwargs)
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        return {**self.words}
-
-
-class DescribedFieldExtension(OpenApiSerializerFieldExtension):
-    target_class = DescribedField
-    match_subclasses = True
-
-    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        is_in_body = getattr(self.target.parent, "sent_in", None) == "body"
-        schema: dict[str, Any] = self.target.schema_in_body if is_in_body else self.target.schema
-        return schema
-
-
 # What clients send. The building blocks first.
-
-
-class WireField(DescribedField):
-    """A field that judges for itself. Where it is not required, null counts as absent, and absent is the default."""
-
-    def __init__(self, *, required: bool = True, default: Any = None, **kwargs: Any) -> None:
-        super().__init__(**({} if required else {"default": default}), required=required, **kwargs)
-
-    def run_validation(self, data: Any = empty) -> Any:
-        if data is None or data is empty:
-            if self.required:
-                raise Faults([Fault("required" if data is empty else "null")])
-            return self.get_default()
-        return self.to_internal_value(data)
-
-    @property
-    def schema_in_body(self) -> dict[str, Any]:
-        """As a key of a JSON body: null counts as absent where the key may be left out."""
-        schema = self.schema
-        if self.required:
-            return schema
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
-        if "type" in schema:
-            schema["type"] = [schema["type"], "null"]
-        return schema
 
 
 class TextField(WireField):
@@ -180,7 +102,7 @@ class EnumField(WireField):
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, str) and data in self.permitted:
             return data
-        raise Faults([Fault("invalid_choice", params={"enum_values": self.permitted})])
+        raise Faults([Fault(INVALID_CHOICE, params={"enum_values": self.permitted})])
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -196,11 +118,11 @@ class ListField(WireField):
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if not isinstance(data, list):
-            raise Faults([Fault("not_a_list")])
+            raise Faults([Fault(NOT_A_LIST)])
         if len(data) < self.at_least:
-            raise Faults([Fault("min_list_items", params={"limit_value": self.at_least})])
+            raise Faults([Fault(MIN_LIST_ITEMS, params={"limit_value": self.at_least})])
         if len(data) > self.at_most:
-            raise Faults([Fault("max_list_items", params={"limit_value": self.at_most})])
+            raise Faults([Fault(MAX_LIST_ITEMS, params={"limit_value": self.at_most})])
         values, faults = [], []
         for i, value in enumerate(data):
             try:
@@ -267,7 +189,7 @@ class PartField(WireField):
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise Faults([Fault("not_a_dict")])
+            raise Faults([Fault(NOT_A_DICT)])
         values, faults = read_keys({"type": self.type_of_part}, data)
         if faults:
             raise Faults(faults)
@@ -294,7 +216,7 @@ class ContentOrPartsField(ContentField):
             return super().to_internal_value(data)
         parts = self.parts.to_internal_value(data)
         if sum(len(part["text"]["value"]) for part in parts if part["type"] == "text") > MAX_CONTENT_CHARACTERS_V2:
-            raise Faults([Fault("max_length", params={"limit_value": MAX_CONTENT_CHARACTERS_V2})])
+            raise Faults([Fault(MAX_LENGTH, params={"limit_value": MAX_CONTENT_CHARACTERS_V2})])
         return parts
 
     @property
@@ -306,7 +228,7 @@ class FileIdsField(ListField):
     """A list of file ids, which are not looked up; repeats keep their place."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(TextField(), at_most=MAX_FILES, **kwargs)
+        super().__init__(TextField(), at_most=MAX_FILES_OF_MESSAGE, **kwargs)
 
 
 class AttachmentsField(ListField):
@@ -315,7 +237,7 @@ class AttachmentsField(ListField):
     def __init__(self, **kwargs: Any) -> None:
         tool = ObjectField({"type": EnumField(["code_interpreter", "file_search"])})
         tools = ListField(tool, at_most=MAX_TOOLS, required=False, default=list)
-        super().__init__(ObjectField({"file_id": TextField(), "tools": tools}), at_most=MAX_FILES, **kwargs)
+        super().__init__(ObjectField({"file_id": TextField(), "tools": tools}), at_most=MAX_FILES_OF_MESSAGE, **kwargs)
 
 
 class AuthorField(TextField):
@@ -333,9 +255,9 @@ class MetadataField(WireField):
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise Faults([Fault("not_a_dict")])
+            raise Faults([Fault(NOT_A_DICT)])
         if self.count(data) > MAX_METADATA_PAIRS:
-            raise Faults([Fault("max_dict_items", params={"limit_value": MAX_METADATA_PAIRS})])
+            raise Faults([Fault(MAX_DICT_ITEMS, params={"limit_value": MAX_METADATA_PAIRS})])
         faults = list(self.faults_of_pairs(data))
         if faults:
             raise Faults(faults)
@@ -409,14 +331,14 @@ class LimitField(WireField):
 
     def to_internal_value(self, data: str) -> int:
         if not self.integer.fullmatch(data):
-            raise Faults([Fault("not_an_integer")])
+            raise Faults([Fault(NOT_AN_INTEGER)])
         digits = data.lstrip("+-").lstrip("0")
         # Python turns no text of more than 4300 digits into a number; here three digits are too many already.
         limit = int(digits[:4] or "0") * (-1 if data.startswith("-") else 1)
         if limit < 1:
-            raise Faults([Fault("not_ge", params={"limit_value": 1})])
+            raise Faults([Fault(NOT_GE, params={"limit_value": 1})])
         if limit > MAX_LIMIT:
-            raise Faults([Fault("not_le", params={"limit_value": MAX_LIMIT})])
+            raise Faults([Fault(NOT_LE, params={"limit_value": MAX_LIMIT})])
         return limit
 
     @property
@@ -436,15 +358,6 @@ class NameInQueryField(WireField):
 
 
 # What clients get.
-
-
-class ShownField(DescribedField):
-    """A value of an answer, shown as it is stored, with the schema that describes it."""
-
-    @property
-    def show(self) -> Callable[[Any], Any]:
-        """What finds the value in the object that is shown."""
-        return attrgetter(str(self.source))
 
 
 class UnixSecondsField(ShownField):

@@ -7,21 +7,21 @@ however long the list is. Source: threads-api contract, "Lists".
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from messages_app.api.fields import Fault, Faults
+from messages_app.api.errors import Code, Fault, Faults
 
-Place = Any  # what rows are ordered by: tuples of column values, compared from the left
+SortKey = Any  # what rows are ordered by: tuples of column values, compared from the left
 
 
 class Cursors(Protocol):
     """Whatever a cursor may name."""
 
-    def places(self, public_ids: Iterable[str]) -> Mapping[str, Place]: ...
+    def places(self, public_ids: Iterable[str]) -> Mapping[str, SortKey]: ...
 
 
 class Rows(Protocol):
     """Whatever a page may show."""
 
-    def between(self, low: Place, high: Place, *, descending: bool, limit: int) -> list[Any]: ...
+    def between(self, low: SortKey, high: SortKey, *, descending: bool, limit: int) -> list[Any]: ...
 
 
 class Page(NamedTuple):
@@ -37,7 +37,7 @@ class Page(NamedTuple):
         return self.rows[-1].id if self.rows else None
 
 
-def page_of(rows: Rows, cursors: Cursors, unknown: str, query: Mapping[str, Any]) -> Page:
+def page_of(rows: Rows, cursors: Cursors, unknown: Code, query: Mapping[str, Any]) -> Page:
     """The rows that limit, order, after and before of `query` ask for: one query, and one more where there are cursors.
 
     Raises Faults of code `unknown` for cursors that name nothing.
@@ -61,11 +61,11 @@ def page_of(rows: Rows, cursors: Cursors, unknown: str, query: Mapping[str, Any]
 class Listed(list[Any]):
     """Rows that are in memory, in ascending order, each id once."""
 
-    def places(self, public_ids: Iterable[str]) -> dict[str, Place]:
+    def places(self, public_ids: Iterable[str]) -> dict[str, SortKey]:
         places = {row.id: (number,) for number, row in enumerate(self)}
         return {public_id: places[public_id] for public_id in public_ids if public_id in places}
 
-    def between(self, low: Place, high: Place, *, descending: bool, limit: int) -> list[Any]:
+    def between(self, low: SortKey, high: SortKey, *, descending: bool, limit: int) -> list[Any]:
         first = 0 if low is None else low[0] + 1
         rows = self[first : None if high is None else high[0]]
         return (rows[::-1] if descending else rows)[:limit]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from messages_app.api.errors import Faults
 from messages_app.api.fields import (
     MAX_AUTHOR_CHARACTERS,
     MAX_CONTENT_CHARACTERS_V2,
     MAX_PARTS,
     AttachmentsField,
-    Faults,
     MetadataField,
     text_fault,
 )

@@ -4,21 +4,17 @@ and rid of what has no place in this store, which is counted by name."""
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, NamedTuple, cast
 
-from django.conf import settings
-from django.utils.module_loading import import_string
-
-from messages_app.api.assistants.serializers import attached
+from messages_app.api.assistants.requests import attached
+from messages_app.api.base import WireField, read_keys
+from messages_app.api.errors import NOT_A_DICT, NOT_A_LIST, NOT_AN_INTEGER, NOT_GE, NOT_LE, Code, Fault, Faults
 from messages_app.api.fields import (
     MAX_PARTS,
     AttachmentsField,
     AuthorField,
     ContentOrPartsField,
     EnumField,
-    Fault,
-    Faults,
     FileIdsField,
     IgnoredField,
     ListField,
@@ -26,8 +22,6 @@ from messages_app.api.fields import (
     ObjectField,
     PartField,
     TextField,
-    WireField,
-    read_keys,
 )
 from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID
 from messages_app.models import Message, Thread
@@ -127,23 +121,11 @@ def shown(key: str) -> str:
     return short if short.isprintable() and short else json.dumps(short)
 
 
-# Words
+# Errors
 
-_WORDS_OF_OURS = {
-    "not_an_object_id": "value is not a valid ObjectId",
-    "given_twice": "another message of this thread has this id",
-    "of_another": "the message is in the line of another thread",
-}
-
-
-@cache
-def _words_of() -> Any:
-    return import_string(settings.WORDS_OF_FAULTS)
-
-
-def words_of(fault: Fault) -> str:
-    words: str = _WORDS_OF_OURS.get(fault.code) or _words_of()(fault)
-    return words
+NOT_AN_OBJECT_ID = Code("value is not a valid ObjectId", "value_error.object_id")
+GIVEN_TWICE = Code("another message of this thread has this id", "value_error.id")
+OF_ANOTHER = Code("the message is in the line of another thread", "value_error.thread_id")
 
 
 # Fields
@@ -155,7 +137,7 @@ class ObjectIdField(TextField):
     def to_internal_value(self, data: Any) -> str:
         text = cast(str, super().to_internal_value(data)).lower()
         if not OBJECT_ID.fullmatch(text):
-            raise Faults([Fault("not_an_object_id")])
+            raise Faults([Fault(NOT_AN_OBJECT_ID)])
         return text
 
 
@@ -164,11 +146,11 @@ class SecondsField(WireField):
 
     def to_internal_value(self, data: Any) -> datetime:
         if not isinstance(data, int) or isinstance(data, bool):
-            raise Faults([Fault("not_an_integer")])
+            raise Faults([Fault(NOT_AN_INTEGER)])
         if data < 0:
-            raise Faults([Fault("not_ge", params={"limit_value": 0})])
+            raise Faults([Fault(NOT_GE, params={"limit_value": 0})])
         if data > MAX_SECONDS:
-            raise Faults([Fault("not_le", params={"limit_value": MAX_SECONDS})])
+            raise Faults([Fault(NOT_LE, params={"limit_value": MAX_SECONDS})])
         return EPOCH + timedelta(seconds=data)
 
 
@@ -193,7 +175,7 @@ class StoredContentField(ContentOrPartsField):
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
         if not isinstance(data, list):
-            raise Faults([Fault("not_a_list")])
+            raise Faults([Fault(NOT_A_LIST)])
         return super().to_internal_value(data)
 
 
@@ -227,7 +209,7 @@ def thread_id_of(located: Located) -> str:
     key = "thread_id" if located.value.get("object") == "thread.message" else "id"
     values, faults = read_keys({key: _ID}, located.value)
     if faults:
-        raise Wrong([(located.place, f"{key}: {words_of(faults[0])}")])
+        raise Wrong([(located.place, f"{key}: {faults[0].msg}")])
     thread_id: str = values[key]
     return thread_id
 
@@ -253,10 +235,10 @@ def check(draft: Draft, tenant: str | None) -> Given:
         if of_message is None:
             continue
         if of_message["id"] in given:
-            faults.append((located.place, Fault("given_twice", ("id",))))
+            faults.append((located.place, Fault(GIVEN_TWICE, ("id",))))
         given.add(of_message["id"])
         if values and value.get("thread_id") not in (None, thread_id):
-            faults.append((located.place, Fault("of_another", ("thread_id",))))
+            faults.append((located.place, Fault(OF_ANOTHER, ("thread_id",))))
         try:
             files = attached(of_message["attachments"], of_message.pop("file_ids"))
         except Faults as error:
@@ -265,7 +247,7 @@ def check(draft: Draft, tenant: str | None) -> Given:
         of_message["attachments"] = files
         messages.append(MessageRow(thread_id=thread_id, position=i + 1, **of_message))
     if faults or values is None:
-        raise Wrong((place.at(*fault.loc), words_of(fault)) for place, fault in faults)
+        raise Wrong((place.at(*fault.loc), fault.msg) for place, fault in faults)
     values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
     return Given(draft._replace(messages=()), Thread(**values), messages, left_out)
 
@@ -275,7 +257,7 @@ def _read(
 ) -> dict[str, Any] | None:
     """The values of an object as columns; None where something is wrong with it, which `faults` then has."""
     if not isinstance(located.value, dict):
-        faults.append((located.place, Fault("not_a_dict")))
+        faults.append((located.place, Fault(NOT_A_DICT)))
         return None
     known = _without_the_unknown(located, fields, left_out)
     values, found = read_keys(fields, known)

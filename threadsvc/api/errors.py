@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -18,41 +18,18 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 
 from threadsvc.engines.databases import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
-# What an error's code becomes on the wire: msg (filled in from the error's params) and type.
-MESSAGES = {
-    "required": ("field required", "value_error.missing"),
-    "null": ("none is not an allowed value", "type_error.none.not_allowed"),
-    "not_a_string": ("str type expected", "type_error.str"),
-    "not_a_list": ("value is not a valid list", "type_error.list"),
-    "not_a_dict": ("value is not a valid dict", "type_error.dict"),
-    "not_an_integer": ("value is not a valid integer", "type_error.integer"),
-    "not_ge": ("ensure this value is greater than or equal to {limit_value}", "value_error.number.not_ge"),
-    "not_le": ("ensure this value is less than or equal to {limit_value}", "value_error.number.not_le"),
-    "invalid_choice": ("value is not a valid enumeration member; permitted: {permitted}", "type_error.enum"),
-    "min_length": ("ensure this value has at least {limit_value} characters", "value_error.any_str.min_length"),
-    "max_length": ("ensure this value has at most {limit_value} characters", "value_error.any_str.max_length"),
-    "min_list_items": ("ensure this value has at least {limit_value} items", "value_error.list.min_items"),
-    "max_list_items": ("ensure this value has at most {limit_value} items", "value_error.list.max_items"),
-    "max_dict_items": ("ensure this value has at most {limit_value} items", "value_error.dict.max_items"),
-    "null_characters_not_allowed": ("null characters are not allowed", "value_error.str.null_character"),
-    "surrogate_characters_not_allowed": ("surrogate characters are not allowed", "value_error.str.surrogate"),
-    "extra": ("extra fields not permitted", "value_error.extra"),
-    "no_such_thread": ("no such thread", "value_error.cursor"),
-    "no_such_message": ("no such message in this thread", "value_error.cursor"),
-    "no_such_file": ("no such file in this message", "value_error.cursor"),
-    "bad_idempotency_key": ("key must be 1 to 255 visible ASCII characters", "value_error.idempotency_key"),
-    "idempotency_key_reused": ("key was used with another body", "value_error.idempotency_key"),
-}
-
 # Seconds after which a client may try again when a database did not answer.
 RETRY_AFTER = "1"
 
 UNREADABLE_BODY = "There was an error parsing the body"
+# The item of a ValidationError that names no error.
+_INVALID = {"loc": ["body"], "msg": "Invalid input.", "type": "value_error.invalid"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -80,9 +57,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
         case InvalidJSON():
             return Response({"detail": [_json_invalid(exc)]}, HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ValidationError():
-            error: Any = exc  # the domain's own kind, which knows more; nobody raises another
-            detail = [_item(fault, error.root) for fault in error.detail]
-            return Response({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
+            return Response({"detail": _items_of(exc)}, HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ParseError() | UnreadablePostError():
             return Response({"detail": UNREADABLE_BODY}, HTTPStatus.BAD_REQUEST)
         case RequestDataTooBig() | RowTooLarge():
@@ -127,26 +102,29 @@ def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
     }
 
 
-def _item(fault: Any, root: str) -> dict[str, Any]:
-    """One error of a ValidationError: a `code`, where it is (`loc`), and the numbers of the rule that was broken."""
-    return {
-        "loc": [root, *map(_valid_utf8, fault.loc)],
-        "msg": words_of(fault),
-        "type": MESSAGES[fault.code][1],
-        **({"ctx": fault.params} if fault.params else {}),
-    }
+def _items_of(error: exceptions.ValidationError) -> list[dict[str, Any]]:
+    """Return the items of a 422: the exception's own `items` if it has any, else those of DRF's nested texts."""
+    items = getattr(error, "items", None) or list(_items_in(error.detail, ["body"])) or [_INVALID]
+    return [{**item, "loc": list(map(_valid_utf8, item["loc"])), "msg": _valid_utf8(item["msg"])} for item in items]
 
 
-def words_of(fault: Any) -> str:
-    """The `msg` of an error; settings name this function for those that tell faults in no answer."""
-    message = MESSAGES[fault.code][0]
-    permitted = ", ".join(map(repr, fault.params.get("enum_values", ())))
-    return message.format(permitted=permitted, **fault.params) if fault.params else message
+def _items_in(detail: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
+    """Yield an item for each text in a ValidationError's detail: a text, or lists and dicts of texts."""
+    match detail:
+        case dict():
+            for key, inner in detail.items():
+                is_of_object = key == api_settings.NON_FIELD_ERRORS_KEY
+                yield from _items_in(inner, loc if is_of_object else [*loc, key if isinstance(key, int) else str(key)])
+        case list():
+            for number, inner in enumerate(detail):
+                yield from _items_in(inner, loc if isinstance(inner, str) else [*loc, number])
+        case _:
+            yield {"loc": loc, "msg": str(detail), "type": f"value_error.{getattr(detail, 'code', 'invalid')}"}
 
 
-def _valid_utf8(step: str | int) -> str | int:
-    """A key as it was sent, but for lone surrogates: UTF-8 has no form for them."""
-    return _SURROGATE.sub("\ufffd", step) if isinstance(step, str) else step
+def _valid_utf8(value: str | int) -> str | int:
+    """Return a text or index with lone surrogates replaced: UTF-8 cannot encode them."""
+    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 # Django's own handlers, for what is raised outside of DRF's views.

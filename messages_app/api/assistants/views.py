@@ -4,7 +4,6 @@ The order of work is the contract's: the form of body or query, then what the pa
 """
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -16,39 +15,32 @@ from drf_spectacular.utils import (
     PolymorphicProxySerializer,
     extend_schema,
 )
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messages_app.api.assistants.serializers import (
-    DEFAULT,
-    V2,
-    Deleted,
+from messages_app.api.assistants.requests import (
     ListMessagesQuerySerializer,
     ListQuerySerializer,
+    ModifySerializer,
+    metadata_filter,
+)
+from messages_app.api.assistants.responses import (
+    Deleted,
     MessageDeletedSerializer,
     MessageFileListSerializer,
     MessageFileSerializer,
-    ModifySerializer,
-    SentSerializer,
-    Shape,
     ThreadDeletedSerializer,
-    metadata_filter,
 )
-from messages_app.api.base import JSONViewSet
-from messages_app.api.fields import Fault, Faults
+from messages_app.api.assistants.shapes import DEFAULT, V2, Shape
+from messages_app.api.base import BodySerializer, JSONViewSet, QuerySerializer
+from messages_app.api.errors import NO_SUCH_FILE, NO_SUCH_MESSAGE, NO_SUCH_THREAD, Faults, wire_error
 from messages_app.api.pagination import Listed, page_of
 from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
-from messages_app.models.idempotency import Attempt, BadKey, IdempotencyRecord, InProgress, KeyReused
+from messages_app.models.idempotency import Attempt, IdempotencyRecord
 from messages_app.models.thread import DEFAULT_TENANT
 from messages_app.store.deletion import wake_purger
 from messages_app.store.messages import OneThread
-
-
-class RequestInProgress(APIException):
-    status_code = HTTPStatus.CONFLICT
-    default_detail = "Request in progress"
-    wait = 1  # seconds after which one may ask again
 
 
 class ContractViewSet(JSONViewSet):
@@ -69,16 +61,15 @@ class ContractViewSet(JSONViewSet):
         """The threads that this request may know of."""
         return Thread.objects.of_tenant(self.tenant)
 
-    def sent(self, serializer_class: type[SentSerializer]) -> Any:
-        """A serializer that has found the request's body (or query) sound. Raises Faults."""
-        data: Any
-        if serializer_class.sent_in == "query":
-            data = self.request.query_params
-        else:  # None where the request has no bytes, for which DRF says {}
-            data = self.request.data if int(self.request.META.get("CONTENT_LENGTH") or 0) else None
-        serializer = serializer_class.of(data)
-        serializer.is_valid(raise_exception=True)
-        return serializer
+    def body(self, serializer_class: type[BodySerializer]) -> dict[str, Any]:
+        """Return the validated values of the request's body. Raises Faults (422)."""
+        # For a request without bytes DRF's `data` is {}; here it is absent.
+        has_body = int(self.request.META.get("CONTENT_LENGTH") or 0)
+        return serializer_class.validated(self.request.data if has_body else None)
+
+    def query(self, serializer_class: type[QuerySerializer]) -> dict[str, Any]:
+        """Return the validated values of the request's query string. Raises Faults (422)."""
+        return serializer_class.validated(self.request.query_params)
 
     def attempt(self, path: str) -> Attempt | None:
         """What the request's idempotency key stands for on that path; None where it has no key.
@@ -89,30 +80,19 @@ class ContractViewSet(JSONViewSet):
         shape = "v2" if self.shape is V2 else "default"
         return None if key is None else Attempt.of(self.tenant, path, key, shape, self.request.body)
 
-    def created(self, attempt: Attempt | None, sent: Any, shown: Any, **given: str) -> HttpResponse:
-        """Stores what was sent, and shows it; once for all requests of one key."""
+    def created(self, attempt: Attempt | None, serializer_class: Any, shown: Any, **given: str) -> HttpResponse:
+        """Store what the body asks for and show it, once for all requests of one key."""
+        values, serializer = self.body(serializer_class), serializer_class()
         if attempt is None:
-            return self.answer(shown(sent.save(**given)))
+            return self.answer(shown(serializer.create({**values, **given})))
         renderer = self.request.accepted_renderer
-        creation = sent.creation(lambda row: renderer.render(shown(row)), **given)
+        creation = serializer.creation(values, lambda row: renderer.render(shown(row)), **given)
         answer = IdempotencyRecord.objects.answer(attempt, creation)
         headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
         return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
 
     def handle_exception(self, exc: Exception) -> Response:
-        thread_id, message_id = (self.kwargs.get(name) for name in ("thread_id", "message_id"))
-        match exc:
-            case Thread.DoesNotExist():
-                exc = NotFound(f"Thread with ID '{thread_id}' not found")
-            case Message.DoesNotExist():
-                exc = NotFound(f"Message with ID '{message_id}' in thread '{thread_id}' not found")
-            case BadKey():
-                exc = Faults([Fault("bad_idempotency_key", ("idempotency-key",))], root="header")
-            case KeyReused():
-                exc = Faults([Fault("idempotency_key_reused", ("idempotency-key",))], root="header")
-            case InProgress():
-                exc = RequestInProgress()
-        return super().handle_exception(exc)
+        return super().handle_exception(wire_error(exc, self.kwargs))
 
 
 def in_path(name: str) -> OpenApiParameter:
@@ -207,7 +187,7 @@ class ThreadViewSet(ContractViewSet):
     def create(self, request: Request) -> HttpResponse:
         """Create a thread, with messages or without. The body may be left out."""
         attempt = self.attempt("/threads")
-        return self.created(attempt, self.sent(self.shape.create_thread), self.shape.thread.shown, tenant=self.tenant)
+        return self.created(attempt, self.shape.create_thread, self.shape.thread.shown, tenant=self.tenant)
 
     @extend_schema(
         operation_id="list_threads",
@@ -218,10 +198,10 @@ class ThreadViewSet(ContractViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
-        query = self.sent(ListQuerySerializer).validated_data
+        query = self.query(ListQuerySerializer)
         pairs = metadata_filter(request.query_params)
         rows: Any = Thread.objects.matching(self.tenant, pairs) if pairs else self.threads
-        page = page_of(rows, cursors=self.threads, unknown="no_such_thread", query=query)
+        page = page_of(rows, cursors=self.threads, unknown=NO_SUCH_THREAD, query=query)
         return self.answer(self.shape.threads.shown(page))
 
     @extend_schema(
@@ -246,7 +226,8 @@ class ThreadViewSet(ContractViewSet):
     )
     def modify(self, request: Request, thread_id: str) -> HttpResponse:
         """Change a thread's metadata, key by key."""
-        thread = self.sent(self.shape.modify_thread).change(self.threads, thread_id)
+        changes = self.body(self.shape.modify_thread)["metadata"]
+        thread = ModifySerializer.change(changes, self.threads, thread_id)
         return self.answer(self.shape.thread.shown(thread))
 
     @extend_schema(
@@ -276,8 +257,8 @@ class MessageViewSet(ContractViewSet):
     def create(self, request: Request, thread_id: str) -> HttpResponse:
         """Create a message in a thread."""
         attempt = self.attempt(f"/threads/{thread_id}/messages")
-        sent = self.sent(self.shape.create_message)
-        return self.created(attempt, sent, self.shape.message.shown, tenant=self.tenant, thread_id=thread_id)
+        shape = self.shape
+        return self.created(attempt, shape.create_message, shape.message.shown, tenant=self.tenant, thread_id=thread_id)
 
     @extend_schema(
         operation_id="list_messages",
@@ -288,10 +269,10 @@ class MessageViewSet(ContractViewSet):
     )
     def list(self, request: Request, thread_id: str) -> HttpResponse:
         """List a thread's messages, newest first unless `order` says otherwise."""
-        query = self.sent(ListMessagesQuerySerializer).validated_data
+        query = self.query(ListMessagesQuerySerializer)
         messages = OneThread(self.tenant, thread_id, query["run_id"])
         try:
-            page = page_of(messages, cursors=messages, unknown="no_such_message", query=query)
+            page = page_of(messages, cursors=messages, unknown=NO_SUCH_MESSAGE, query=query)
         except Faults:
             messages.require()  # that it is missing goes before bad cursors
             raise
@@ -328,7 +309,8 @@ class MessageViewSet(ContractViewSet):
     )
     def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Change a message's metadata, key by key."""
-        message = self.sent(ModifySerializer).change(self.messages_in(thread_id), message_id)
+        changes = self.body(ModifySerializer)["metadata"]
+        message = ModifySerializer.change(changes, self.messages_in(thread_id), message_id)
         return self.answer(self.shape.message.shown(message))
 
     @extend_schema(
@@ -352,9 +334,9 @@ class MessageViewSet(ContractViewSet):
     )
     def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """List a message's files, the last first unless `order` says otherwise."""
-        query = self.sent(ListQuerySerializer).validated_data
+        query = self.query(ListQuerySerializer)
         files = Listed(self.message(thread_id, message_id).files)
-        page = page_of(files, cursors=files, unknown="no_such_file", query=query)
+        page = page_of(files, cursors=files, unknown=NO_SUCH_FILE, query=query)
         return self.answer(MessageFileListSerializer.shown(page))
 
     @extend_schema(

@@ -1,0 +1,227 @@
+"""The requests of /threads in both shapes: the default one, and that of `OpenAI-Beta: assistants=v2`."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework.fields import empty
+
+from messages_app.api.base import BodySerializer, QuerySerializer, WireField
+from messages_app.api.errors import MAX_LIST_ITEMS, Fault, Faults
+from messages_app.api.fields import (
+    DEFAULT_LIMIT,
+    MAX_FILES_OF_MESSAGE,
+    AttachmentsField,
+    AuthorField,
+    ContentField,
+    ContentOrPartsField,
+    EnumField,
+    FileIdsField,
+    IgnoredField,
+    LimitField,
+    ListField,
+    MetadataChangesField,
+    MetadataField,
+    NameInQueryField,
+)
+from messages_app.models import Message, Thread
+from messages_app.models.base import RowQuerySet
+from messages_app.models.idempotency import Creation, IdempotencyRecord
+from messages_app.models.thread import id_of_seed, seeded
+from messages_app.store.messages import OneThread
+
+MAX_MESSAGES = 100
+
+
+@extend_schema_serializer(component_name="CreateMessageRequest")
+class CreateMessageSerializer(BodySerializer):
+    role = EnumField(
+        ["user"],
+        schema={
+            "title": "Role8",
+            "description": "The role of the entity that is creating the message. Currently only user is supported.",
+        },
+    )
+    content = ContentField(schema={"title": "Content", "description": "The content of the message."})
+    file_ids = FileIdsField(
+        required=False,
+        default=list,
+        schema={
+            "title": "File Ids",
+            "description": "A list of File IDs that the message should use. There can be a maximum of 10 files "
+            "attached to a message. Useful for tools like retrieval and code_interpreter that can access and use "
+            "files.",
+        },
+    )
+    metadata = MetadataField(required=False, default=dict)
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        values = super().run_validation(data)
+        values["attachments"] = attached(values.get("attachments", []), values.pop("file_ids"))
+        return values
+
+    def create(self, validated_data: dict[str, Any]) -> Message:
+        """Takes also tenant and thread_id. Raises Thread.DoesNotExist."""
+        thread = OneThread(validated_data.pop("tenant"), validated_data.pop("thread_id"))
+        return thread.append(**validated_data)
+
+    def creation(
+        self, values: dict[str, Any], show: Callable[[Message], bytes], tenant: str, thread_id: str
+    ) -> Creation:
+        """The same, for requests with an idempotency key."""
+        thread = OneThread(tenant, thread_id)
+        given = {**values, "tenant": tenant, "thread_id": thread_id}
+
+        def is_there(record: IdempotencyRecord) -> bool:
+            thread.require()
+            return Message.objects.visible_in(thread_id).filter(id=record.message_id).exists()
+
+        return Creation(
+            identify=lambda at, seed: (thread_id, id_of_seed("msg", at, seed)),
+            require=thread.require,
+            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
+            show=show,
+            is_there=is_there,
+        )
+
+
+@extend_schema_serializer(component_name="CreateMessageRequestV2")
+class CreateMessageV2Serializer(CreateMessageSerializer):
+    # Every field again: errors are told in this order, and DRF would put the inherited ones first.
+    role = EnumField(
+        ["user", "assistant"],
+        schema={"title": "Role", "description": "The role of the entity that is creating the message."},
+    )
+    content = ContentOrPartsField(
+        schema={"title": "Content", "description": "The content of the message: a text, or parts."}
+    )
+    file_ids = FileIdsField(
+        required=False, default=list, schema={"title": "File Ids", "description": "Files without tools."}
+    )
+    metadata = MetadataField(required=False, default=dict)
+    attachments = AttachmentsField(
+        required=False,
+        default=list,
+        schema={
+            "title": "Attachments",
+            "description": "The files of the message, and the tools that each is for. At most 10 with file_ids.",
+        },
+    )
+    assistant_id = AuthorField(
+        required=False, default="", schema={"title": "Assistant Id", "description": "The assistant that wrote it."}
+    )
+    run_id = AuthorField(required=False, schema={"title": "Run Id", "description": "The run that it was written in."})
+
+
+def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
+    """The files of a message: the attachments, then those files that none of them names."""
+    named = {attachment["file_id"] for attachment in attachments}
+    files = attachments + [{"file_id": file_id, "tools": []} for file_id in file_ids if file_id not in named]
+    if len(files) > MAX_FILES_OF_MESSAGE:
+        raise Faults([Fault(MAX_LIST_ITEMS, ("attachments",), {"limit_value": MAX_FILES_OF_MESSAGE})])
+    return files
+
+
+class MessageField(WireField):
+    """A message of a thread that is being made."""
+
+    def __init__(self, message: type[CreateMessageSerializer], **kwargs: Any) -> None:
+        self.message = message
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return self.message.validated(data)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        name = self.message._spectacular_annotation["component_name"]  # type: ignore[attr-defined]
+        return {"$ref": f"#/components/schemas/{name}"}  # a component of Create Message
+
+
+def messages_field(message: type[CreateMessageSerializer]) -> ListField:
+    description = "Messages to start the thread with: all are stored, or none."
+    schema = {"title": "Messages", "description": description}
+    return ListField(MessageField(message), at_most=MAX_MESSAGES, required=False, default=list, schema=schema)
+
+
+@extend_schema_serializer(component_name="CreateThreadRequest")
+class CreateThreadSerializer(BodySerializer):
+    messages = messages_field(CreateMessageSerializer)
+    metadata = MetadataField(required=False, default=dict)
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        return super().run_validation({} if data is None else data)
+
+    def create(self, validated_data: dict[str, Any]) -> Thread:
+        """Takes also tenant."""
+        at, rng = validated_data.get("at"), seeded(validated_data.get("seed"))
+        thread = Thread.new(at, rng, tenant=validated_data["tenant"], metadata=validated_data["metadata"])
+        messages = [
+            Message.new(at, rng, thread=thread, position=position, **values)
+            for position, values in enumerate(validated_data["messages"], start=1)
+        ]
+        return Thread.objects.store_once(thread, messages)
+
+    def creation(self, values: dict[str, Any], show: Callable[[Thread], bytes], tenant: str) -> Creation:
+        """The same, for requests with an idempotency key."""
+        given = {**values, "tenant": tenant}
+        return Creation(
+            identify=lambda at, seed: (id_of_seed("thread", at, seed), ""),
+            require=lambda: None,
+            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
+            show=show,
+            is_there=lambda record: Thread.objects.of_tenant(tenant).filter(id=record.thread_id).exists(),
+        )
+
+
+_TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Taken, and not stored."}
+
+
+@extend_schema_serializer(component_name="CreateThreadRequestV2")
+class CreateThreadV2Serializer(CreateThreadSerializer):
+    messages = messages_field(CreateMessageV2Serializer)
+    metadata = MetadataField(required=False, default=dict)
+    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+
+
+@extend_schema_serializer(component_name="ModifyRequest")
+class ModifySerializer(BodySerializer):
+    metadata = MetadataChangesField(required=False, default=dict)
+
+    @staticmethod
+    def change(changes: dict[str, Any], rows: RowQuerySet[Any], public_id: str) -> Any:
+        """Change the metadata of that one of the rows and return it. Raises DoesNotExist and TooManyPairs."""
+        return rows.merge_metadata(public_id, changes) if changes else rows.by_id(public_id)
+
+
+@extend_schema_serializer(component_name="ModifyThreadRequestV2")
+class ModifyThreadV2Serializer(ModifySerializer):
+    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+
+
+class ListQuerySerializer(QuerySerializer):
+    limit = LimitField(required=False, default=DEFAULT_LIMIT, help_text="How many are shown at most.")
+    order = EnumField(
+        ["asc", "desc"], required=False, default="desc", schema={"default": "desc"}, help_text="asc: oldest first."
+    )
+    after = NameInQueryField(
+        required=False, help_text="An id of this list: only what comes after it, in the list's order."
+    )
+    before = NameInQueryField(
+        required=False,
+        default=None,
+        help_text="An id of this list: only what comes before it, and of that what is nearest to it.",
+    )
+
+
+class ListMessagesQuerySerializer(ListQuerySerializer):
+    run_id = NameInQueryField(required=False, help_text="Only what was written in this run.")
+
+
+_METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+def metadata_filter(query: Mapping[str, str]) -> dict[str, str]:
+    """The pairs that `metadata[KEY]=VALUE` asks for."""
+    return {match[1]: query[name] for name in query if (match := _METADATA_KEY.fullmatch(name))}
