@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import AutoField, CharField, DateTimeField, Model, PositiveBigIntegerField, QuerySet
 from django.db.models.sql import InsertQuery
 
-from messages_app.models.fields import DocumentField, json_texts, json_values
+from messages_app.models.fields import DocumentField, json_values
 
 # What such a column holds is what drivers take.
 PLAIN_FIELDS = (CharField, PositiveBigIntegerField)
@@ -28,7 +28,8 @@ def takes_rows(using: str) -> bool:
     To PostgreSQL and MongoDB, `bulk_create` sends many rows in one statement; psycopg's executemany would also log a
     warning for each refusal.
     """
-    return connections[using].vendor == "sqlite"
+    connection: Any = connections[using]
+    return bool(connection.features.prefers_executemany)
 
 
 class Insert:
@@ -85,7 +86,8 @@ def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper)
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField):
-        return json_texts(values)
+        ops: Any = connection.ops
+        return [ops.adapt_document(value, field.encoder) for value in values]
     zone = connection.timezone
     if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
         # As Django writes them, who goes over the time zone of each, which takes ten times as long.

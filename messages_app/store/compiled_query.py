@@ -22,14 +22,10 @@ class Statement:
     def __init__(self, sql: str, params: Sequence[Any]) -> None:
         self.sql, self.params = sql, params
 
-    def run(self, connection: BaseDatabaseWrapper, params: Sequence[Any]) -> list[Any]:
+    def run(self, connection: Any, params: Sequence[Any]) -> list[Any]:
         """The rows, as the database gives them."""
-        if hasattr(connection, "fetch_all"):  # an engine's shorter way
-            rows: list[Any] = connection.fetch_all(self.sql, params)
-            return rows
-        with connection.cursor() as cursor:
-            cursor.execute(self.sql, params)
-            return list(cursor.fetchall())
+        rows: list[Any] = connection.fetch_all(self.sql, params)
+        return rows
 
     def filled_in(self, values: dict[str, Any]) -> list[Any]:
         return [values[param.name] if isinstance(param, Named) else param for param in self.params]

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
-from django.db import connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connections
 
 # How often what another writer changed meanwhile is tried anew. Engines that lock rows never need it.
 ATTEMPTS = 100
 
 
-def stores_documents(connection: BaseDatabaseWrapper) -> bool:
-    return getattr(connection.features, "stores_documents", False)
+def stores_documents(connection: Any) -> bool:
+    return bool(connection.features.stores_documents)
 
 
 def can_roll_back(database: str) -> bool:
@@ -24,18 +24,15 @@ def one_write(database: str) -> AbstractContextManager[None]:
 
     An engine whose writers queue has a way of its own to take its turn for that.
     """
-    connection = connections[database]
-    if not connection.in_atomic_block and hasattr(connection, "turn_to_write"):
-        turn: AbstractContextManager[None] = connection.turn_to_write()
-        return turn
-    return transaction.atomic(using=database)
+    connection: Any = connections[database]
+    turn: AbstractContextManager[None] = connection.write_turn()
+    return turn
 
 
 def expect_many_writes(database: str) -> None:
     """Lets the engine make ready for a process that stores millions of rows, where it has something to make ready."""
-    make_ready = getattr(connections[database], "expect_many_writes", None)
-    if make_ready is not None:
-        make_ready()
+    connection: Any = connections[database]
+    connection.expect_many_writes()
 
 
 def pauses() -> Iterable[float]:

@@ -19,7 +19,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from threadsvc.engines.databases import DiskFull, RowTooLarge, reason_of
+from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
