@@ -22,7 +22,7 @@ from tests import engines
 from tests.conftest import Answer, Served, connection, manage
 from tests.servers.postgresql import PostgreSQL
 from tests.stored import tables
-from threadsvc.engines.databases import database_from_url
+from threadsvc.engines.urls import database_from_url
 
 pytestmark = pytest.mark.engine("postgresql")
 

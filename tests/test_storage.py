@@ -30,6 +30,7 @@ from messages_app.models.idempotency import IdempotencyRecord
 from messages_app.models.thread import text_part
 from messages_app.store.compiled_query import KeptQuery
 from messages_app.store.messages import OF_THREAD, OneThread, messages_query, thread_query
+from messages_app.transfer import exported
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
 
@@ -328,6 +329,20 @@ def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) 
     with connection.cursor() as cursor:
         cursor.execute("SELECT content FROM messages_app_message WHERE id = %s", [message])
         assert cursor.fetchone() == ('[{"type":"text","text":{"value":"né 😀","annotations":[]}}]',)
+
+
+def test_documents_may_have_any_keys(thread_id: str) -> None:
+    # Schemas of tools have such keys, which MongoDB would read as paths or operators.
+    schema = {"$ref": "#/$defs/a.b", "a.b": {"": [{"$where": "1"}]}, "": None, "deep": [[{"$defs": {"é": "\u2028"}}]]}
+    attachments = [{"file_id": "file-1", "tools": [{"type": "function", "parameters": schema}]}]
+    fields: dict[str, Any] = {"role": "user", "content": [text_part("a")], "attachments": attachments}
+    OneThread("default", thread_id).append(**fields)
+    Message.objects.bulk_create(Message.new(thread_id=thread_id, position=n, **fields) for n in (2, 3))
+    messages = list(Message.objects.filter(thread=thread_id, attachments=attachments))
+    assert [message.attachments for message in messages] == [attachments] * 3
+    (line,) = exported([Thread.objects.get(id=thread_id)])
+    text = json.dumps(attachments, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert line.count(f'"attachments":{text},') == 3
 
 
 @pytest.mark.stateless

@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, InterfaceError, connections
 
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 
 
 def url_setting(alias: str) -> str:

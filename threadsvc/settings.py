@@ -15,7 +15,7 @@ from urllib.parse import quote
 from django.core.exceptions import ImproperlyConfigured
 
 from threadsvc import __version__
-from threadsvc.engines.databases import database_from_url
+from threadsvc.engines.urls import database_from_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -295,7 +295,7 @@ DATABASES = {"default": database_from_url("DATABASE_URL", DATABASE_URL, THREADS_
 threads_database = database_from_url("THREADS_DATABASE_URL", THREADS_DATABASE_URL, THREADS_PER_WORKER)
 if threads_database != DATABASES["default"]:
     DATABASES["threads"] = threads_database
-DATABASE_ROUTERS = ["threadsvc.engines.databases.ThreadsRouter"]
+DATABASE_ROUTERS = ["threadsvc.engines.router.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Requests. A body within the first limit is always judged; POST /threads may hold many messages (views raise it).

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import AutoField, CharField, DateTimeField, Model, PositiveBigIntegerField, QuerySet
 from django.db.models.sql import InsertQuery
 
-from messages_app.models.fields import DocumentField, json_texts, json_values
+from messages_app.models.fields import DocumentField, json_values
 from messages_app.store.engine import connection_to
 
 # Drivers take the values of these columns as they are.
@@ -79,7 +79,8 @@ def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper)
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField):
-        return json_texts(values)
+        ops: Any = connection.ops
+        return [ops.adapt_document(value, field.encoder) for value in values]
     zone = connection.timezone
     if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
         # The text that Django writes, which takes ten times as long to convert the time zone of each.

@@ -21,12 +21,12 @@ from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQu
 from messages_app.store import bulk
 from messages_app.store.backend import Backend, Result
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.engine import Conflict, pauses
+from messages_app.store.engine import WriteConflict, pauses
 from messages_app.store.idempotency import (
     KeyedRequest,
     KeyedResponse,
     KeyReused,
-    RequestInProgress,
+    KeyInUse,
     counts,
     replay,
 )
@@ -64,7 +64,7 @@ class DocumentBackend(Backend):
             bulk.insert(Thread, threads, self.database)
             stored = bulk.insert(Message, messages, self.database)
             if hidden and unfinished.update(deleted_at=None) < len(threads):
-                raise Conflict("another process removed or stored the same thread meanwhile")
+                raise WriteConflict("another process removed or stored the same thread meanwhile")
         except Error as error:
             # If the engine is unavailable, the thread stays hidden until its time comes.
             if hidden and not isinstance(error, OperationalError):
@@ -93,7 +93,7 @@ class DocumentBackend(Backend):
             if there and Thread.objects.filter(id=there.id, deleted_at=there.deleted_at).update(deleted_at=None):
                 there.deleted_at = None
                 return there
-        raise Conflict("another request stores the same thread meanwhile")
+        raise WriteConflict("another request stores the same thread meanwhile")
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """Four queries. The unique position rejects the second of two writers, which then tries the next one."""
@@ -131,7 +131,7 @@ class DocumentBackend(Backend):
                 if response := self._once(request):
                     return response
             time.sleep(pause)
-        raise Conflict("too many requests with this key at once")
+        raise WriteConflict("too many requests with this key at once")
 
     def _once(self, request: KeyedRequest) -> KeyedResponse | None:
         record = IdempotencyRecord.objects.filter(digest=request.digest).first()
@@ -148,7 +148,7 @@ class DocumentBackend(Backend):
         elif record.request != request.fingerprint:
             raise KeyReused
         elif record.created_at > timezone.now() - IN_PROGRESS_LASTS:
-            raise RequestInProgress
+            raise KeyInUse
         try:
             row = request.create(origin=Origin(record.created_at, record.seed))
         except Exception as error:
@@ -173,7 +173,7 @@ class DocumentBackend(Backend):
                 if is_rejected():
                     raise
             time.sleep(pause)
-        raise Conflict("too many writers at once")
+        raise WriteConflict("too many writers at once")
 
     def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
         """A thread may be deleted, and purged, just before a message is stored."""
@@ -276,7 +276,7 @@ class DocumentBackend(Backend):
             if deleted.filter(deleted_at=thread.deleted_at).update(deleted_at=ours):
                 return True
             time.sleep(pause)
-        raise Conflict("others remove or store this thread all the time")
+        raise WriteConflict("others remove or store this thread all the time")
 
 
 def new_record(request: KeyedRequest) -> IdempotencyRecord:

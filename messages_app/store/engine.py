@@ -52,5 +52,5 @@ def pauses() -> Iterable[float]:
         yield attempt // 4 * 0.001
 
 
-class Conflict(OperationalError):
+class WriteConflict(OperationalError):
     """Other writers change the same row all the time. Becomes 503: a retry may succeed."""

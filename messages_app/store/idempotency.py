@@ -30,7 +30,7 @@ class KeyReused(ValueError):
     """The key was used on this path with another body. Becomes 422."""
 
 
-class RequestInProgress(Exception):
+class KeyInUse(Exception):
     """Another request with this key may still succeed. Becomes 409."""
 
 
@@ -79,7 +79,7 @@ def once(key: IdempotencyKey, create: Create, render: Callable[[Any], bytes], th
     """Return the response to a request, which is carried out once however often and concurrently it is sent.
 
     `create` stores the row, in the thread with `thread_id` if that is not empty; `render` makes the response of it.
-    Raises what `create` raises, then InvalidKey, KeyReused and RequestInProgress.
+    Raises what `create` raises, then InvalidKey, KeyReused and KeyInUse.
     """
     if not key.is_valid:
         if thread_id:

@@ -128,13 +128,13 @@ class Words(NamedTuple):
     @property
     def condition(self) -> Q:
         """What the rows meet that have them; so may others, since SQL looks into the text of the JSON."""
-        connection = connections[Message.objects.db]
+        connection: Any = connections[Message.objects.db]
         together = Q()
         for word in self.words:
             if stores_documents(connection):
                 together &= Q(content__text__value__icontains=word)
                 continue
-            knows_case = word.isascii() or connection.vendor != "sqlite"
+            knows_case = word.isascii() or connection.features.folds_unicode_case
             spelled = Q()
             for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
                 spelled |= Q(content__icontains=quoted(spelling)[1:-1])

@@ -3,6 +3,7 @@
 PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time: its writers queue.
 """
 
+import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -15,12 +16,11 @@ from django.utils import timezone
 
 from messages_app.ids import Origin, identity
 from messages_app.models import IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadPair, ThreadQuerySet
-from messages_app.models.fields import json_texts
 from messages_app.models.thread import digest_of_pair
 from messages_app.store import bulk
 from messages_app.store.backend import Backend, Result, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
-from messages_app.store.engine import Conflict, connection_to, pauses
+from messages_app.store.engine import WriteConflict, connection_to, pauses
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Position, between
 
@@ -100,7 +100,7 @@ class TransactionalBackend(Backend):
                     return self._once(request)
             except IntegrityError:  # another request stored its record first: now it can be replayed
                 continue
-        raise Conflict("too many requests with this key at once")
+        raise WriteConflict("too many requests with this key at once")
 
     def _once(self, request: KeyedRequest) -> KeyedResponse:
         found = IdempotencyRecord.objects.filter(digest=request.digest).first()
@@ -176,7 +176,7 @@ class TransactionalBackend(Backend):
         knows_case = word.isascii() or self.features.folds_unicode_case
         found = Q()
         for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
-            found |= Q(content__icontains=json_texts([[spelling]])[0][2:-2])
+            found |= Q(content__icontains=json.dumps(spelling, ensure_ascii=False)[1:-1])
         return found
 
     def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:

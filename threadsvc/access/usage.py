@@ -9,7 +9,7 @@ from django.db import Error, connections
 from django.utils import timezone
 
 from threadsvc.access.models import APIKey
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 
 logger = logging.getLogger(__name__)
 

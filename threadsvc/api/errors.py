@@ -20,7 +20,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
-from threadsvc.engines.databases import DiskFull, RowTooLarge, reason_of
+from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
-from django.dispatch import receiver
+from django.db.backends.utils import CursorWrapper
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("threadsvc_http_requests_total", "Requests answered.", ["method", "route", "status"])
@@ -35,15 +33,6 @@ DATABASE_SECONDS = Histogram(
 
 KINDS = {503: "database_unavailable", 507: "disk_full"}
 FAULT = "fault"
-
-# Methods of a connection that go to the database, but through no cursor, or that wait before they do.
-OPERATIONS = {
-    "get_new_connection": "connect",
-    "_start_transaction_under_autocommit": "begin",
-    "take_turn": "begin",
-    "_commit": "commit",
-    "_rollback": "rollback",
-}
 
 
 def prepare() -> None:
@@ -70,13 +59,21 @@ def count(method: str, route: str, status: int, seconds: float) -> None:
         ERRORS.labels(KINDS.get(status, FAULT)).inc()
 
 
-def time_operations(engine: type[BaseDatabaseWrapper]) -> None:
-    """Times those of OPERATIONS that the engine's connections have. An engine of documents does nothing in them."""
-    if getattr(engine.features_class, "stores_documents", False):
-        return
-    for name, operation in OPERATIONS.items():
-        if hasattr(engine, name):
-            setattr(engine, name, timed(getattr(engine, name), operation))
+def time_operations(engine: Any) -> None:
+    """Time the methods of the engine's connections that go to the database, and their cursors."""
+    for name, operation in engine.timed_methods.items():
+        setattr(engine, name, timed(getattr(engine, name), operation))
+    engine.make_cursor = lambda connection, cursor: TimedCursor(cursor, connection)
+
+
+class TimedCursor(CursorWrapper):
+    """Times statements. An `execute_wrapper` would keep `fetch_all` from its short way."""
+
+    def _execute(self, *arguments: Any) -> Any:
+        return observed(self.db, "query", super()._execute, *arguments)  # type: ignore[misc]  # not in the stubs
+
+    def _executemany(self, *arguments: Any) -> Any:
+        return observed(self.db, "query", super()._executemany, *arguments)  # type: ignore[misc]  # not in the stubs
 
 
 def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
@@ -87,18 +84,8 @@ def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
     return call
 
 
-@receiver(connection_created)
-def time_queries(connection: Any, **kwargs: Any) -> None:
-    if time_query not in connection.execute_wrappers:  # it was connected before
-        connection.execute_wrappers.insert(0, time_query)  # not last: who adds one for a while takes the last away
-
-
-def time_query(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    return observed(context["connection"], "query", execute, sql, params, many, context)
-
-
 def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls and times it, but for what is part of another operation, as the BEGIN in a "begin"."""
+    """Call a function and time it, unless it is part of another operation, as the BEGIN in a "begin"."""
     if getattr(connection, "is_observed", False):
         return function(*arguments)
     connection.is_observed = True

@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from threadsvc.access import DEFAULT_TENANT
 from threadsvc.api.errors import OUTAGES, service_unavailable
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 from threadsvc.observability.logs import STARTED, fields, request_id
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from json import JSONEncoder
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from bson import Decimal128
 from django.core.exceptions import ImproperlyConfigured
@@ -17,12 +17,12 @@ from djongo import base, creation, cursor, features, introspection, operations
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from threadsvc.engines.databases import Unlogged
+from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 from threadsvc.engines.mongodb import lookups
 from threadsvc.engines.mongodb.errors import database_errors
 from threadsvc.engines.mongodb.schema import DatabaseSchemaEditor
 from threadsvc.engines.mongodb.sql import read
-from threadsvc.engines.mongodb.statements import Answer, Document
+from threadsvc.engines.mongodb.statements import Answer, Document, is_field_name
 
 lookups.register()
 
@@ -89,14 +89,13 @@ class Cursor(cursor.Cursor):
             yield row
 
 
-class DatabaseFeatures(features.DatabaseFeatures):
+class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
     allows_group_by_select_index = False
     can_clone_databases = False
     can_return_columns_from_insert = True
     can_return_rows_from_bulk_insert = True
     can_rollback_ddl = False
-    # Objects as they are, not as text (messages_app asks, to lay out metadata).
-    has_native_json_field = True
+    has_native_json_field = True  # objects as they are, not as text
     stores_documents = True
     supports_expression_indexes = False
     supports_foreign_keys = False
@@ -114,7 +113,7 @@ class DatabaseFeatures(features.DatabaseFeatures):
     test_db_allows_multiple_connections = True
 
 
-class DatabaseOperations(operations.DatabaseOperations):
+class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     # Comparisons that JSONField has here; any other would compare or sort as BSON does, and not as text.
     json_lookups = ("exact", "in", "isnull")
 
@@ -150,6 +149,14 @@ class DatabaseOperations(operations.DatabaseOperations):
     def adapt_json_value(self, value: Any, encoder: type[JSONEncoder] | None) -> Any:
         return to_document(value, encoder or JSONEncoder)
 
+    def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> Any:
+        """Return the document itself, or JSON text if one of its keys is not a field name of MongoDB."""
+        return value if has_field_names(value) else encoder().encode(value)
+
+    def adapt_pairs(self, value: dict[str, str], encoder: type[JSONEncoder]) -> list[Document]:
+        """Return [{"k": key, "v": text}, ...]: any text may be a key, and one index finds every pair."""
+        return [{"k": key, "v": text} for key, text in value.items()]
+
     def get_db_converters(self, expression: Any) -> list[Any]:
         converters: list[Any] = super().get_db_converters(expression)
         field = expression.output_field
@@ -166,14 +173,24 @@ class DatabaseOperations(operations.DatabaseOperations):
         return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608  # names of ours
 
 
+def has_field_names(value: Any) -> bool:
+    """Whether every key in a JSON value, at any depth, is a field name of MongoDB."""
+    match value:
+        case dict():
+            return all(is_field_name(key) and has_field_names(item) for key, item in value.items())
+        case list():
+            return all(map(has_field_names, value))
+    return True
+
+
 def to_document(value: Any, encoder: type[JSONEncoder]) -> Any:
-    """A JSON value as BSON. Raises DataError for a key that MongoDB would read as a path or an operator."""
+    """Return a JSON value as BSON. Raises DataError for a key that is not a field name of MongoDB."""
     match value:
         case None | bool() | int() | float() | str():
             return value
         case dict():
             for key in value:
-                if not isinstance(key, str) or not key or key.startswith("$") or "." in key or "\0" in key:
+                if not is_field_name(key):
                     raise DataError(f"MongoDB: {key!r} cannot be the key of a document")
             return {key: to_document(item, encoder) for key, item in value.items()}
         case list() | tuple():
@@ -213,7 +230,9 @@ class DatabaseCreation(creation.DatabaseCreation):
         client_of(self.connection.get_connection_params()).drop_database(test_database_name)
 
 
-class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
+class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
+    # There is nothing to connect, begin or commit.
+    timed_methods: ClassVar[dict[str, str]] = {"fetch_directly": "query"}
     data_types = {
         **base.DatabaseWrapper.data_types,
         "JSONField": "object",
@@ -254,6 +273,11 @@ class DatabaseWrapper(Unlogged, base.DatabaseWrapper):
         # Asked for again each time: this process may be a child of the one that connected.
         self.connection = self.get_new_connection(self.get_connection_params())
         return Cursor(self.client_connection, self.connection, self.djongo_connection)
+
+    def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor = self.create_cursor()
+        cursor.execute(sql, params)
+        return cursor.fetchall()
 
     def is_usable(self) -> bool:
         return True  # the client finds its servers again by itself

@@ -18,7 +18,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from threadsvc.engines.databases import DiskFull, RowTooLarge
+from threadsvc.engines.base import DiskFull, RowTooLarge
 
 DUPLICATE_KEY = 11000
 IMMUTABLE_FIELD = 66

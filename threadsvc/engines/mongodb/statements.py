@@ -63,6 +63,11 @@ def from_bson(value: Any) -> Any:
     return str(value) if isinstance(value, ObjectId) else value
 
 
+def is_field_name(key: Any) -> bool:
+    """Whether MongoDB reads a key as the name of a field, not as a path or an operator."""
+    return isinstance(key, str) and bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
+
+
 # Operands
 
 
@@ -89,7 +94,7 @@ class Column:
     def path(self, params: Params) -> str:
         keys = [key.of(params) for key in self.keys]
         for key in keys:
-            if not isinstance(key, str) or not key or "." in key or key.startswith("$") or "\0" in key:
+            if not is_field_name(key):
                 raise NotSupportedError(f"MongoDB has no path to the key {key!r}")
         return ".".join([self.name, *keys])
 

@@ -2,17 +2,16 @@
 
 import atexit
 from collections.abc import Sequence
-from functools import cached_property
 from select import POLLIN, poll
 from typing import Any, Self
 
-from django.db.backends.postgresql import base
+from django.db.backends.postgresql import base, features, operations
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor as DjangosSchemaEditor
 from django.db.utils import OperationalError
 from psycopg import Connection, Cursor, Error, errors
 from psycopg.pq import ConnStatus
 
-from threadsvc.engines.databases import DatabaseErrors, Direct, Unlogged
+from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 
 # How long a server may take to answer nothing.
 SECONDS_TO_ANSWER = 0.9
@@ -64,23 +63,27 @@ class DatabaseSchemaEditor(DjangosSchemaEditor):
         return entered
 
 
-class DatabaseWrapper(Direct, Unlogged, base.DatabaseWrapper):
+class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures): ...
+
+
+class DatabaseOperations(EngineOperations, operations.DatabaseOperations): ...
+
+
+class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     """Gives out connections that are open: what a server closed when it was restarted is thrown away first.
 
     The pool's own check waits longer after each closed connection that it meets, beyond the time that a request has.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
-
-    @cached_property
-    def wrap_database_errors(self) -> DatabaseErrors:
-        return DatabaseErrors(self)
+    features_class = DatabaseFeatures
+    ops_class = DatabaseOperations
 
     def is_disk_full(self, error: Exception) -> bool:
         return isinstance(error, errors.DiskFull)
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """By a statement that the server prepares; Django's cursors put the values in, and so each is planned anew."""
+        """Use a prepared statement. Django's cursors interpolate values, so the server plans each statement anew."""
         with Cursor(self.connection) as prepared:
             return prepared.execute(sql, params).fetchall()
 

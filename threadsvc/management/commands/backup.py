@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 from django.db import connections
 
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 from threadsvc.engines.sqlite.backup import BESIDE, Unusable, copy
 from threadsvc.management import add_database_option, bar, file_of, megabytes
 

@@ -14,7 +14,7 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 from threadsvc.engines.sqlite.backup import (
     Unusable,
     copy,

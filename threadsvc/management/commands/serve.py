@@ -19,7 +19,7 @@ from gunicorn.http import message, parser
 
 from threadsvc import __version__
 from threadsvc.checks import url_setting
-from threadsvc.engines.databases import reason_of
+from threadsvc.engines.base import reason_of
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
