@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 
-from messages_app.models import Message, Thread
-from messages_app.models.base import MAX_METADATA_PAIRS, TooManyPairs
-from messages_app.models.idempotency import BadKey, InProgress, KeyReused
+from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
+from messages_app.store.idempotency import InvalidKey, KeyInUse, KeyReused
+from messages_app.store.paging import Kind, UnknownCursor
+from messages_app.store.threads import TooManyPairs
 
 
 class Code(NamedTuple):
@@ -41,6 +42,11 @@ EXTRA = Code("extra fields not permitted", "value_error.extra")
 NO_SUCH_THREAD = Code("no such thread", "value_error.cursor")
 NO_SUCH_MESSAGE = Code("no such message in this thread", "value_error.cursor")
 NO_SUCH_FILE = Code("no such file in this message", "value_error.cursor")
+UNKNOWN_CURSORS: Mapping[Kind, Code] = {
+    "thread": NO_SUCH_THREAD,
+    "message": NO_SUCH_MESSAGE,
+    "file": NO_SUCH_FILE,
+}
 BAD_IDEMPOTENCY_KEY = Code("key must be 1 to 255 visible ASCII characters", "value_error.idempotency_key")
 IDEMPOTENCY_KEY_REUSED = Code("key was used with another body", "value_error.idempotency_key")
 
@@ -106,12 +112,14 @@ def wire_error(exc: Exception, path: Mapping[str, str]) -> Exception:
             return NotFound(f"Thread with ID '{path['thread_id']}' not found")
         case Message.DoesNotExist():
             return NotFound(f"Message with ID '{path['message_id']}' in thread '{path['thread_id']}' not found")
+        case UnknownCursor():
+            return Faults([Fault(UNKNOWN_CURSORS[exc.kind], (name,)) for name in exc.names], root="query")
         case TooManyPairs():
             return Faults([Fault(MAX_DICT_ITEMS, ("metadata",), {"limit_value": MAX_METADATA_PAIRS})])
-        case BadKey():
+        case InvalidKey():
             return Faults([Fault(BAD_IDEMPOTENCY_KEY, ("idempotency-key",))], root="header")
         case KeyReused():
             return Faults([Fault(IDEMPOTENCY_KEY_REUSED, ("idempotency-key",))], root="header")
-        case InProgress():
+        case KeyInUse():
             return RequestInProgress()
     return exc

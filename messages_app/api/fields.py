@@ -31,8 +31,8 @@ from messages_app.api.errors import (
     Fault,
     Faults,
 )
-from messages_app.models.base import MAX_METADATA_PAIRS
-from messages_app.models.thread import text_part
+from messages_app.models import MAX_METADATA_PAIRS
+from messages_app.models.content import text_part
 
 MAX_CONTENT_CHARACTERS = 32768
 MAX_CONTENT_CHARACTERS_V2 = 256000

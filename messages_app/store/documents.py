@@ -25,8 +25,8 @@ from messages_app.store.engine import WriteConflict, pauses
 from messages_app.store.idempotency import (
     KeyedRequest,
     KeyedResponse,
-    KeyReused,
     KeyInUse,
+    KeyReused,
     counts,
     replay,
 )

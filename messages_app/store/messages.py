@@ -14,7 +14,7 @@ from messages_app.models import Message, MessageQuerySet
 from messages_app.store import idempotency
 from messages_app.store.backend import backend
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.paging import ListInMemory, Page, PageRequest, UnknownCursor, page_of, window
+from messages_app.store.paging import FileList, Kind, Page, PageRequest, UnknownCursor, page_of, window
 from messages_app.store.threads import merge_metadata
 
 
@@ -49,6 +49,7 @@ class MessageList(NamedTuple):
     tenant: str
     thread_id: str
     run_id: str | None = None
+    kind: Kind = "message"
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
         """The engine looks in this thread alone: whether the tenant has it is checked by `between`."""
@@ -65,9 +66,9 @@ class MessageList(NamedTuple):
         return backend().in_thread(self.tenant, self.thread_id, rows)
 
 
-def files(message: Message) -> ListInMemory:
-    """Return the files of a message as a listing."""
-    return ListInMemory(message.files)
+def files_page(tenant: str, thread_id: str, message_id: str, request: PageRequest) -> Page:
+    """Return a page of a message's files. Raises Message.DoesNotExist and UnknownCursor."""
+    return page_of(FileList(get(tenant, thread_id, message_id).files), request)
 
 
 def change_metadata(tenant: str, thread_id: str, message_id: str, changes: Mapping[str, str | None]) -> Message:

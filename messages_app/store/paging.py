@@ -5,7 +5,7 @@ length. Source: threads-api contract, "Lists".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from django.db.models import F, QuerySet
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
@@ -16,12 +16,15 @@ Position = tuple[Any, ...]
 Rows = TypeVar("Rows", bound=QuerySet[Any, Any])
 
 
-class UnknownCursor(LookupError):
-    """`names`: which of `after` and `before` are the id of nothing in the list. Becomes 422."""
+Kind = Literal["thread", "message", "file"]
 
-    def __init__(self, names: Sequence[str]) -> None:
+
+class UnknownCursor(LookupError):
+    """`names`: which of `after` and `before` are the id of nothing in a list of `kind`. Becomes 422."""
+
+    def __init__(self, kind: Kind, names: Sequence[str]) -> None:
         super().__init__(*names)
-        self.names = names
+        self.kind, self.names = kind, names
 
 
 class PageRequest(NamedTuple):
@@ -49,6 +52,9 @@ class Page(NamedTuple):
 class Listing(Protocol):
     """An ordered list of rows with ids."""
 
+    @property
+    def kind(self) -> Kind: ...
+
     def positions(self, ids: Iterable[str]) -> Mapping[str, Any]:
         """Return the positions of these ids, where they have one. One query."""
 
@@ -61,7 +67,7 @@ def page_of(listing: Listing, page: PageRequest) -> Page:
     cursors = {name: value for name in ("after", "before") if (value := getattr(page, name)) is not None}
     positions = listing.positions(cursors.values()) if cursors else {}
     if unknown := [name for name, cursor in cursors.items() if cursor not in positions]:
-        raise UnknownCursor(unknown)
+        raise UnknownCursor(listing.kind, unknown)
     after, before = (None if cursor is None else positions[cursor] for cursor in (page.after, page.before))
     low, high = (before, after) if page.descending else (after, before)
     # With `before` alone, the page is the nearest to it: read from there, and reversed.
@@ -72,8 +78,10 @@ def page_of(listing: Listing, page: PageRequest) -> Page:
     return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))
 
 
-class ListInMemory(list[Any]):
-    """A listing of rows in memory, in ascending order, each id once."""
+class FileList(list[Any]):
+    """The listing of a message's files, in ascending order, each id once."""
+
+    kind: Kind = "file"
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
         positions = {row.id: position for position, row in enumerate(self)}

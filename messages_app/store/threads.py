@@ -14,7 +14,7 @@ from messages_app.ids import Origin, identity
 from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
 from messages_app.store import deletion
 from messages_app.store.backend import backend
-from messages_app.store.paging import Page, PageRequest, Position, between, page_of
+from messages_app.store.paging import Kind, Page, PageRequest, Position, between, page_of
 
 THREADS_PER_PAGE = 500
 
@@ -63,6 +63,7 @@ class ThreadList(NamedTuple):
 
     tenant: str
     pairs: Mapping[str, str]
+    kind: Kind = "thread"
 
     def positions(self, ids: Iterable[str]) -> dict[str, Position]:
         known = Thread.objects.visible(self.tenant).filter(id__in=[each for each in ids if "\0" not in each])

@@ -1,7 +1,7 @@
 """The requests of /threads in both shapes: the default one, and that of `OpenAI-Beta: assistants=v2`."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_serializer
@@ -25,11 +25,6 @@ from messages_app.api.fields import (
     MetadataField,
     NameInQueryField,
 )
-from messages_app.models import Message, Thread
-from messages_app.models.base import RowQuerySet
-from messages_app.models.idempotency import Creation, IdempotencyRecord
-from messages_app.models.thread import id_of_seed, seeded
-from messages_app.store.messages import OneThread
 
 MAX_MESSAGES = 100
 
@@ -60,30 +55,6 @@ class CreateMessageSerializer(BodySerializer):
         values = super().run_validation(data)
         values["attachments"] = attached(values.get("attachments", []), values.pop("file_ids"))
         return values
-
-    def create(self, validated_data: dict[str, Any]) -> Message:
-        """Takes also tenant and thread_id. Raises Thread.DoesNotExist."""
-        thread = OneThread(validated_data.pop("tenant"), validated_data.pop("thread_id"))
-        return thread.append(**validated_data)
-
-    def creation(
-        self, values: dict[str, Any], show: Callable[[Message], bytes], tenant: str, thread_id: str
-    ) -> Creation:
-        """The same, for requests with an idempotency key."""
-        thread = OneThread(tenant, thread_id)
-        given = {**values, "tenant": tenant, "thread_id": thread_id}
-
-        def is_there(record: IdempotencyRecord) -> bool:
-            thread.require()
-            return Message.objects.visible_in(thread_id).filter(id=record.message_id).exists()
-
-        return Creation(
-            identify=lambda at, seed: (thread_id, id_of_seed("msg", at, seed)),
-            require=thread.require,
-            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
-            show=show,
-            is_there=is_there,
-        )
 
 
 @extend_schema_serializer(component_name="CreateMessageRequestV2")
@@ -153,27 +124,6 @@ class CreateThreadSerializer(BodySerializer):
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         return super().run_validation({} if data is None else data)
 
-    def create(self, validated_data: dict[str, Any]) -> Thread:
-        """Takes also tenant."""
-        at, rng = validated_data.get("at"), seeded(validated_data.get("seed"))
-        thread = Thread.new(at, rng, tenant=validated_data["tenant"], metadata=validated_data["metadata"])
-        messages = [
-            Message.new(at, rng, thread=thread, position=position, **values)
-            for position, values in enumerate(validated_data["messages"], start=1)
-        ]
-        return Thread.objects.store_once(thread, messages)
-
-    def creation(self, values: dict[str, Any], show: Callable[[Thread], bytes], tenant: str) -> Creation:
-        """The same, for requests with an idempotency key."""
-        given = {**values, "tenant": tenant}
-        return Creation(
-            identify=lambda at, seed: (id_of_seed("thread", at, seed), ""),
-            require=lambda: None,
-            store=lambda at, seed: self.create({**given, "at": at, "seed": seed}),
-            show=show,
-            is_there=lambda record: Thread.objects.of_tenant(tenant).filter(id=record.thread_id).exists(),
-        )
-
 
 _TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Taken, and not stored."}
 
@@ -188,11 +138,6 @@ class CreateThreadV2Serializer(CreateThreadSerializer):
 @extend_schema_serializer(component_name="ModifyRequest")
 class ModifySerializer(BodySerializer):
     metadata = MetadataChangesField(required=False, default=dict)
-
-    @staticmethod
-    def change(changes: dict[str, Any], rows: RowQuerySet[Any], public_id: str) -> Any:
-        """Change the metadata of that one of the rows and return it. Raises DoesNotExist and TooManyPairs."""
-        return rows.merge_metadata(public_id, changes) if changes else rows.by_id(public_id)
 
 
 @extend_schema_serializer(component_name="ModifyThreadRequestV2")

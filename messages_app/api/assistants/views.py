@@ -4,6 +4,7 @@ The order of work is the contract's: the form of body or query, then what the pa
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -34,13 +35,11 @@ from messages_app.api.assistants.responses import (
 )
 from messages_app.api.assistants.shapes import DEFAULT, V2, Shape
 from messages_app.api.base import BodySerializer, JSONViewSet, QuerySerializer
-from messages_app.api.errors import NO_SUCH_FILE, NO_SUCH_MESSAGE, NO_SUCH_THREAD, Faults, wire_error
-from messages_app.api.pagination import Listed, page_of
-from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
-from messages_app.models.idempotency import Attempt, IdempotencyRecord
-from messages_app.models.thread import DEFAULT_TENANT
-from messages_app.store.deletion import wake_purger
-from messages_app.store.messages import OneThread
+from messages_app.api.errors import wire_error
+from messages_app.api.pagination import page_request
+from messages_app.models import DEFAULT_TENANT
+from messages_app.store import idempotency, messages, threads
+from messages_app.store.idempotency import Create, IdempotencyKey
 
 
 class ContractViewSet(JSONViewSet):
@@ -56,11 +55,6 @@ class ContractViewSet(JSONViewSet):
         """The serializers of the shape that the request asks for; the project's middleware reads the header."""
         return V2 if getattr(self.request, "wants_v2", False) else DEFAULT
 
-    @property
-    def threads(self) -> ThreadQuerySet:
-        """The threads that this request may know of."""
-        return Thread.objects.of_tenant(self.tenant)
-
     def body(self, serializer_class: type[BodySerializer]) -> dict[str, Any]:
         """Return the validated values of the request's body. Raises Faults (422)."""
         # For a request without bytes DRF's `data` is {}; here it is absent.
@@ -71,25 +65,27 @@ class ContractViewSet(JSONViewSet):
         """Return the validated values of the request's query string. Raises Faults (422)."""
         return serializer_class.validated(self.request.query_params)
 
-    def attempt(self, path: str) -> Attempt | None:
-        """What the request's idempotency key stands for on that path; None where it has no key.
+    def idempotency_key(self, path: str) -> IdempotencyKey | None:
+        """Return the request's Idempotency-Key on that path; None without one.
 
-        Taken before the body is parsed: the key's record knows its bytes.
+        Call this before the body is parsed: the key covers its bytes.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
-        shape = "v2" if self.shape is V2 else "default"
-        return None if key is None else Attempt.of(self.tenant, path, key, shape, self.request.body)
+        if key is None:
+            return None
+        shape = b"v2" if self.shape is V2 else b"default"
+        return IdempotencyKey(self.tenant, path, key, shape + b"\n" + self.request.body)
 
-    def created(self, attempt: Attempt | None, serializer_class: Any, shown: Any, **given: str) -> HttpResponse:
-        """Store what the body asks for and show it, once for all requests of one key."""
-        values, serializer = self.body(serializer_class), serializer_class()
-        if attempt is None:
-            return self.answer(shown(serializer.create({**values, **given})))
+    def created(
+        self, key: IdempotencyKey | None, create: Create, shown: Callable[[Any], Any], thread_id: str = ""
+    ) -> HttpResponse:
+        """Return the response to a request that creates a row; with a key, once for all requests with it."""
+        if key is None:
+            return self.answer(shown(create()))
         renderer = self.request.accepted_renderer
-        creation = serializer.creation(values, lambda row: renderer.render(shown(row)), **given)
-        answer = IdempotencyRecord.objects.answer(attempt, creation)
-        headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
-        return HttpResponse(answer.body, content_type=renderer.media_type, headers=headers)
+        response = idempotency.once(key, create, lambda row: renderer.render(shown(row)), thread_id)
+        headers = {"Idempotent-Replayed": "true"} if response.is_replay else {}
+        return HttpResponse(response.body, content_type=renderer.media_type, headers=headers)
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(wire_error(exc, self.kwargs))
@@ -186,8 +182,10 @@ class ThreadViewSet(ContractViewSet):
     )
     def create(self, request: Request) -> HttpResponse:
         """Create a thread, with messages or without. The body may be left out."""
-        attempt = self.attempt("/threads")
-        return self.created(attempt, self.shape.create_thread, self.shape.thread.shown, tenant=self.tenant)
+        key = self.idempotency_key("/threads")
+        body = self.body(self.shape.create_thread)
+        create = partial(threads.create, self.tenant, metadata=body["metadata"], messages=body["messages"])
+        return self.created(key, create, self.shape.thread.shown)
 
     @extend_schema(
         operation_id="list_threads",
@@ -199,9 +197,7 @@ class ThreadViewSet(ContractViewSet):
     def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
         query = self.query(ListQuerySerializer)
-        pairs = metadata_filter(request.query_params)
-        rows: Any = Thread.objects.matching(self.tenant, pairs) if pairs else self.threads
-        page = page_of(rows, cursors=self.threads, unknown=NO_SUCH_THREAD, query=query)
+        page = threads.page(self.tenant, page_request(query), metadata=metadata_filter(request.query_params))
         return self.answer(self.shape.threads.shown(page))
 
     @extend_schema(
@@ -213,7 +209,7 @@ class ThreadViewSet(ContractViewSet):
     )
     def retrieve(self, request: Request, thread_id: str) -> HttpResponse:
         """Retrieve a thread."""
-        return self.answer(self.shape.thread.shown(OneThread(self.tenant, thread_id).get()))
+        return self.answer(self.shape.thread.shown(threads.get(self.tenant, thread_id)))
 
     @extend_schema(
         operation_id="modify_thread",
@@ -227,8 +223,7 @@ class ThreadViewSet(ContractViewSet):
     def modify(self, request: Request, thread_id: str) -> HttpResponse:
         """Change a thread's metadata, key by key."""
         changes = self.body(self.shape.modify_thread)["metadata"]
-        thread = ModifySerializer.change(changes, self.threads, thread_id)
-        return self.answer(self.shape.thread.shown(thread))
+        return self.answer(self.shape.thread.shown(threads.change_metadata(self.tenant, thread_id, changes)))
 
     @extend_schema(
         operation_id="delete_thread",
@@ -239,8 +234,7 @@ class ThreadViewSet(ContractViewSet):
     )
     def destroy(self, request: Request, thread_id: str) -> HttpResponse:
         """Delete a thread and all that is in it."""
-        self.threads.mark_deleted(thread_id)
-        wake_purger()
+        threads.delete(self.tenant, thread_id)
         return self.answer(ThreadDeletedSerializer.shown(Deleted(thread_id)))
 
 
@@ -256,9 +250,10 @@ class MessageViewSet(ContractViewSet):
     )
     def create(self, request: Request, thread_id: str) -> HttpResponse:
         """Create a message in a thread."""
-        attempt = self.attempt(f"/threads/{thread_id}/messages")
-        shape = self.shape
-        return self.created(attempt, shape.create_message, shape.message.shown, tenant=self.tenant, thread_id=thread_id)
+        key = self.idempotency_key(f"/threads/{thread_id}/messages")
+        content = self.body(self.shape.create_message)
+        create = partial(messages.append, self.tenant, thread_id, **content)
+        return self.created(key, create, self.shape.message.shown, thread_id)
 
     @extend_schema(
         operation_id="list_messages",
@@ -270,22 +265,8 @@ class MessageViewSet(ContractViewSet):
     def list(self, request: Request, thread_id: str) -> HttpResponse:
         """List a thread's messages, newest first unless `order` says otherwise."""
         query = self.query(ListMessagesQuerySerializer)
-        messages = OneThread(self.tenant, thread_id, query["run_id"])
-        try:
-            page = page_of(messages, cursors=messages, unknown=NO_SUCH_MESSAGE, query=query)
-        except Faults:
-            messages.require()  # that it is missing goes before bad cursors
-            raise
+        page = messages.page(self.tenant, thread_id, page_request(query), run_id=query["run_id"])
         return self.answer(self.shape.messages.shown(page))
-
-    def message(self, thread_id: str, message_id: str) -> Message:
-        """A message that this request may know of. Raises Thread.DoesNotExist, Message.DoesNotExist."""
-        return OneThread(self.tenant, thread_id).message(message_id)
-
-    def messages_in(self, thread_id: str) -> MessageQuerySet:
-        """The messages of a thread that this request may know of. Raises Thread.DoesNotExist."""
-        self.threads.require(thread_id)
-        return Message.objects.visible_in(thread_id)
 
     @extend_schema(
         operation_id="retrieve_message",
@@ -296,7 +277,7 @@ class MessageViewSet(ContractViewSet):
     )
     def retrieve(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Retrieve a message."""
-        return self.answer(self.shape.message.shown(self.message(thread_id, message_id)))
+        return self.answer(self.shape.message.shown(messages.get(self.tenant, thread_id, message_id)))
 
     @extend_schema(
         operation_id="modify_message",
@@ -310,7 +291,7 @@ class MessageViewSet(ContractViewSet):
     def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Change a message's metadata, key by key."""
         changes = self.body(ModifySerializer)["metadata"]
-        message = ModifySerializer.change(changes, self.messages_in(thread_id), message_id)
+        message = messages.change_metadata(self.tenant, thread_id, message_id, changes)
         return self.answer(self.shape.message.shown(message))
 
     @extend_schema(
@@ -322,7 +303,7 @@ class MessageViewSet(ContractViewSet):
     )
     def destroy(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Delete a message. For a day its id still serves as a cursor."""
-        self.messages_in(thread_id).erase(message_id)
+        messages.delete(self.tenant, thread_id, message_id)
         return self.answer(MessageDeletedSerializer.shown(Deleted(message_id)))
 
     @extend_schema(
@@ -335,8 +316,7 @@ class MessageViewSet(ContractViewSet):
     def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """List a message's files, the last first unless `order` says otherwise."""
         query = self.query(ListQuerySerializer)
-        files = Listed(self.message(thread_id, message_id).files)
-        page = page_of(files, cursors=files, unknown=NO_SUCH_FILE, query=query)
+        page = messages.files_page(self.tenant, thread_id, message_id, page_request(query))
         return self.answer(MessageFileListSerializer.shown(page))
 
     @extend_schema(
@@ -348,7 +328,7 @@ class MessageViewSet(ContractViewSet):
     )
     def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> HttpResponse:
         """Retrieve a file of a message."""
-        for file in self.message(thread_id, message_id).files:
+        for file in messages.get(self.tenant, thread_id, message_id).files:
             if file.id == file_id:
                 return self.answer(MessageFileSerializer.shown(file))
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
