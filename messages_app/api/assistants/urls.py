@@ -18,16 +18,16 @@ class LastOfPath(StringConverter):
 
 register_converter(LastOfPath, "thread")
 
-THREAD = "threads/<thread:thread_id>"
-MESSAGES = "threads/<str:thread_id>/messages"
-MESSAGE = f"{MESSAGES}/<str:message_id>"
+THREAD_PATH = "threads/<thread:thread_id>"
+MESSAGES_PATH = "threads/<str:thread_id>/messages"
+MESSAGE_PATH = f"{MESSAGES_PATH}/<str:message_id>"
 
 # Looked through from the top: what is asked for most comes first.
 urlpatterns = [
-    path(MESSAGES, MessageViewSet.as_view({"get": "list", "post": "create"})),
-    path(MESSAGE, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
+    path(MESSAGES_PATH, MessageViewSet.as_view({"get": "list", "post": "create"})),
+    path(MESSAGE_PATH, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
     path("threads", ThreadViewSet.as_view({"get": "list", "post": "create"})),
-    path(THREAD, ThreadViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
-    path(f"{MESSAGE}/files", MessageViewSet.as_view({"get": "list_files"})),
-    path(f"{MESSAGE}/files/<str:file_id>", MessageViewSet.as_view({"get": "retrieve_file"})),
+    path(THREAD_PATH, ThreadViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
+    path(f"{MESSAGE_PATH}/files", MessageViewSet.as_view({"get": "list_files"})),
+    path(f"{MESSAGE_PATH}/files/<str:file_id>", MessageViewSet.as_view({"get": "retrieve_file"})),
 ]

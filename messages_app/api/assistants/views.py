@@ -1,6 +1,7 @@
-"""Threads and messages over HTTP. A view introduces serializer and model to each other; both do their own work.
+"""Threads and messages over HTTP. A view parses the request, calls one verb of the store, and renders its row.
 
-The order of work is the contract's: the form of body or query, then what the path names, then what needs stored data.
+The order of checks is the contract's: the form of body or query, then what the path names, then what depends on stored
+data.
 """
 
 from collections.abc import Callable
@@ -9,17 +10,11 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpResponse
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiParameter,
-    OpenApiResponse,
-    PolymorphicProxySerializer,
-    extend_schema,
-)
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from messages_app.api.assistants import openapi
 from messages_app.api.assistants.requests import (
     ListMessagesQuerySerializer,
     ListQuerySerializer,
@@ -43,11 +38,11 @@ from messages_app.store.idempotency import Create, IdempotencyKey
 
 
 class ContractViewSet(JSONViewSet):
-    """What the views share: the tenant of a request, its shape, its body, what a missing row is."""
+    """What both view sets need of a request: its tenant, shape, body, query and idempotency key."""
 
     @property
     def tenant(self) -> str:
-        """The tenant that the request's key belongs to."""
+        """The tenant of the request's API key."""
         return getattr(self.request.auth, "tenant", DEFAULT_TENANT)
 
     @property
@@ -66,9 +61,9 @@ class ContractViewSet(JSONViewSet):
         return serializer_class.validated(self.request.query_params)
 
     def idempotency_key(self, path: str) -> IdempotencyKey | None:
-        """Return the request's Idempotency-Key on that path; None without one.
+        """Return the request's Idempotency-Key on that path, or None.
 
-        Call this before the body is parsed: the key covers its bytes.
+        Call it before the body is parsed: the key covers the bytes of the body.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
@@ -79,7 +74,7 @@ class ContractViewSet(JSONViewSet):
     def created(
         self, key: IdempotencyKey | None, create: Create, shown: Callable[[Any], Any], thread_id: str = ""
     ) -> HttpResponse:
-        """Return the response to a request that creates a row; with a key, once for all requests with it."""
+        """Return the response that shows what `create` stores. With a key, it is stored once for all requests."""
         if key is None:
             return self.answer(shown(create()))
         renderer = self.request.accepted_renderer
@@ -91,95 +86,12 @@ class ContractViewSet(JSONViewSet):
         return super().handle_exception(wire_error(exc, self.kwargs))
 
 
-def in_path(name: str) -> OpenApiParameter:
-    title = name.replace("_", " ").title()
-    return OpenApiParameter(name, {"title": title, "type": "string"}, OpenApiParameter.PATH)
-
-
-def either(component_name: str, of_shape: Callable[[Shape], Any]) -> Any:
-    """In OpenAPI: what has one form in the default shape, and another in that of v2."""
-    forms = [of_shape(DEFAULT), of_shape(V2)]
-    return PolymorphicProxySerializer(component_name, forms, resource_type_field_name=None)
-
-
-def successful(serializer: Any) -> dict[int, OpenApiResponse]:
-    return {200: OpenApiResponse(serializer, "Successful Response")}
-
-
-THREAD_ID, MESSAGE_ID, FILE_ID = in_path("thread_id"), in_path("message_id"), in_path("file_id")
-METADATA_FILTER = OpenApiParameter(
-    "metadata",
-    {"type": "object", "additionalProperties": {"type": "string"}},
-    OpenApiParameter.QUERY,
-    style="deepObject",
-    explode=True,
-    description="metadata[KEY]=VALUE: only threads that have this pair; may be given for several keys.",
-    examples=[
-        OpenApiExample("all", summary="All threads", value={}),
-        OpenApiExample("customer", summary="A customer's threads", value={"customer": "customer-17"}),
-    ],
-)
-
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. For 24 hours the same key with the same body gets the first "
-    "answer again (with `Idempotent-Replayed: true`), and nothing is stored a second time.",
-)
-
-
-def body_example(name: str, summary: str, value: dict[str, Any]) -> OpenApiExample:
-    return OpenApiExample(name, summary=summary, value=value, request_only=True)
-
-
-# The first of each is what the documentation's page is filled in with.
-THREAD_EXAMPLES = [
-    body_example("empty", "Without messages", {"metadata": {"customer": "customer-17"}}),
-    body_example("messages", "With a message", {"messages": [{"role": "user", "content": "How does AI work?"}]}),
-]
-MESSAGE_EXAMPLES = [
-    body_example(
-        "user", "A user's message", {"role": "user", "content": "How does AI work?", "metadata": {"topic": "ai"}}
-    ),
-    body_example(
-        "parts",
-        "OpenAI-Beta: assistants=v2, a user's text and picture",
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "What is this?"},
-                {"type": "image_url", "image_url": {"url": "https://shop.example/jacket.jpg"}},
-            ],
-        },
-    ),
-    body_example(
-        "assistant",
-        "OpenAI-Beta: assistants=v2, an assistant's message",
-        {"role": "assistant", "content": "A rain jacket.", "assistant_id": "asst_support"},
-    ),
-]
-MODIFY_EXAMPLES = [
-    body_example("metadata", "Sets one key, removes another", {"metadata": {"topic": "physics", "rating": None}})
-]
-THREAD = either("Thread", lambda shape: shape.thread)
-MESSAGE = either("Message", lambda shape: shape.message)
-
-
 class ThreadViewSet(ContractViewSet):
-    # A thread may be made with a hundred messages.
+    # A thread may be created with a hundred messages.
     body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
     optional_bodies: ClassVar = {"create"}
 
-    @extend_schema(
-        operation_id="create_thread",
-        summary="Create Thread",
-        tags=["Threads"],
-        parameters=[IDEMPOTENCY_KEY],
-        request=either("CreateThread", lambda shape: shape.create_thread),
-        examples=THREAD_EXAMPLES,
-        responses=successful(THREAD),
-    )
+    @openapi.create_thread
     def create(self, request: Request) -> HttpResponse:
         """Create a thread, with messages or without. The body may be left out."""
         key = self.idempotency_key("/threads")
@@ -187,51 +99,25 @@ class ThreadViewSet(ContractViewSet):
         create = partial(threads.create, self.tenant, metadata=body["metadata"], messages=body["messages"])
         return self.created(key, create, self.shape.thread.shown)
 
-    @extend_schema(
-        operation_id="list_threads",
-        summary="List Threads",
-        tags=["Threads"],
-        parameters=[ListQuerySerializer, METADATA_FILTER],
-        responses=successful(either("Threads", lambda shape: shape.threads)),
-    )
+    @openapi.list_threads
     def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
         query = self.query(ListQuerySerializer)
         page = threads.page(self.tenant, page_request(query), metadata=metadata_filter(request.query_params))
         return self.answer(self.shape.threads.shown(page))
 
-    @extend_schema(
-        operation_id="retrieve_thread",
-        summary="Retrieve Thread",
-        tags=["Threads"],
-        parameters=[THREAD_ID],
-        responses=successful(THREAD),
-    )
+    @openapi.retrieve_thread
     def retrieve(self, request: Request, thread_id: str) -> HttpResponse:
         """Retrieve a thread."""
         return self.answer(self.shape.thread.shown(threads.get(self.tenant, thread_id)))
 
-    @extend_schema(
-        operation_id="modify_thread",
-        summary="Modify Thread",
-        tags=["Threads"],
-        parameters=[THREAD_ID],
-        request=either("ModifyThread", lambda shape: shape.modify_thread),
-        examples=MODIFY_EXAMPLES,
-        responses=successful(THREAD),
-    )
+    @openapi.modify_thread
     def modify(self, request: Request, thread_id: str) -> HttpResponse:
         """Change a thread's metadata, key by key."""
         changes = self.body(self.shape.modify_thread)["metadata"]
         return self.answer(self.shape.thread.shown(threads.change_metadata(self.tenant, thread_id, changes)))
 
-    @extend_schema(
-        operation_id="delete_thread",
-        summary="Delete Thread",
-        tags=["Threads"],
-        parameters=[THREAD_ID],
-        responses=successful(ThreadDeletedSerializer),
-    )
+    @openapi.delete_thread
     def destroy(self, request: Request, thread_id: str) -> HttpResponse:
         """Delete a thread and all that is in it."""
         threads.delete(self.tenant, thread_id)
@@ -239,15 +125,7 @@ class ThreadViewSet(ContractViewSet):
 
 
 class MessageViewSet(ContractViewSet):
-    @extend_schema(
-        operation_id="create_message",
-        summary="Create Message",
-        tags=["Messages"],
-        parameters=[THREAD_ID, IDEMPOTENCY_KEY],
-        request=either("CreateMessage", lambda shape: shape.create_message),
-        examples=MESSAGE_EXAMPLES,
-        responses=successful(MESSAGE),
-    )
+    @openapi.create_message
     def create(self, request: Request, thread_id: str) -> HttpResponse:
         """Create a message in a thread."""
         key = self.idempotency_key(f"/threads/{thread_id}/messages")
@@ -255,77 +133,39 @@ class MessageViewSet(ContractViewSet):
         create = partial(messages.append, self.tenant, thread_id, **content)
         return self.created(key, create, self.shape.message.shown, thread_id)
 
-    @extend_schema(
-        operation_id="list_messages",
-        summary="List Messages",
-        tags=["Messages"],
-        parameters=[THREAD_ID, ListMessagesQuerySerializer],
-        responses=successful(either("Messages", lambda shape: shape.messages)),
-    )
+    @openapi.list_messages
     def list(self, request: Request, thread_id: str) -> HttpResponse:
         """List a thread's messages, newest first unless `order` says otherwise."""
         query = self.query(ListMessagesQuerySerializer)
         page = messages.page(self.tenant, thread_id, page_request(query), run_id=query["run_id"])
         return self.answer(self.shape.messages.shown(page))
 
-    @extend_schema(
-        operation_id="retrieve_message",
-        summary="Retrieve Message",
-        tags=["Messages"],
-        parameters=[THREAD_ID, MESSAGE_ID],
-        responses=successful(MESSAGE),
-    )
+    @openapi.retrieve_message
     def retrieve(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Retrieve a message."""
         return self.answer(self.shape.message.shown(messages.get(self.tenant, thread_id, message_id)))
 
-    @extend_schema(
-        operation_id="modify_message",
-        summary="Modify Message",
-        tags=["Messages"],
-        parameters=[THREAD_ID, MESSAGE_ID],
-        request=ModifySerializer,
-        examples=MODIFY_EXAMPLES,
-        responses=successful(MESSAGE),
-    )
+    @openapi.modify_message
     def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Change a message's metadata, key by key."""
         changes = self.body(ModifySerializer)["metadata"]
         message = messages.change_metadata(self.tenant, thread_id, message_id, changes)
         return self.answer(self.shape.message.shown(message))
 
-    @extend_schema(
-        operation_id="delete_message",
-        summary="Delete Message",
-        tags=["Messages"],
-        parameters=[THREAD_ID, MESSAGE_ID],
-        responses=successful(MessageDeletedSerializer),
-    )
+    @openapi.delete_message
     def destroy(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Delete a message. For a day its id still serves as a cursor."""
         messages.delete(self.tenant, thread_id, message_id)
         return self.answer(MessageDeletedSerializer.shown(Deleted(message_id)))
 
-    @extend_schema(
-        operation_id="list_message_files",
-        summary="List Message Files",
-        tags=["Messages"],
-        parameters=[THREAD_ID, MESSAGE_ID, ListQuerySerializer],
-        responses=successful(MessageFileListSerializer),
-    )
+    @openapi.list_message_files
     def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """List a message's files, the last first unless `order` says otherwise."""
         query = self.query(ListQuerySerializer)
         page = messages.files_page(self.tenant, thread_id, message_id, page_request(query))
         return self.answer(MessageFileListSerializer.shown(page))
 
-    @extend_schema(
-        operation_id="retrieve_message_file",
-        summary="Retrieve Message File",
-        tags=["Messages"],
-        parameters=[THREAD_ID, MESSAGE_ID, FILE_ID],
-        responses=successful(MessageFileSerializer),
-    )
+    @openapi.retrieve_message_file
     def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> HttpResponse:
         """Retrieve a file of a message."""
         for file in messages.get(self.tenant, thread_id, message_id).files:
