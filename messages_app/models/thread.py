@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from messages_app.ids import new_id, new_object_id, system_bytes
 from messages_app.models.base import MAX_METADATA_PAIRS, QuickModel, RowQuerySet
+from messages_app.models.content import text_of
 from messages_app.models.fields import DocumentField, PairsField
 from messages_app.models.idempotency import IdempotencyRecord
 from messages_app.store.bulk import insert_of, takes_rows
@@ -383,13 +384,7 @@ class Message(QuickModel):
 
     @property
     def text(self) -> str:
-        """The parts one after the other, for people: texts as they are, a line that names it for what is not text."""
-        lines = []
-        for part in self.content:
-            kind = part["type"]
-            value = part[kind]
-            lines.append(value["value"] if kind == "text" else f"[{kind}: {value.get('url') or value.get('file_id')}]")
-        return "\n".join(lines)
+        return text_of(self.content)
 
 
 class MessageRow(NamedTuple):
