@@ -1,4 +1,4 @@
-"""The app, and what it sets up beside its tables."""
+"""The app, and the group of admin users that it creates."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 from django.db import router
 from django.db.models.signals import post_migrate
 
-# Members may look at everything in the admin and change nothing.
+# Members can read every conversation in the admin, and delete nothing.
 VIEWERS = "Conversation viewers"
 
 
@@ -15,22 +15,22 @@ class MessagesAppConfig(AppConfig):
     verbose_name = "Conversations"
 
     def ready(self) -> None:
-        post_migrate.connect(make_viewers, sender=self)
+        post_migrate.connect(create_viewers_group, sender=self)
 
 
-def make_viewers(using: str, apps: Any, **kwargs: Any) -> None:
-    """Makes the group of viewers where it is missing, on the database of Django's own tables.
+def create_viewers_group(using: str, apps: Any, **kwargs: Any) -> None:
+    """Create the group of viewers if it is missing, on the database of Django's own tables.
 
-    One that is there stays as it is: what its members may do is the operator's by then.
+    An existing group is left alone: the operator may have changed its permissions.
     """
     try:
         group_model, permission_model = (apps.get_model("auth", name) for name in ("Group", "Permission"))
-    except LookupError:  # migrated to before there were any
+    except LookupError:  # a migration to a state without these models
         return
     if router.db_for_write(group_model) != using or group_model.objects.using(using).filter(name=VIEWERS).exists():
         return
-    may_view = permission_model.objects.using(using).filter(
+    view_permissions = permission_model.objects.using(using).filter(
         content_type__app_label="messages_app", codename__in=["view_thread", "view_message"]
     )
-    if may_view.count() == 2:  # auth makes them just before, where its tables are there
-        group_model.objects.using(using).create(name=VIEWERS).permissions.set(may_view)
+    if view_permissions.count() == 2:  # auth creates them before, on the database of its tables
+        group_model.objects.using(using).create(name=VIEWERS).permissions.set(view_permissions)

@@ -116,7 +116,7 @@ def test_staff_sees_only_what_it_may(thread: Thread) -> None:
     assert "hold hands" not in shown
     assert "radeau" not in shown
     searched = page(client, THREADS, q="radeau")
-    assert "you may not look into messages" in searched
+    assert "you do not have permission to search messages" in searched
     assert thread.id not in searched
     user.user_permissions.add(Permission.objects.get(codename="delete_thread"))
     assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403  # nor its messages
@@ -223,7 +223,7 @@ def test_short_thread_and_empty_thread_need_no_pages(admin: Client, thread: Thre
     assert 'class="pages"' not in whole
     empty = page(admin, f"{THREADS}{store_thread(0).id}/change/")
     assert 'class="pages"' not in empty
-    assert "There is no message here." in empty
+    assert "This thread has no messages." in empty
 
 
 def test_images_of_a_message_are_named(admin: Client, api: Api, thread_id: str) -> None:
@@ -238,6 +238,62 @@ def test_images_of_a_message_are_named(admin: Client, api: Api, thread_id: str) 
         assert "<b>.png" not in html
         assert "[image_url: https://x.example/<b>.png]" in unescape(html)
         assert "[image_file: file-9]" in html
+
+
+# Parts that the API does not take yet, and the line that people read.
+UNKNOWN_PARTS: list[tuple[Any, str]] = [
+    ({"type": "refusal", "refusal": "I <b>cannot</b>."}, "I <b>cannot</b>."),
+    ({"type": "input_text", "text": "hi"}, "hi"),
+    ({"type": "output_text", "text": "hello", "annotations": []}, "hello"),
+    ({"type": "summary_text", "text": "in short"}, "in short"),
+    ({"type": "output_audio", "data": "AAAA", "transcript": "heard"}, "heard"),
+    (
+        {"type": "computer_screenshot", "image_url": "https://x.example/1.png"},
+        "[computer_screenshot: https://x.example/1.png]",
+    ),
+    ({"type": "input_image", "detail": "auto", "file_id": "file-7", "image_url": None}, "[input_image: file-7]"),
+    (
+        {"type": "input_image", "image_url": {"url": "https://x.example/2.png"}},
+        "[input_image: https://x.example/2.png]",
+    ),
+    ({"type": "image_url", "image_url": "https://x.example/3.png"}, "[image_url: https://x.example/3.png]"),
+    ({"type": "image_url", "image_url": {}}, "[image_url]"),
+    ({"type": "image_file", "image_file": None}, "[image_file]"),
+    ({"type": "text", "text": None}, "[text]"),
+    ({"type": "text", "text": {"value": None}}, "[text]"),
+    ({"type": "text", "text": ["a"]}, "[text]"),
+    ({"type": "text"}, "[text]"),
+    ({"type": ["text"], "id": "part_1"}, "[unknown: part_1]"),
+    ({"text": "no type"}, "no type"),
+    ({}, "[unknown]"),
+    ("bare", "bare"),
+    (7, "[unknown]"),
+    (None, "[unknown]"),
+    ([], "[unknown]"),
+]
+
+
+def test_message_with_parts_of_another_api_has_pages_too(admin: Client) -> None:
+    thread = Thread.new(metadata={"of": "unknown parts"})
+    contents = [[part] for part, _ in UNKNOWN_PARTS] + [[part for part, _ in UNKNOWN_PARTS]]
+    messages = [
+        Message.new(thread=thread, position=position, role="assistant", content=content)
+        for position, content in enumerate(contents, start=1)
+    ]
+    Thread.objects.store([thread], messages)
+    lines = [line for _, line in UNKNOWN_PARTS]
+    texts = [*lines, "\n".join(lines)]
+    assert texts_of(page(admin, f"{THREADS}{thread.id}/change/")) == texts
+    assert "I &lt;b&gt;cannot&lt;/b&gt;." in page(admin, THREADS, q=thread.id)
+    listed = unescape(page(admin, MESSAGES, q=thread.id))
+    assert all(f'<td class="field-text_preview">{line}</td>' in listed for line in lines)
+    for message, text in zip(messages, texts, strict=True):
+        assert texts_of(page(admin, f"{MESSAGES}{message.id}/change/")) == [text]
+        for shape in ("v1", "v2"):
+            assert admin.get(f"{MESSAGES}{message.id}/json/?shape={shape}").json()["content"] == message.content
+        assert admin.get(f"{MESSAGES}{message.id}/delete/").status_code == 200
+    assert admin.get(f"{THREADS}{thread.id}/export/").getvalue()
+    Thread.objects.mark_deleted(thread.id)
 
 
 @pytest.mark.parametrize("row_id", ["thread_3Aab_5F", "thread_2F..", "é ü/😀?#&", "_0A"])

@@ -1,4 +1,4 @@
-"""Finding threads and messages in the admin's lists: what is shown, in which order, how far a look goes."""
+"""Finding threads and messages in the admin's lists: what is shown, in which order, how far a scan goes."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from django.test import Client
 
 from messages_app.models import Message, Thread
 from messages_app.models.thread import text_part
-from messages_app.store import search as browsing
+from messages_app.store import search
 from tests import engines
 from tests.admin_pages import MESSAGES, THREADS, page, store_thread
 
@@ -24,8 +24,8 @@ def ids_in(html: str) -> list[str]:
     return [unescape(row_id) for row_id in re.findall(r'class="field-id">.*?>([^<]+)</a>', html)]
 
 
-def told(html: str) -> str:
-    (sentence,) = re.findall(r'<p id="told">(.*?)</p>', html)
+def description(html: str) -> str:
+    (sentence,) = re.findall(r'<p id="description">(.*?)</p>', html)
     return unescape(sentence)
 
 
@@ -76,7 +76,7 @@ def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
     (words,) = cells(html, thread.id, "first_words")
     assert words.startswith("Hello there, long long")
     assert words.endswith("…")
-    assert cells(html, thread.id, "created", "number_of_messages", "last_activity", "pairs", "tenant") == [
+    assert cells(html, thread.id, "created", "message_count", "last_activity", "metadata_pairs", "tenant") == [
         "1990-01-01 12:00:00",
         "2",
         "1990-01-01 12:03:00",
@@ -85,7 +85,7 @@ def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
     ]
     empty = store_thread(0)
     html = page(admin, THREADS, q=empty.id)
-    assert cells(html, empty.id, "number_of_messages", "last_activity", "first_words", "pairs") == ["-"] * 4
+    assert cells(html, empty.id, "message_count", "last_activity", "first_words", "metadata_pairs") == ["-"] * 4
 
 
 def test_threads_are_listed_newest_first_each_on_one_page(admin: Client) -> None:
@@ -154,18 +154,18 @@ def test_pairs_that_contradict_each_other_find_nothing(admin: Client) -> None:
     store_at(YEAR_1990, metadata={"twice": "two"})
     html = page(admin, THREADS, metadata="twice=one", q="twice=two")
     assert ids_in(html) == []
-    assert told(html) == "No thread can be one whose metadata has twice = one and twice = two."
+    assert description(html) == "No thread can have both twice = one and twice = two in its metadata."
 
 
 def test_pair_of_more_tenants_than_are_asked_says_so(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browsing, "MAX_TENANTS", 3)
+    monkeypatch.setattr(search, "MAX_TENANTS", 3)
     for number in range(4):
         store_at(YEAR_1990, tenant=f" many-{number}", metadata={"of": "many tenants"})
     html = page(admin, THREADS, q="of=many tenants")
     assert len(ids_in(html)) == 3
-    assert "of the first 3 tenants: name a tenant to look among those of another" in told(html)
+    assert "Only the first 3 tenants were searched; enter a tenant to search others." in description(html)
     html = page(admin, THREADS, q="of=many tenants", tenant="x")
-    assert "tenants" not in told(html).replace("many tenants", "")
+    assert "tenants" not in description(html).replace("many tenants", "")
 
 
 def test_thread_with_many_found_messages_is_on_a_page_once_and_other_tenants_are_not(admin: Client) -> None:
@@ -185,7 +185,7 @@ def test_ids_of_24_hexadecimal_digits_are_found(admin: Client) -> None:
     for row_id in (thread.id, message.id):
         assert ids_in(page(admin, THREADS, q=row_id)) == [thread.id]
         assert ids_in(page(admin, MESSAGES, q=row_id)) == [message.id]
-    assert told(page(admin, MESSAGES, q=thread.id)) == "The newest messages of that thread, 50 at most."
+    assert description(page(admin, MESSAGES, q=thread.id)) == "The newest messages of this thread (at most 50)."
     Thread.objects.mark_deleted(thread.id)
 
 
@@ -287,34 +287,34 @@ def test_messages_are_found_by_role_files_run_and_words(
     assert ids_in(html) == [messages[number] for number in expected]
 
 
-def test_look_that_ends_says_how_far_it_came_and_goes_on(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_that_stops_early_says_so_and_continues(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     at = datetime(1993, 1, 1, tzinfo=UTC)
     threads = [
         store_at(at + number * timedelta(hours=1), "needle" if number % 7 == 0 else "hay") for number in range(24)
     ]
-    monkeypatch.setattr(browsing, "LOOKED_THROUGH", 5)
+    monkeypatch.setattr(search, "SCAN_LIMIT", 5)
     expected = [threads[number] for number in (21, 14, 7, 0)]
     days = "since=1993-01-01&until=1993-01-01"
-    pages = walk(admin, f"{THREADS}?q=needle&{days}", "Look further back")
+    pages = walk(admin, f"{THREADS}?q=needle&{days}", "Search older messages")
     assert len(pages) == 5
     assert list(chain(*pages)) == [thread.id for thread in expected]
     first = page(admin, f"{THREADS}?q=needle&{days}")
-    assert "looked through the newest messages back to 1993-01-01 19:01 UTC" in told(first)
-    pages = walk(admin, f"{MESSAGES}?q=needle&{days}", "Look further back")
+    assert "Searched the newest messages back to 1993-01-01 19:01 UTC." in description(first)
+    pages = walk(admin, f"{MESSAGES}?q=needle&{days}", "Search older messages")
     assert list(chain(*pages)) == [thread.messages.get().id for thread in expected]
     nothing = page(admin, f"{MESSAGES}?q=nowhere&{days}")
     assert "Nothing found so far." in nothing
-    assert link(page(admin, f"{MESSAGES}{link(nothing, 'Look further back')}"), "Newest")
-    monkeypatch.setattr(browsing, "LOOKED_THROUGH", 24)
-    assert "looked through" not in told(page(admin, f"{MESSAGES}?q=nowhere&{days}"))
-    # The same where too many rows may be what is looked for: in SQL, words of the JSON are in each.
-    monkeypatch.setattr(browsing, "CANDIDATES", 3)
-    pages = walk(admin, f"{MESSAGES}?q=annotations&{days}", "Look further back")
+    assert link(page(admin, f"{MESSAGES}{link(nothing, 'Search older messages')}"), "Newest")
+    monkeypatch.setattr(search, "SCAN_LIMIT", 24)
+    assert "Searched" not in description(page(admin, f"{MESSAGES}?q=nowhere&{days}"))
+    # The same with too many candidates: in SQL, the JSON of each message contains this word.
+    monkeypatch.setattr(search, "CANDIDATE_LIMIT", 3)
+    pages = walk(admin, f"{MESSAGES}?q=annotations&{days}", "Search older messages")
     assert (len(pages), list(chain(*pages))) == (1 if engines.chosen == "mongodb" else 9, [])
 
 
 def test_full_pages_of_found_words_meet_each_message_once(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browsing, "SHOWN", 4)
+    monkeypatch.setattr(search, "PAGE_SIZE", 4)
     at = datetime(1994, 1, 1, tzinfo=UTC)
     thread = store_at(at, *(f"{'needle' if number % 2 else 'hay'} {number}" for number in range(22)))
     pages = walk(admin, f"{MESSAGES}?q=needle&since=1994-01-01&until=1994-01-01", "Older")
@@ -351,7 +351,7 @@ def test_bad_filter_says_what_is_wrong_and_shows_no_rows(admin: Client) -> None:
     store_thread(0)
     html = page(admin, THREADS, since="1990-02-30", metadata="no pair")
     assert "Enter a valid date." in html
-    assert "This is not key=value." in html
+    assert "Enter a pair as key=value." in html
     assert ids_in(html) == []
 
 

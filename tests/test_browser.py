@@ -255,7 +255,7 @@ def test_operator_filters_lists(
         search(page, Search="", From="2001-01-01", To="2001-01-31")
         expect(page.locator("#pages")).to_have_text("Nothing found.", use_inner_text=True)
         search(page, From="", To="", Metadata="no pair")
-        expect(page.locator(".error")).to_have_text("This is not key=value.")
+        expect(page.locator(".error")).to_have_text("Enter a pair as key=value.")
         page.goto(MESSAGES)
         page.get_by_label("Role").select_option("assistant")
         search(page, Search="platypus")

@@ -1,4 +1,4 @@
-"""The admin's lists: what they may be asked for, and a page of what `browsing` finds."""
+"""The search forms of the admin, and the change list that shows what `store/search.py` finds."""
 
 import re
 from typing import Any
@@ -9,39 +9,52 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from messages_app.models import Message
-from messages_app.models.thread import MAX_TENANT_CHARACTERS
-from messages_app.store import search as browsing
-from messages_app.store.search import Found, Place, Range
+from messages_app.models import MAX_TENANT_CHARACTERS, Message
+from messages_app.store.search import (
+    SCAN_LIMIT,
+    SearchResult,
+    Terms,
+    TimeCursor,
+    TimeRange,
+    clamped_time,
+    parse_pair,
+)
+
+SCAN_HELP = f"Search scans the newest {SCAN_LIMIT:,} messages; “Search older messages” continues from there."
 
 # Unix seconds and an id.
-_PLACE = re.compile("(-?[0-9]{1,12})_(.{1,64})", re.DOTALL)
+_CURSOR = re.compile("(-?[0-9]{1,12})_(.{1,64})", re.DOTALL)
 
 
-class LookForm(forms.Form):
-    """The query of a list. `after` is the place that the page begins after: that of the last row of the page before."""
+class SearchForm(forms.Form):
+    """The query of a list. `after` is the cursor that the page follows: the last row of the page before."""
 
     q = forms.CharField(label="Search", required=False, max_length=500)
     since = forms.DateField(label="From", required=False, widget=forms.DateInput({"type": "date"}))
     until = forms.DateField(label="To", required=False, widget=forms.DateInput({"type": "date"}))
     after = forms.CharField(required=False, widget=forms.HiddenInput)
 
-    def clean_after(self) -> Place | None:
-        """None, which is the first page, also for what is no place."""
-        match = _PLACE.fullmatch(self.cleaned_data["after"])
-        return (browsing.moment(int(match[1])), match[2]) if match else None
+    def clean_after(self) -> TimeCursor | None:
+        """Return None (the first page) if the cursor is not valid."""
+        match = _CURSOR.fullmatch(self.cleaned_data["after"])
+        return (clamped_time(int(match[1])), match[2]) if match else None
 
     @property
-    def range(self) -> Range:
-        asked = self.cleaned_data
-        return Range.of_days(asked["since"], asked["until"]).after(asked["after"])
+    def time_range(self) -> TimeRange:
+        data = self.cleaned_data
+        return TimeRange.of_days(data["since"], data["until"]).after(data["after"])
+
+    @property
+    def terms(self) -> Terms | None:
+        text = self.cleaned_data["q"]
+        return Terms.parse(text) if text else None
 
     @property
     def is_used(self) -> bool:
         return any(self.data.get(name) for name in self.fields)
 
 
-class ThreadLookForm(LookForm):
+class ThreadSearchForm(SearchForm):
     metadata = forms.CharField(
         label="Metadata",
         required=False,
@@ -53,48 +66,52 @@ class ThreadLookForm(LookForm):
 
     def clean_metadata(self) -> dict[str, str]:
         text = self.cleaned_data["metadata"]
-        pair = browsing.pair_in(text, in_words=False)
+        pair = parse_pair(text)
         if text and not pair:
-            raise forms.ValidationError("This is not key=value.")
+            raise forms.ValidationError("Enter a pair as key=value.")
         return pair
 
 
-class MessageLookForm(LookForm):
+class MessageSearchForm(SearchForm):
     role = forms.ChoiceField(
         label="Role", required=False, choices=[("", "any"), *((role, role) for role in Message.Role.values)]
     )
-    has_files = forms.ChoiceField(
-        label="Files", required=False, choices=[("", "any"), ("yes", "with files"), ("no", "without files")]
+    has_files = forms.TypedChoiceField(
+        label="Files",
+        required=False,
+        choices=[("", "any"), ("yes", "with files"), ("no", "without files")],
+        coerce=lambda choice: choice == "yes",
+        empty_value=None,
     )
     run_id = forms.CharField(label="Run", required=False, max_length=256)
 
 
-class LookList(ChangeList):
-    """A list of rows that `browsing` finds: no count of all rows, no page by its number."""
+class SearchChangeList(ChangeList):
+    """A change list without a count of all rows and without page numbers: both cost more the more is stored."""
 
     model_admin: Any
-    search_form_class = forms.Form  # what is searched for is read by the look's form
-    form: LookForm
-    found: Found
-    told: str
+    search_form_class = forms.Form  # `form` below reads the query
+    form: SearchForm
+    result: SearchResult
+    description: str
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.title = str(self.opts.verbose_name_plural).capitalize()
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        """What an action may be asked for: any row that is there. The page itself is `result_list`."""
+        """Return the rows that an action may select: all of them. The page itself is `result_list`."""
         self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
         rows: QuerySet[Any] = self.root_queryset
         return rows
 
     def get_results(self, request: HttpRequest) -> None:
-        self.form = self.model_admin.look_form(request.GET, label_suffix="")
+        self.form = self.model_admin.search_form(request.GET, label_suffix="")
         if self.form.is_valid():
-            self.found, self.told = self.model_admin.find(request, self.form)
+            self.result, self.description = self.model_admin.search(request, self.form)
         else:
-            self.found, self.told = Found([]), ""
-        self.result_list = self.found.rows
+            self.result, self.description = SearchResult([]), ""
+        self.result_list = self.result.rows
         self.result_count = len(self.result_list)
         self.full_result_count = self.result_count
         self.show_full_result_count = self.can_show_all = self.multi_page = False
@@ -102,10 +119,10 @@ class LookList(ChangeList):
 
     @property
     def next_url(self) -> str | None:
-        """The rows after these, or where a look ended, what is further back."""
-        if self.found.resume is None:
+        """The address of the next page; after a scan that stopped early, of the older rows."""
+        if self.result.next_cursor is None:
             return None
-        at, row_id = self.found.resume
+        at, row_id = self.result.next_cursor
         return self.get_query_string({"after": f"{int(at.timestamp())}_{row_id}"})
 
     @property
@@ -114,7 +131,7 @@ class LookList(ChangeList):
 
 
 class PageActionForm(ActionForm):
-    """Actions on rows of one page: there is no "all rows of all pages"."""
+    """Actions apply to the selected rows of one page, never to all rows."""
 
     select_across: Any = None
 
@@ -122,11 +139,11 @@ class PageActionForm(ActionForm):
         return {**(super().clean() or self.cleaned_data), "select_across": False}
 
 
-def told_of(found: Found, what: str) -> str:
-    """The sentence above a list: what it shows, and how far a look came."""
-    if found.looked_until is None:
-        return f"{what}."
+def describe(result: SearchResult, subject: str) -> str:
+    """Return the text above a list: what the list shows, and how far a scan came."""
+    if result.scanned_until is None:
+        return f"{subject}."
     return (
-        f"{what}. This looked through the newest messages back to {found.looked_until:%Y-%m-%d %H:%M} UTC: "
-        "“Look further back” goes on from there, dates narrow it down."
+        f"{subject}. Searched the newest messages back to {result.scanned_until:%Y-%m-%d %H:%M} UTC. “Search older "
+        "messages” continues from there; dates narrow the search."
     )

@@ -1,8 +1,50 @@
-"""The parts of a message's content."""
+"""The content of a message: its parts, and its text for people."""
 
+from collections.abc import Iterator
 from typing import Any
+
+# Where parts of different APIs keep words, and where they keep what stands for a file or an image.
+WORD_KEYS = ("text", "refusal", "transcript")
+REFERENCE_KEYS = ("url", "file_id", "image_url", "file_url", "filename", "id")
 
 
 def text_part(value: str) -> dict[str, Any]:
-    """Return a text as the one part of a content."""
+    """Return the part of a content that is this text."""
     return {"type": "text", "text": {"value": value, "annotations": []}}
+
+
+def text_of(content: Any) -> str:
+    """Return the content's words, a line or more for each part.
+
+    A part without words becomes a line that names its type: `[image_file: file-9]`, `[reasoning]`. Never raises: the
+    stored form may hold parts of an API that this version does not know.
+    """
+    parts = content if isinstance(content, list) else [] if content is None else [content]
+    return "\n".join(_line(part) for part in parts)
+
+
+def _line(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    fields = part if isinstance(part, dict) else {}
+    for key in WORD_KEYS:
+        value = fields.get(key)
+        words = value.get("value") if isinstance(value, dict) else value
+        if isinstance(words, str):
+            return words
+    kind = fields.get("type")
+    if not isinstance(kind, str):
+        kind = "unknown"
+    reference = next(_references(fields, kind), None)
+    return f"[{kind}: {reference}]" if reference else f"[{kind}]"
+
+
+def _references(fields: dict[str, Any], kind: str) -> Iterator[str]:
+    """Yield the URLs and ids of a part: first those under the key of its type, then its own."""
+    for value in (fields.get(kind), fields):
+        found = [value.get(key) for key in REFERENCE_KEYS] if isinstance(value, dict) else [value]
+        for reference in found:
+            if isinstance(reference, dict):  # {"type": "input_image", "image_url": {"url": ...}}
+                reference = reference.get("url")
+            if isinstance(reference, str) and reference:
+                yield reference

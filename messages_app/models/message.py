@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from messages_app.models.base import FastModel, OrderedQuerySet
+from messages_app.models.content import text_of
 from messages_app.models.fields import DocumentField, PairsField
 from messages_app.models.thread import Thread
 
@@ -93,13 +94,8 @@ class Message(FastModel):
 
     @property
     def text(self) -> str:
-        """The parts one after the other, for people: texts as they are, a line that names it for what is not text."""
-        lines = []
-        for part in self.content:
-            kind = part["type"]
-            value = part[kind]
-            lines.append(value["value"] if kind == "text" else f"[{kind}: {value.get('url') or value.get('file_id')}]")
-        return "\n".join(lines)
+        """The content as text for people."""
+        return text_of(self.content)
 
 
 def is_content(field: Any) -> bool:

@@ -1,167 +1,160 @@
-"""Looking for threads and messages over all tenants: pages in the order of time, and bounded looks for what no index
-answers (words, roles, files).
+"""Search over all tenants, for the admin: lookups by id, pages in time order, bounded scans.
 
-A look goes through so many of the newest rows and no further, and says how far it came; whoever wants to, goes on from
-there. So every page costs about the same, however many rows there are, and a create keeps up no index of words
-(docs/decisions/0008-looking.md).
+No index answers words, roles and files. A scan goes through the newest SCAN_LIMIT rows and reports how far it came; the
+next page continues from there. So a page costs about the same however many rows are stored, and a create maintains no
+index of words (docs/decisions/0008-looking.md).
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.db.models import Q, QuerySet
 
 from messages_app.ids import MAX_SECONDS, MIN_SECONDS, OBJECT_ID
-from messages_app.models import Message, Thread
-from messages_app.models.base import RowQuerySet
-from messages_app.models.thread import Activity, MessageByTimeQuerySet
-from messages_app.store.engine import stores_documents
+from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
+from messages_app.models.base import OrderedQuerySet
+from messages_app.store.backend import backend
+from messages_app.store.paging import between, window
 
-SHOWN = 50
-# How many rows one look goes through, and how many of them it reads because they may be what is looked for.
-LOOKED_THROUGH = 20_000
-CANDIDATES = 200
-# Pairs of metadata are found for one tenant at a time.
+PAGE_SIZE = 50
+# How many rows a scan goes through, and how many possible matches it reads.
+SCAN_LIMIT = 20_000
+CANDIDATE_LIMIT = 200
+# Metadata is looked up one tenant at a time.
 MAX_TENANTS = 20
-# What a made `_id` tells of the time may differ by this much from the time that is stored.
+# The time in a generated `_id` may differ from `created_at` by this much.
 OBJECT_ID_LEEWAY = timedelta(seconds=60)
 
-Place = tuple[datetime, str]
+TimeCursor = tuple[datetime, str]  # `created_at` and `id`: the order of every list here
 
 
-class Found(NamedTuple):
-    """A page of rows. `resume` is the place to go on after, None where there is no more; `looked_until` is the time of
-    the last row that was looked at, where a look ended before the page was full. `all_tenants` is False where there are
-    more tenants than were asked."""
+class SearchResult(NamedTuple):
+    """A page of rows, newest first.
+
+    `next_cursor` is where the next page continues, None if there is none. `scanned_until` is the time of the last
+    scanned row if a scan ended before the page was full. `all_tenants` is False if some tenants were not searched.
+    """
 
     rows: list[Any]
-    resume: Place | None = None
-    looked_until: datetime | None = None
+    next_cursor: TimeCursor | None = None
+    scanned_until: datetime | None = None
     all_tenants: bool = True
 
 
-class Range(NamedTuple):
-    """The rows between two places, neither of which is meant; None: no bound."""
+class TimeRange(NamedTuple):
+    """The rows between two cursors, both exclusive; None means unbounded."""
 
-    low: Place | None = None
-    high: Place | None = None
+    low: TimeCursor | None = None
+    high: TimeCursor | None = None
 
     @classmethod
-    def of_days(cls, since: date | None, until: date | None) -> "Range":
-        """What was made on these days (UTC), the last one included."""
-        low = start_of(since) if since else None
-        high = start_of(until + timedelta(days=1)) if until and until < date.max else None
+    def of_days(cls, since: date | None, until: date | None) -> "TimeRange":
+        """Return the range of these days (UTC), both inclusive."""
+        low = midnight(since) if since else None
+        high = midnight(until + timedelta(days=1)) if until and until < date.max else None
         return cls(low, high)
 
-    def after(self, place: Place | None) -> "Range":
-        """What is left of it after a place, newest first."""
-        return self if place is None else self._replace(high=min(place, self.high or place))
+    def after(self, cursor: TimeCursor | None) -> "TimeRange":
+        """Return the part of the range that follows a cursor in a newest-first list."""
+        return self if cursor is None else self._replace(high=min(cursor, self.high or cursor))
 
 
-def moment(seconds: int) -> datetime:
-    """Unix seconds as a time; the first or the last one that there is where they are too many."""
+def clamped_time(seconds: int) -> datetime:
+    """Return Unix seconds as a time, clamped to the times that a row can have."""
     return datetime.fromtimestamp(max(MIN_SECONDS, min(seconds, MAX_SECONDS)), tz=UTC)
 
 
-def start_of(day: date) -> Place:
+def midnight(day: date) -> TimeCursor:
     return datetime(day.year, day.month, day.day, tzinfo=UTC), ""
 
 
-def place_of(row: Thread | Message) -> Place:
+def cursor_of(row: Thread | Message) -> TimeCursor:
     return row.created_at, row.id
 
 
-def first_page(rows: Any, within: Range) -> Found:
-    """The newest rows within a range. One query."""
-    found = rows.between(*within, descending=True, limit=SHOWN + 1)
-    shown = found[:SHOWN]
-    return Found(shown, resume=place_of(shown[-1]) if len(found) > SHOWN else None)
+def newest(rows: Any, time_range: TimeRange) -> SearchResult:
+    """Return the newest rows in a range. One query."""
+    return first_page(between(rows, *time_range, descending=True, limit=PAGE_SIZE + 1))
 
 
-def look(
-    rows: RowQuerySet[Any], within: Range, condition: Q, sift: Callable[[list[Any]], list[Any]] | None = None
-) -> Found:
-    """Those of the newest rows within a range that meet a condition no index answers. Two queries.
+def first_page(found: list[Any]) -> SearchResult:
+    """Return the first PAGE_SIZE of these rows."""
+    page = found[:PAGE_SIZE]
+    return SearchResult(page, next_cursor=cursor_of(page[-1]) if len(found) > PAGE_SIZE else None)
 
-    `rows` is what an index answers; `sift` takes out of rows that meet `condition` those that are really meant.
+
+def scan(
+    rows: OrderedQuerySet[Any],
+    time_range: TimeRange,
+    condition: Q,
+    confirm: Callable[[list[Any]], list[Any]] | None = None,
+) -> SearchResult:
+    """Return those of the newest SCAN_LIMIT rows in a range that meet a condition without an index. Two queries.
+
+    An index must answer `rows`. `confirm` drops candidates that meet `condition` but are no match.
     """
-    limit = CANDIDATES if sift else SHOWN + 1
-    newest = rows.window(*within, descending=True).values_list(*rows.place)
-    edge = list(newest[LOOKED_THROUGH - 1 : LOOKED_THROUGH + 1])
-    last, beyond = (edge[0], edge[1]) if len(edge) == 2 else (None, within.low)
-    candidates = rows.filter(condition).between(beyond, within.high, descending=True, limit=limit)
-    meant = sift(candidates) if sift else candidates
-    if len(meant) > SHOWN:
-        return Found(meant[:SHOWN], resume=place_of(meant[SHOWN - 1]))
+    limit = CANDIDATE_LIMIT if confirm else PAGE_SIZE + 1
+    in_order = window(rows, *time_range, descending=True).values_list(*rows.order)
+    edge = list(in_order[SCAN_LIMIT - 1 : SCAN_LIMIT + 1])
+    last, beyond = (edge[0], edge[1]) if len(edge) == 2 else (None, time_range.low)
+    candidates = between(rows.filter(condition), beyond, time_range.high, descending=True, limit=limit)
+    matches = confirm(candidates) if confirm else candidates
+    if len(matches) > PAGE_SIZE:
+        return SearchResult(matches[:PAGE_SIZE], next_cursor=cursor_of(matches[PAGE_SIZE - 1]))
     if len(candidates) == limit:
-        last = place_of(candidates[-1])
-    return Found(meant, resume=last, looked_until=last and last[0])
+        last = cursor_of(candidates[-1])
+    return SearchResult(matches, next_cursor=last, scanned_until=last and last[0])
 
 
-# What is asked for
+# Queries in words
 
-# A key in quotes is one of JSON.
-_PAIR = re.compile(r'("(?:[^"\\]|\\.)*"|[^="][^=]*)=(.*)', re.DOTALL)
-_PAIR_IN_WORDS = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s="]+)=(.*)', re.DOTALL)
-_WORD = re.compile(r'["“”]([^"“”]+)["“”]?|(\S+)')
-MAX_WORDS = 10
+_TERM = re.compile(r'["“”]([^"“”]+)["“”]?|(\S+)')
+MAX_TERMS = 10
 
 
-class Words(NamedTuple):
-    """What messages are looked for by: each of these is somewhere in the text, in whatever case.
-
-    SQLite knows only the cases of ASCII: other words are found there as they are given, in lower case, in upper case
-    and with a first letter in upper case.
-    """
+class Terms(NamedTuple):
+    """Words and phrases that a message's text must all contain, in any case."""
 
     words: list[str]
 
     @classmethod
-    def of(cls, text: str) -> "Words":
-        """The words of a text; those "in quotes" are one."""
-        return cls([quoted or word for quoted, word in _WORD.findall(text)][:MAX_WORDS])
+    def parse(cls, text: str) -> "Terms":
+        """Return the terms of a query; text "in quotes" is one term. Terms beyond MAX_TERMS are ignored."""
+        return cls([phrase or word for phrase, word in _TERM.findall(text)][:MAX_TERMS])
 
     @property
     def condition(self) -> Q:
-        """What the rows meet that have them; so may others, since SQL looks into the text of the JSON."""
-        connection: Any = connections[Message.objects.db]
-        together = Q()
+        """The condition that every match meets. Other rows may meet it: SQL also searches the JSON's own syntax."""
+        condition = Q()
         for word in self.words:
-            if stores_documents(connection):
-                together &= Q(content__text__value__icontains=word)
-                continue
-            knows_case = word.isascii() or connection.features.folds_unicode_case
-            spelled = Q()
-            for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
-                spelled |= Q(content__icontains=quoted(spelling)[1:-1])
-            together &= spelled
-        return together
+            condition &= backend().contains(word)
+        return condition
 
-    def first_in(self, text: str) -> int:
-        """Where the first of them stands that is there; 0 where none is."""
-        found = [at for word in self.words if (at := text.casefold().find(word.casefold())) >= 0]
-        return min(found, default=0)
-
-    def are_in(self, message: Message) -> bool:
+    def match(self, message: Message) -> bool:
         text = message.text.casefold()
         return all(word.casefold() in text for word in self.words)
 
+    def first_match_in(self, text: str) -> int:
+        """Return the index of the first term in a text; 0 if it has none."""
+        indexes = [index for word in self.words if (index := text.casefold().find(word.casefold())) >= 0]
+        return min(indexes, default=0)
 
-def quoted(text: str) -> str:
-    """As JSON has it, and as it is stored."""
-    return json.dumps(text, ensure_ascii=False)
+
+# Metadata in queries: key=value. A key in quotes is a JSON string.
+
+_PAIR = re.compile(r'("(?:[^"\\]|\\.)*"|[^="][^=]*)=(.*)', re.DOTALL)
+_PAIR_OR_WORDS = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s="]+)=(.*)', re.DOTALL)
 
 
-def pair_in(text: str, in_words: bool) -> dict[str, str]:
-    """The pair that `key=value` says, or `"key"=value`; none for another text.
+def parse_pair(text: str, or_words: bool = False) -> dict[str, str]:
+    """Return the pair in `key=value` or `"key"=value`; empty if the text is not a pair.
 
-    Where words may be meant as well, a key without quotes has no space.
+    With `or_words`, the text may also be words, so a key without quotes cannot contain a space.
     """
-    match = (_PAIR_IN_WORDS if in_words else _PAIR).fullmatch(text)
+    match = (_PAIR_OR_WORDS if or_words else _PAIR).fullmatch(text)
     if not match:
         return {}
     key = match[1]
@@ -173,111 +166,145 @@ def pair_in(text: str, in_words: bool) -> dict[str, str]:
     return {key: match[2]}
 
 
-def pair_as_text(key: str, value: str) -> str:
-    """What `pair_in` reads as that pair."""
-    return f"{quoted(key) if not key or '=' in key or key.startswith(chr(34)) else key}={value}"
+def format_pair(key: str, value: str) -> str:
+    """Return the text that `parse_pair` reads as this pair."""
+    return f"{json_string(key) if not key or '=' in key or key.startswith(chr(34)) else key}={value}"
+
+
+def json_string(text: str) -> str:
+    """Return a text as a JSON string, escaped as in the stored form."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 # Threads
 
 
-def threads_by_id(text: str) -> list[Thread]:
-    """The threads that an id names: their own, that of a message in them, an `_id`. Four queries at most."""
-    threads = Thread.objects.visible()
-    found = list(by_object_id(threads, text)) if OBJECT_ID.fullmatch(text) else []
-    found = found or list(threads.named(id=text))
-    if not found:
-        message = Message.objects.named(id=text).filter(deleted_at=None).only("thread_id").first()
-        found = list(threads.filter(id=message.thread_id)) if message else []
+class ThreadFilters(NamedTuple):
+    """The threads that meet all of these; empty values do not filter."""
+
+    tenant: str = ""
+    metadata: Mapping[str, str] = {}
+    terms: Terms | None = None  # of their messages
+
+
+def searchable_threads() -> ThreadQuerySet:
+    """Return the threads of all tenants that are not deleted."""
+    return Thread.objects.visible(None)
+
+
+def threads(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
+    """Return threads, newest first. With terms, the range and the order are those of the newest matching messages."""
+    if filters.terms:
+        return _threads_by_terms(filters, filters.terms, time_range)
+    if filters.metadata:
+        return _threads_by_metadata(filters, time_range)
+    return newest(Thread.objects.visible(filters.tenant or None), time_range)
+
+
+def first_tenants(at_most: int) -> list[str]:
+    """Return the tenants that have threads, by name. One query each, and one more; none reads more than one row."""
+    found: list[str] = []
+    tenants = searchable_threads().order_by("tenant").values_list("tenant", flat=True)
+    while len(found) < at_most:
+        tenant = (tenants.filter(tenant__gt=found[-1]) if found else tenants).first()
+        if tenant is None:
+            break
+        found.append(tenant)
     return found
 
 
-def by_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
-    """Rows of that `_id`, which has the time in it."""
-    at = moment(int(object_id[:8], 16))
-    low, high = at - OBJECT_ID_LEEWAY, at + OBJECT_ID_LEEWAY
-    return rows.filter(object_id=object_id, created_at__gte=low, created_at__lte=high)
-
-
-def threads(within: Range, tenant: str = "", pairs: Mapping[str, str] | None = None) -> Found:
-    """Threads, newest first: all, or those of a tenant, or those whose metadata has all of these pairs."""
-    if not pairs:
-        return first_page(Thread.objects.visible(tenant or None), within)
-    tenants = [tenant] if tenant else Thread.objects.tenants(MAX_TENANTS + 1)
-    if len(tenants) == 1:
-        return first_page(Thread.objects.matching(tenants[0], pairs), within)
+def _threads_by_metadata(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
+    tenants = [filters.tenant] if filters.tenant else first_tenants(MAX_TENANTS + 1)
     found: list[Thread] = []
-    for each in tenants[:MAX_TENANTS]:
-        found += Thread.objects.matching(each, pairs).between(*within, descending=True, limit=SHOWN + 1)
-    # In the database's own order of ids, in which the next page begins.
+    for tenant in tenants[:MAX_TENANTS]:
+        found += backend().threads_with(tenant, filters.metadata, *time_range, descending=True, limit=PAGE_SIZE + 1)
+    if len(tenants) == 1:
+        return first_page(found)
+    # The database sorts them: its order of ids, in which the next page starts, may not be Python's.
     merged = Thread.objects.filter(id__in=[thread.id for thread in found])
-    return first_page(merged, Range())._replace(all_tenants=len(tenants) <= MAX_TENANTS)
+    return newest(merged, TimeRange())._replace(all_tenants=len(tenants) <= MAX_TENANTS)
 
 
-def threads_with(words: Words, within: Range, tenant: str = "", pairs: Mapping[str, str] | None = None) -> Found:
-    """Threads with messages that have these words, those with the newest of them first; each has its `found`, the
-    newest such message. The range is the messages'. Three queries."""
+def _threads_by_terms(filters: ThreadFilters, terms: Terms, time_range: TimeRange) -> SearchResult:
+    """Return threads by their newest message that matches, which becomes their `match`. Three queries."""
     threads: dict[str, Thread] = {}
 
-    def of_threads(candidates: list[Message]) -> list[Message]:
-        """The newest message of each thread that is meant."""
-        newest: dict[str, Message] = {}
+    def newest_of_each_thread(candidates: list[Message]) -> list[Message]:
+        matches: dict[str, Message] = {}
         for message in candidates:
-            if message.thread_id not in newest and words.are_in(message):
-                newest[message.thread_id] = message
-        there = Thread.objects.visible(tenant or None).filter(id__in=list(newest))
-        threads.update((thread.id, thread) for thread in there)
-        return [
-            message
-            for thread_id, message in newest.items()
-            if thread_id in threads and (pairs or {}).items() <= threads[thread_id].metadata.items()
-        ]
+            if message.thread_id not in matches and terms.match(message):
+                matches[message.thread_id] = message
+        visible = Thread.objects.visible(filters.tenant or None).filter(id__in=list(matches))
+        threads.update((thread.id, thread) for thread in visible if filters.metadata.items() <= thread.metadata.items())
+        return [message for message in matches.values() if message.thread_id in threads]
 
-    messages = look(Message.by_time.filter(deleted_at=None), within, words.condition, of_threads)
+    messages = Message.by_time.filter(deleted_at=None)
+    result = scan(messages, time_range, terms.condition, newest_of_each_thread)
     rows = []
-    for message in messages.rows:
+    for message in result.rows:
         thread: Any = threads[message.thread_id]
-        thread.found = message
+        thread.match = message
         rows.append(thread)
-    return messages._replace(rows=rows)
+    return result._replace(rows=rows)
 
 
-class Summary(NamedTuple):
-    """What a list tells of a thread: how many messages, the first of them, and when the last was made."""
+def lookup_threads(any_id: str) -> list[Thread]:
+    """Return the threads with this id or `_id`, or else that of the message with this id. At most four queries."""
+    visible = searchable_threads()
+    found = list(with_object_id(visible, any_id)) if OBJECT_ID.fullmatch(any_id) else []
+    found = found or list(visible.named(id=any_id))
+    if not found:
+        message = Message.objects.named(id=any_id).filter(deleted_at=None).only("thread_id").first()
+        found = list(visible.filter(id=message.thread_id)) if message else []
+    return found
 
-    messages: int = 0
-    first: Message | None = None
-    last_at: datetime | None = None
 
-
-def summaries(thread_ids: Iterable[str]) -> dict[str, Summary]:
-    """Of these threads, those that have messages. Three queries."""
-    activity: dict[str, Activity] = Message.objects.activity(thread_ids)
-    firsts = Message.objects.at((thread_id, there.first) for thread_id, there in activity.items())
-    lasts = Message.objects.at((thread_id, there.last) for thread_id, there in activity.items())
-    first = {message.thread_id: message for message in firsts}
-    last_at = dict(lasts.values_list("thread_id", "created_at"))
-    return {
-        thread_id: Summary(there.messages, first.get(thread_id), last_at.get(thread_id))
-        for thread_id, there in activity.items()
-    }
+def with_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
+    """Return the rows with an `_id`. It has no index of its own, but it contains the time, which has one."""
+    at = clamped_time(int(object_id[:8], 16))
+    low, high = at - OBJECT_ID_LEEWAY, at + OBJECT_ID_LEEWAY
+    return rows.filter(object_id=object_id, created_at__gte=low, created_at__lte=high)
 
 
 # Messages
 
 
-def messages_by_id(text: str, rows: QuerySet[Message]) -> list[Message]:
-    """Of these messages those that an id names: their own, an `_id`, or that of the thread whose newest they are."""
-    found = list(by_object_id(rows, text)) if OBJECT_ID.fullmatch(text) else []
-    return found or list(rows.filter(id=text)) or list(rows.filter(thread=text).order_by("-position")[:SHOWN])
+class MessageFilters(NamedTuple):
+    """The messages that meet all of these; empty values do not filter."""
+
+    role: str = ""
+    has_files: bool | None = None
+    run_id: str = ""
+    terms: Terms | None = None
 
 
-def messages(within: Range, run_id: str = "", condition: Q | None = None, words: Words | None = None) -> Found:
-    """Messages, newest first: all, or those of a run, that meet a condition and have these words."""
-    rows: MessageByTimeQuerySet = Message.by_time.filter(deleted_at=None)
-    if run_id:
-        rows = rows.filter(run_id=run_id)
-    condition = (condition or Q()) & ~Q(thread__in=Thread.objects.leaving())
-    if not words:
-        return look(rows, within, condition)
-    return look(rows, within, condition & words.condition, lambda found: list(filter(words.are_in, found)))
+def searchable_messages() -> MessageQuerySet:
+    """Return the messages of all tenants that are not deleted, and whose threads are not."""
+    messages: MessageQuerySet = Message.objects.filter(deleted_at=None)
+    return messages.exclude(thread__in=Thread.objects.being_deleted())
+
+
+def messages(filters: MessageFilters, time_range: TimeRange) -> SearchResult:
+    """Return messages, newest first. Two queries."""
+    rows = Message.by_time.filter(deleted_at=None)
+    if filters.run_id:
+        rows = rows.filter(run_id=filters.run_id)
+    condition = Q(role=filters.role) if filters.role else Q()
+    if filters.has_files is not None:
+        condition &= ~Q(attachments=[]) if filters.has_files else Q(attachments=[])
+    condition &= ~Q(thread__in=Thread.objects.being_deleted())
+    terms = filters.terms
+    if not terms:
+        return scan(rows, time_range, condition)
+    return scan(rows, time_range, condition & terms.condition, lambda found: list(filter(terms.match, found)))
+
+
+def lookup_messages(any_id: str) -> list[Message]:
+    """Return the messages with this id or `_id`, or else the newest of the thread with it. At most three queries."""
+    visible = searchable_messages()
+    found = list(with_object_id(visible, any_id)) if OBJECT_ID.fullmatch(any_id) else []
+    return (
+        found
+        or list(visible.filter(id=any_id))
+        or list(visible.filter(thread=any_id).order_by("-position")[:PAGE_SIZE])
+    )

@@ -1,4 +1,4 @@
-"""What templates need of messages."""
+"""Template filters."""
 
 from collections.abc import Iterable
 
@@ -9,5 +9,5 @@ register = template.Library()
 
 @register.filter
 def pairs(metadata: dict[str, str]) -> Iterable[tuple[str, str]]:
-    """`metadata.items` would be the value of a key of that name."""
+    """Return the pairs of metadata: in a template, `metadata.items` is the value of the key "items"."""
     return metadata.items()

@@ -1,0 +1,141 @@
+"""The base class of both model admins, and the texts and addresses that they share."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from messages_app.admin.search import PageActionForm, SearchChangeList, SearchForm
+from messages_app.models import Message, Thread
+from messages_app.store.search import SearchResult, Terms
+
+if TYPE_CHECKING:  # generic for the type checker only
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+PREVIEW_CHARACTERS = 100
+EMPTY = "-"  # an empty cell of a list
+
+
+class ReadOnlyModelAdmin(ModelAdmin):
+    """Rows can be searched, read and deleted, but not added or changed: clients get what they stored."""
+
+    class Media:
+        css = {"all": ["messages_app/admin.css"]}
+
+    search_form: ClassVar[type[SearchForm]]
+    change_list_template = "admin/messages_app/change_list.html"
+    action_form = PageActionForm
+    sortable_by = ()
+    list_select_related = False
+
+    def search(self, request: HttpRequest, form: Any) -> tuple[SearchResult, str]:
+        """Return the rows that a valid form asks for, and a text that describes them."""
+        raise NotImplementedError
+
+    def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the template of a row's page needs besides the context of every page."""
+        raise NotImplementedError
+
+    def delete_rows(self, rows: Iterable[Any]) -> None:
+        """Delete rows as the API does. Rows that are already deleted are skipped."""
+        raise NotImplementedError
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[SearchChangeList]:
+        return SearchChangeList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        return super().get_object(request, object_id, from_field or None)  # an empty `_to_field` names no field
+
+    def readable_object(self, request: HttpRequest, object_id: str) -> Any:
+        """Return the row with an id from a URL, or None. Raises PermissionDenied (403)."""
+        row = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        return row
+
+    def redirect_missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Redirect to the index, which then says that the row does not exist."""
+        redirect: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined]
+        return redirect
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show a row. There is no form, so POST is refused (403)."""
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        row = self.readable_object(request, object_id)
+        if row is None:
+            return self.redirect_missing(request, object_id)
+        can_delete = self.has_delete_permission(request, row)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "original": row,
+            "title": str(self.opts.verbose_name).capitalize(),
+            "subtitle": row.id,
+            "delete_url": admin_url(f"{self.opts.model_name}_delete", row.id) if can_delete else None,
+            **self.page_context(request, row),
+        }
+        return TemplateResponse(request, f"admin/messages_app/{self.opts.model_name}/page.html", context)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_rows([obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.delete_rows(queryset)
+
+    @admin.display(description="created (UTC)")
+    def created(self, row: Thread | Message) -> SafeString:
+        return format_time(row.created_at)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        # Django also accepts the change permission, but nothing can be changed here.
+        return has_permissions(request, f"view_{self.opts.model_name}")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def has_permissions(request: HttpRequest, *codenames: str) -> bool:
+    return request.user.has_perms([f"messages_app.{codename}" for codename in codenames])
+
+
+def admin_url(name: str, *keys: str) -> str:
+    return reverse(f"admin:messages_app_{name}", args=[quote(key) for key in keys])
+
+
+def transcript_url(message: Message) -> str:
+    """Return the address of the page of a transcript that has this message."""
+    return f"{admin_url('thread_change', message.thread_id)}?{urlencode({'at': message.position})}#{message.id}"
+
+
+def format_time(at: Any) -> SafeString:
+    return format_html('<time datetime="{}">{}</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+def pluralize(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def preview(text: str, terms: Terms | None = None) -> str:
+    """Return the start of a text in one line, or the text around the first search term in it."""
+    index = terms.first_match_in(text) if terms else 0
+    start = max(index - PREVIEW_CHARACTERS // 2, 0)
+    end = start + PREVIEW_CHARACTERS
+    return ("…" if start else "") + " ".join(text[start:end].split()) + ("…" if end < len(text) else "")
