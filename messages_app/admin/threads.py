@@ -26,7 +26,7 @@ from messages_app.models import Message, Thread
 from messages_app.store import search as browsing
 from messages_app.store.deletion import wake_purger
 from messages_app.store.search import SHOWN, Found, Summary, Words
-from messages_app.transfer import exported
+from messages_app.transfer import export_lines
 
 if TYPE_CHECKING:  # generic for the type checker only
     ModelAdmin = admin.ModelAdmin[Any]
@@ -324,7 +324,7 @@ def position_in(request: HttpRequest, name: str) -> int | None:
 def export_of(threads: Iterable[Thread]) -> StreamingHttpResponse:
     """A file of JSON Lines, made while it is sent."""
     name = f"threads-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
-    pieces: Iterator[str] = exported(threads)
+    pieces: Iterator[str] = export_lines(threads)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(pieces, content_type="application/jsonl; charset=utf-8", headers=headers)
 

@@ -1,7 +1,10 @@
-"""What an import changes of threads that are here: contents are brought up to date, the rest of deleted ones goes."""
+"""`import_threads --update`: compares an existing thread with a given one, and makes it hold the same messages.
+
+Also removes the rest of deleted threads, so that an import can store them again.
+"""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -10,61 +13,65 @@ from django.utils import timezone
 from messages_app.models import Message, Thread, ThreadQuerySet
 from messages_app.models.thread import UNDECIDED, UNFINISHED_LASTS, MessageRow
 from messages_app.store.engine import can_roll_back, pauses
+from messages_app.transfer.fields import CONTENT_FIELDS
 
-# How many rows are looked up by their ids in one query.
-LOOKED_UP_AT_ONCE = 500
-
-# What a message says, as opposed to which it is and where it stands.
-CONTENTS = ("role", "content", "attachments", "metadata", "assistant_id", "run_id")
+IDS_PER_QUERY = 500
 
 
-def messages_by_id(message_ids: Iterable[str], *columns: str) -> dict[str, Message]:
-    """Those of these messages that are there, deleted ones too; of their columns these, or all.
+def batches_of_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        yield ids[start : start + IDS_PER_QUERY]
 
-    One query for LOOKED_UP_AT_ONCE of them.
+
+def stored_messages(message_ids: Iterable[str], *columns: str) -> dict[str, Message]:
+    """Return those messages that have a row, deleted ones included, by id; with these columns, or all.
+
+    One query for each IDS_PER_QUERY ids.
     """
-    ids = list(message_ids)
     rows = Message.objects.only(*columns)
-    parts = (ids[start : start + LOOKED_UP_AT_ONCE] for start in range(0, len(ids), LOOKED_UP_AT_ONCE))
-    return {row.id: row for part in parts for row in rows.filter(id__in=part)}
+    return {row.id: row for ids in batches_of_ids(list(message_ids)) for row in rows.filter(id__in=ids)}
 
 
-# What is left of deleted threads
+# Deleted threads
 
 
-def forget(thread_id: str) -> None:
-    """Removes at once all that is left of a deleted or unfinished thread, so that its id can be given again.
+def remove_deleted_thread(thread_id: str) -> None:
+    """Remove all rows of a deleted or unfinished thread now, so that its id can be stored again.
 
-    Does nothing where there is none. `purge` and who stores it notice: they look again before each of their writes.
+    Does nothing if there is no such thread. `purge`, and a writer that has not finished the thread, notice: they look
+    at its row before each write.
     """
     with transaction.atomic(using=Thread.objects.db):
-        # But for one of which `delete_threads` has not decided yet: it is there, and only hidden.
-        gone = Thread.objects.filter(id=thread_id, deleted_at__isnull=False, deleted_at__lt=UNDECIDED)
-        if _is_ours(gone):
+        # Not a thread that `delete_threads` only hides: it may be shown again.
+        deleted = Thread.objects.filter(id=thread_id, deleted_at__isnull=False, deleted_at__lt=UNDECIDED)
+        if _claim(deleted):
             Message.objects.filter(thread=thread_id).delete()
-            gone.delete()
+            deleted.delete()
 
 
-def _is_ours(gone: ThreadQuerySet) -> bool:
-    """Whether there is such a deleted thread; from here on nobody else removes or stores it."""
+def _claim(deleted: ThreadQuerySet) -> bool:
+    """Return whether there is such a deleted thread. If so, no other process removes or stores it from here on."""
     for pause in pauses():
-        thread = gone.locked().only("deleted_at").first()
+        thread = deleted.locked().only("deleted_at").first()
         if thread is None:
             return False
-        # Where no lock keeps others away, one write does: they look for the time that they have seen.
+        # Without row locks, changing `deleted_at` keeps others away: they search for the value that they have seen.
         ours = timezone.now() + UNFINISHED_LASTS
-        if can_roll_back(gone.db) or gone.filter(deleted_at=thread.deleted_at).update(deleted_at=ours):
+        if can_roll_back(deleted.db) or deleted.filter(deleted_at=thread.deleted_at).update(deleted_at=ours):
             return True
         time.sleep(pause)
-    raise OperationalError("others remove or store this thread all the time")
+    raise OperationalError("other processes keep removing or storing this thread")
 
 
-# What is there already
+# Existing threads
 
 
-class Differences(NamedTuple):
-    """What a thread lacks of what it should hold: whether its metadata are others, messages that are not here, messages
-    whose contents are others, and how many were deleted here."""
+class ThreadDifferences(NamedTuple):
+    """How an existing thread differs from a given one.
+
+    `metadata`: its metadata differ. `missing`: given messages without a row. `changed`: given messages whose contents
+    differ. `deleted`: the number of given messages that were deleted from the store.
+    """
 
     metadata: bool
     missing: list[MessageRow]
@@ -73,73 +80,74 @@ class Differences(NamedTuple):
 
     @property
     def any(self) -> bool:
+        """Whether an update would write anything: deleted messages stay deleted."""
         return bool(self.metadata or self.missing or self.changed)
 
 
-def differences(
-    thread: Thread, wanted: Thread, messages: Iterable[MessageRow], here: Mapping[str, Message], metadata: bool
-) -> Differences:
-    """Compares what should be in a thread with the messages that are here, by id.
+def compare_thread(
+    thread: Thread, given: Thread, messages: Iterable[MessageRow], stored: Mapping[str, Message], *, metadata: bool
+) -> ThreadDifferences:
+    """Compare a stored thread with a given one and its messages; `stored` are the rows of those messages, by id.
 
-    Raises IntegrityError where one of those is in another thread.
+    Compares metadata only with `metadata`. Raises IntegrityError if one of the rows is in another thread.
     """
-    found = Differences(metadata and thread.metadata != wanted.metadata, [], [], 0)
+    found = ThreadDifferences(metadata and thread.metadata != given.metadata, [], [], 0)
     deleted = 0
     for message in messages:
-        row = here.get(message.id)
+        row = stored.get(message.id)
         if row is None:
             found.missing.append(message)
         elif row.thread_id != thread.id:
             raise IntegrityError(f"message {row.id} is in another thread")
         elif row.deleted_at is not None:
             deleted += 1
-        elif any(getattr(row, name) != getattr(message, name) for name in CONTENTS):
+        elif any(getattr(row, name) != getattr(message, name) for name in CONTENT_FIELDS):
             found.changed.append(message)
     return found._replace(deleted=deleted)
 
 
-def bring_up_to_date(wanted: Thread, messages: Sequence[MessageRow], *, metadata: bool) -> Differences:
-    """Makes a thread hold these messages, and (with `metadata`) the metadata of `wanted`; returns what that took.
+def update_thread(given: Thread, messages: Sequence[MessageRow], *, metadata: bool) -> ThreadDifferences:
+    """Make a thread hold these messages and, with `metadata`, the given metadata. Returns what had to change.
 
-    Messages that are not here yet are put at the end, in their order; of those that are, everything but ids, times
-    and positions becomes as given. Others stay, and deleted ones stay deleted. All in one transaction; where there
-    is none, message by message, and it can be repeated. Raises Thread.DoesNotExist, and IntegrityError where a
-    message is another thread's.
+    Adds missing messages at the end, in their order. Replaces the contents of existing ones, not ids, times and
+    positions. Other messages stay, and deleted ones stay deleted. One transaction; on an engine without rollback,
+    message by message, and safe to repeat. Raises Thread.DoesNotExist, and IntegrityError if a message is in another
+    thread.
     """
     for pause in pauses():
         try:
-            return _bring_up_to_date(wanted, messages, metadata)
+            return _try_update(given, messages, metadata)
         except IntegrityError:
-            if can_roll_back(Thread.objects.db) or _has_messages_of_others(wanted.id, messages):
+            if can_roll_back(Thread.objects.db) or _has_messages_of_other_threads(given.id, messages):
                 raise
-            time.sleep(pause)  # somebody was faster
+            time.sleep(pause)  # another writer was faster
     raise OperationalError("too many writers change this thread at once")
 
 
-def _has_messages_of_others(thread_id: str, messages: Iterable[MessageRow]) -> bool:
-    here = messages_by_id((message.id for message in messages), "thread_id")
-    return any(row.thread_id != thread_id for row in here.values())
+def _has_messages_of_other_threads(thread_id: str, messages: Iterable[MessageRow]) -> bool:
+    stored = stored_messages((message.id for message in messages), "thread_id")
+    return any(row.thread_id != thread_id for row in stored.values())
 
 
-def _bring_up_to_date(wanted: Thread, messages: Sequence[MessageRow], metadata: bool) -> Differences:
-    threads = Thread.objects.of_tenant(wanted.tenant)
+def _try_update(given: Thread, messages: Sequence[MessageRow], metadata: bool) -> ThreadDifferences:
+    threads = Thread.objects.of_tenant(given.tenant)
     with transaction.atomic(using=threads.db):
-        thread = threads.locked().by_id(wanted.id)
-        here = messages_by_id(message.id for message in messages)
-        found = differences(thread, wanted, messages, here, metadata)
-        if found.metadata and not Thread.objects.replace_metadata(thread, wanted.metadata):
-            raise IntegrityError("metadata were changed meanwhile")
+        thread = threads.locked().by_id(given.id)
+        stored = stored_messages(message.id for message in messages)
+        found = compare_thread(thread, given, messages, stored, metadata=metadata)
+        if found.metadata and not Thread.objects.replace_metadata(thread, given.metadata):
+            raise IntegrityError("another writer changed the metadata")
         for message in found.changed:
-            values = {name: getattr(message, name) for name in CONTENTS}
-            Message.objects.visible_in(wanted.id).filter(id=message.id).update(**values)
-        last = Message.objects.last_position(wanted.id) or 0
+            contents = {name: getattr(message, name) for name in CONTENT_FIELDS}
+            Message.objects.visible_in(given.id).filter(id=message.id).update(**contents)
+        last = Message.objects.last_position(given.id) or 0
         Message.objects.bulk_create(
             row._replace(position=position).message for position, row in enumerate(found.missing, start=last + 1)
         )
     if found.missing and not can_roll_back(threads.db):
         try:
-            threads.require(wanted.id)
-        except Thread.DoesNotExist:  # deleted meanwhile: see OneThread.append
+            threads.require(given.id)
+        except Thread.DoesNotExist:  # deleted in the meantime: see OneThread.append
             Message.objects.filter(id__in=[message.id for message in found.missing]).delete()
             raise
     return found
