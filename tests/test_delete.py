@@ -257,8 +257,7 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
         purged = manage(directory, "purge")
         assert (purged.returncode, purged.stderr) == (0, "")
         assert purged.stdout == (
-            "Removed 2 deleted threads with 4 messages, the places of 0 messages deleted before, "
-            "and 0 idempotency keys.\n"
+            "Removed 2 deleted threads with 4 messages, 0 tombstones of deleted messages, and 0 idempotency keys.\n"
         )
         assert manage(directory, "purge").stdout.startswith("Removed 0 deleted threads with 0 messages")
     else:

@@ -232,7 +232,7 @@ def test_purge_shows_what_a_dead_run_left_hidden(api: Api) -> None:
 )
 @pytest.mark.stateless
 def test_age_that_is_none_is_refused(age: str) -> None:
-    with pytest.raises(CommandError, match="is no age such as 12h, 90d or 4w, and no date such as 2026-01-31"):
+    with pytest.raises(CommandError, match="is not an age such as 12h, 90d or 4w, nor a date such as 2026-01-31"):
         call_command("delete_threads", f"--older-than={age}")
 
 
@@ -241,8 +241,8 @@ def test_age_that_is_none_is_refused(age: str) -> None:
     ("options", "words"),
     [
         ((), "--older-than"),
-        (("--older-than=9999999w",), "is no age such as"),
-        (("--older-than=2999-01-01",), "2999-01-01 is still to come: every thread is older"),
+        (("--older-than=9999999w",), "is not an age such as"),
+        (("--older-than=2999-01-01",), "2999-01-01 is in the future: every thread is older"),
         (("--older-than=90d", "--tenant="), "--tenant takes 1 to 64 characters"),
         (("--older-than=90d", f"--tenant={'x' * 65}"), "--tenant takes 1 to 64 characters"),
     ],
@@ -265,7 +265,7 @@ def test_age_counts_back_from_now(tenant: str, age: str, hours: int) -> None:
 def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "data", "delete_threads", "--older-than", "90d")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
-    assert refused.stderr.startswith("CommandError: cannot go on: ")
+    assert refused.stderr.startswith("CommandError: cannot continue: ")
 
 
 def test_thread_of_just_that_age_stays(tenant: str) -> None:

@@ -20,8 +20,8 @@ from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
 from messages_app.models.thread import text_part
-from messages_app.transfer import exported
-from messages_app.transfer import json_lines as lines
+from messages_app.transfer import export_lines, json_lines
+from messages_app.transfer.json_lines import threads_oldest_first
 from tests.conftest import ROOT, connection, environment, manage, migrate
 
 AT = datetime(2024, 2, 13, 20, 32, 50, tzinfo=UTC)
@@ -121,12 +121,12 @@ def test_long_threads_are_written_in_pieces_and_are_whole(
 ) -> None:
     lengths = [3, 0, 25, 1, 11, 2, 10, 0]
     threads = [store(*map(str, range(length)), at=AT + timedelta(days=i)) for i, length in enumerate(lengths)]
-    at_once = "".join(exported(threads))
+    at_once = "".join(export_lines(threads))
     assert [texts_of(line) for line in at_once.splitlines()] == [list(map(str, range(length))) for length in lengths]
-    monkeypatch.setattr(lines, "MESSAGES_AT_ONCE", 10)
-    monkeypatch.setattr(lines, "THREADS_AT_ONCE", 3)
-    monkeypatch.setattr(lines, "PIECE", 1000)
-    pieces = list(exported(lines.visible_threads(tenant)))
+    monkeypatch.setattr(json_lines, "MESSAGES_PER_READ", 10)
+    monkeypatch.setattr(json_lines, "THREADS_PER_READ", 3)
+    monkeypatch.setattr(json_lines, "PIECE_CHARACTERS", 1000)
+    pieces = list(export_lines(threads_oldest_first(tenant)))
     assert "".join(pieces) == at_once
     assert [piece.endswith("\n") for piece in pieces].count(True) == len(threads)
     assert max(piece.count('"thread.message"') for piece in pieces) <= 11
@@ -137,7 +137,7 @@ def test_number_of_queries_does_not_grow_with_rows(tenant: str, store: Callable[
     for i in range(60):
         store("a", "b", at=AT + timedelta(days=i))
     with CaptureQueriesContext(connection) as queries:
-        assert len(list(exported(lines.visible_threads(tenant)))) == 60
+        assert len(list(export_lines(threads_oldest_first(tenant)))) == 60
     assert len(queries) <= 16  # two for each 1, 2, 4, 8, 16 and 32 threads, and pages of the threads themselves
 
 
@@ -257,5 +257,5 @@ def test_thread_that_is_deleted_while_it_is_read_is_left_out(store: Callable[...
         return execute(sql, *more)
 
     with connection.execute_wrapper(delete_after_the_first):
-        assert "".join(exported([gone])) == ""
-    assert json.loads("".join(exported([gone, kept])))["id"] == kept.id
+        assert "".join(export_lines([gone])) == ""
+    assert json.loads("".join(export_lines([gone, kept])))["id"] == kept.id

@@ -22,10 +22,9 @@ from django.utils import timezone
 from messages_app.models import Message, Thread
 from messages_app.store import deletion as purging
 from messages_app.store.deletion import purge
-from messages_app.transfer import exported
-from messages_app.transfer import json_lines as lines
-from messages_app.transfer import reader as reading
-from messages_app.transfer.reader import Objects
+from messages_app.transfer import export_lines, importing, reader
+from messages_app.transfer.json_lines import threads_oldest_first
+from messages_app.transfer.reader import ObjectReader
 from tests.conftest import ROOT, Api, Served, connection, environment, manage, migrate
 
 SAVED = Path(__file__).resolve().parent / "saved"
@@ -108,7 +107,7 @@ def new_line(*messages: Any, **fields: Any) -> dict[str, Any]:
 
 def stored_line(thread_id: str) -> dict[str, Any]:
     """What an export says of a thread, which must be there."""
-    value: dict[str, Any] = json.loads("".join(exported([Thread.objects.get(id=thread_id, deleted_at=None)])))
+    value: dict[str, Any] = json.loads("".join(export_lines([Thread.objects.get(id=thread_id, deleted_at=None)])))
     return value
 
 
@@ -204,7 +203,7 @@ WRONG_IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
 def test_what_is_wrong_in_a_message_is_named(run: Callable[..., Told], wrong: dict[str, Any], words: str) -> None:
     told = run([new_line(new_message(**wrong))])
     assert told.err == [f"given-0:1: messages.0.{words}"]
-    assert told.failed == "1 with faults, told above, were not taken"
+    assert told.failed == "1 not imported because of the faults above"
     assert told.out[0].startswith("Imported 0 threads with 0 messages")
 
 
@@ -222,7 +221,7 @@ def test_what_is_wrong_in_a_message_is_named(run: Callable[..., Told], wrong: di
         ({"messages": [new_message(id="m"), new_message(id="m")]},
          "messages.1.id: another message of this thread has this id"),
         ({"messages": [new_message(thread_id="other")]},
-         "messages.0.thread_id: the message is in the line of another thread"),
+         "messages.0.thread_id: value is not the id of this thread"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_thread_is_named(run: Callable[..., Told], wrong: dict[str, Any], words: str) -> None:
@@ -254,13 +253,13 @@ def test_all_faults_of_a_line_are_told_and_the_other_threads_go_in(run: Callable
         ('{"id": "thr', "not JSON: Invalid control character (character 12)"),
         ('{"id": 5,', "not JSON: Expecting property name enclosed in double quotes (line 3)"),
         ('{"id": 5 "a": 6}', "not JSON: Expecting ',' delimiter (character 10)"),
-        ('{"a": NaN}', "not JSON: NaN is no value of JSON"),
-        ("not JSON", "neither an object of JSON nor a list of them"),
-        ('"text"', "neither an object of JSON nor a list of them"),
-        ('{"a": 1}}', "not JSON: more follows behind the object"),
-        ("{" + '"a":{' * 100_000, "not JSON that can be read: nested too deep"),
-        ('{"a": ' + "9" * 5000 + "}", "not JSON that can be read: a number of too many digits"),
-        ("{}", "neither a thread nor a message: object is not thread or thread.message"),
+        ('{"a": NaN}', "not JSON: NaN is not a JSON value"),
+        ("not JSON", "not a JSON object or array"),
+        ('"text"', "not a JSON object or array"),
+        ('{"a": 1}}', "not JSON: extra data after the object"),
+        ("{" + '"a":{' * 100_000, "cannot parse JSON: nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "cannot parse JSON: a number has too many digits"),
+        ("{}", "not a thread or a message: `object` must be thread or thread.message"),
     ],
 )
 def test_line_that_is_no_json_is_a_fault_of_that_line(run: Callable[..., Told], text: str, words: str) -> None:
@@ -280,11 +279,14 @@ def test_bytes_that_are_no_utf8_are_a_fault_of_the_text_they_are_in(run: Callabl
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"object": "thread", "mess', "given-0:1: not JSON: it breaks off"),
-        ('{"object": "thread"\n', "given-0:1: not JSON: it breaks off"),
-        ("[\n\n", "given-0:3: breaks off within a list"),
-        (gzip.compress(b"{}" * 1000)[:-4], "given-0:1: cannot be read any further: Compressed file ended"),
-        (b"\x1f\x8b no more than looks like it", "given-0:1: cannot be read any further: Unknown compression method"),
+        ('{"object": "thread", "mess', "given-0:1: not JSON: unexpected end of file"),
+        ('{"object": "thread"\n', "given-0:1: not JSON: unexpected end of file"),
+        ("[\n\n", "given-0:3: the file ends inside an array"),
+        (gzip.compress(b"{}" * 1000)[:-4], "given-0:1: cannot read the rest of the file: Compressed file ended"),
+        (
+            b"\x1f\x8b looks like gzip",
+            "given-0:1: cannot read the rest of the file: Unknown compression method",
+        ),
     ],
 )
 def test_file_that_breaks_off_is_told(run: Callable[..., Told], content: str | bytes, words: str) -> None:
@@ -300,10 +302,10 @@ def test_file_that_breaks_off_is_told(run: Callable[..., Told], content: str | b
 def test_objects_are_found_however_a_document_is_laid_out_and_read(
     monkeypatch: pytest.MonkeyPatch, piece: int, indent: int | None, as_list: bool
 ) -> None:
-    monkeypatch.setattr(reading, "PIECE", piece)
+    monkeypatch.setattr(reader, "CHUNK_BYTES", piece)
     values = [{"a": '}{\n\\"[é🙂', "b": [1.5e3, -7, True, None]}, {}, {"c": {"d": [[], {}]}}, {"e": "x" * 500}]
     text = json.dumps(values, indent=indent) if as_list else "\n".join(json.dumps(v, indent=indent) for v in values)
-    found = list(Objects(io.BytesIO(b"\xef\xbb\xbf\r\n" + text.encode())))
+    found = list(ObjectReader(io.BytesIO(b"\xef\xbb\xbf\r\n" + text.encode())))
     assert [each.value for each in found] == values
     assert all(each.fault is None for each in found)
     at = [text[:position].count("\n") + 2 for position in starts(text, values, indent, as_list)]
@@ -326,10 +328,10 @@ def test_second_import_writes_nothing(run: Callable[..., Told]) -> None:
     given = [new_line(new_message(str(i)), new_message()) for i in range(5)]
     run(given)
     again = run(given)
-    assert (again.out[1:], again.failed) == (["There already: 5 threads, left as they are."], "")
+    assert (again.out[1:], again.failed) == (["Already stored: 5 threads, left unchanged."], "")
     with CaptureQueriesContext(connection) as queries:
         updated = run(given, update=True)
-    assert updated.out[1:] == ["There already: 5 threads, all as given."]
+    assert updated.out[1:] == ["Already stored: 5 threads, all up to date."]
     assert not [query["sql"] for query in queries if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
     assert [stored_line(line["id"]) for line in given] == given
 
@@ -345,25 +347,25 @@ def test_thread_that_is_there_stays_as_it_is_unless_it_is_to_be_updated(api: Api
     changed |= {"content": [part("other")], "role": "assistant", "metadata": {"x": "y"}, "run_id": "run_8",
                 "assistant_id": "asst", "attachments": [{"file_id": "f", "tools": []}]}  # fmt: skip
     line |= {"messages": [new[0], kept, changed, lost, new[1]], "metadata": {"b": "2"}}
-    assert run([line]).out[1:] == ["There already: 1 threads, left as they are."]
+    assert run([line]).out[1:] == ["Already stored: 1 threads, left unchanged."]
     dry = run([line], dry_run=True)
     assert dry.out == [
         "Would import 0 threads with 0 messages.",
-        "There already: 1 threads, 1 of them not as given (2 messages missing, 1 changed).",
-        "Stay deleted: 1 messages of those, which were deleted here.",
+        "Already stored: 1 threads, 1 out of date (2 messages missing, 1 changed).",
+        "Not restored: 1 messages of those, which were deleted from this store.",
     ]
     assert stored_line(line["id"]) == before
     told = run([line], update=True)
     assert told.out[1:] == [
-        "There already: 1 threads, 1 of them brought up to date (2 messages added, 1 changed).",
-        "Stay deleted: 1 messages of those, which were deleted here.",
+        "Already stored: 1 threads, 1 updated (2 messages added, 1 changed).",
+        "Not restored: 1 messages of those, which were deleted from this store.",
     ]
     after = stored_line(line["id"])
     assert after["metadata"] == {"b": "2"}
     assert after["messages"] == [kept, changed, before["messages"][2], *new]
     assert after["messages"][2]["id"] == here["id"]
     assert [row["id"] for row in api.get("/threads", QUERY_STRING="metadata[b]=2").body["data"]][:1] == [line["id"]]
-    assert run([line], update=True).out[1] == "There already: 1 threads, all as given."
+    assert run([line], update=True).out[1] == "Already stored: 1 threads, all up to date."
 
 
 @pytest.mark.parametrize("is_purged", [False, True])
@@ -452,7 +454,7 @@ def test_thread_given_twice_is_there_already_the_second_time(run: Callable[..., 
     line = new_line(new_message("first"))
     told = run([line, {**line, "messages": [new_message("second")]}])
     assert told.out[0].startswith("Imported 1 threads with 1 messages")
-    assert told.out[1:] == ["There already: 1 threads, left as they are."]
+    assert told.out[1:] == ["Already stored: 1 threads, left unchanged."]
     assert texts_of(line["id"]) == ["first"]
 
 
@@ -475,14 +477,14 @@ def test_threads_go_to_the_tenant_of_the_line_or_to_the_one_that_is_named(
     run([named], tenant=f"{tenant}-2")
     assert [Thread.objects.get(id=line["id"]).tenant for line in (own, named)] == [tenant, f"{tenant}-2"]
     told = run([own, named], tenant=tenant, update=True)
-    assert told.err == [f"given-0:2: tenant: {named['id']} is there already, of tenant '{tenant}-2'"]
+    assert told.err == [f"given-0:2: tenant: {named['id']} already exists for tenant '{tenant}-2'"]
 
 
 def test_message_that_is_in_another_thread_is_a_fault(run: Callable[..., Told]) -> None:
     taken = new_message("taken")
     first, second, third = new_line(taken), new_line(new_message(), taken), new_line(new_message("fine"))
     told = run([first, second, third])
-    words = f"messages.1.id: {taken['id']} is there already, in thread {first['id']}"
+    words = f"messages.1.id: {taken['id']} already exists in thread {first['id']}"
     assert told.err == [f"given-0:2: {words}"]
     assert told.out[0].startswith("Imported 2 threads with 2 messages")
     assert run([second]).err == [f"given-0:1: {words}"]
@@ -499,7 +501,7 @@ def test_thread_that_the_database_refuses_is_a_fault_and_the_others_go_in(run: C
     twin["messages"][0]["_id"] = first["messages"][0]["_id"]
     told = run([first, twin, other])
     assert len(told.err) == 1
-    assert told.err[0].startswith("given-0:2: the database refuses it: ")
+    assert told.err[0].startswith("given-0:2: rejected by the database: ")
     assert [stored_line(line["id"]) for line in (first, other)] == [first, other]
     assert not Thread.objects.filter(id=twin["id"], deleted_at=None).exists()
 
@@ -555,8 +557,8 @@ def test_pages_of_openai_v2_become_threads_and_what_has_no_place_is_named(
         "Left out: 1 x completed_at (first: openai-v2-messages.json:1 data.1)",
         "Left out: 1 x incomplete_at (first: openai-v2-messages.json:1 data.0)",
         "Left out: 1 x incomplete_details (first: openai-v2-messages.json:1 data.0)",
-        "Left out: 1 x refusal (its words are kept as text) (first: openai-v2-messages.json:1 data.1.content.0)",
-        "Left out: 1 x status incomplete (the message itself is kept) (first: openai-v2-messages.json:1 data.0)",
+        "Left out: 1 x refusal (kept as text) (first: openai-v2-messages.json:1 data.1.content.0)",
+        "Left out: 1 x status incomplete (the message is kept) (first: openai-v2-messages.json:1 data.0)",
         "Left out: 1 x tool_resources (first: openai-v2-thread.json:1)",
     ]
     line = stored_line(json.loads(thread.read_text())["id"])
@@ -622,14 +624,12 @@ def test_thread_whose_messages_alone_were_saved_is_made_and_an_update_keeps_its_
     thread_id = f"thread_{uuid4().hex}"
     messages = [new_api_message(thread_id, "b", 1707856379), new_api_message(thread_id, "a", 1707856370)]
     told = run(messages)
-    assert told.out[1:] == [
-        f"Without an object of their own: 1 threads, made from their messages (first: {thread_id})."
-    ]
+    assert told.out[1:] == [f"Made from messages alone: 1 threads (first: {thread_id})."]
     line = stored_line(thread_id)
     assert (line["created_at"], line["metadata"], texts_of(thread_id)) == (1707856370, {}, ["a", "b"])
     Thread.objects.merge_metadata(thread_id, {"k": "v"})
     assert run([*messages, new_api_message(thread_id, "c", 1707856380)], update=True).out[1] == (
-        "There already: 1 threads, 1 of them brought up to date (1 messages added, 0 changed)."
+        "Already stored: 1 threads, 1 updated (1 messages added, 0 changed)."
     )
     assert (stored_line(thread_id)["metadata"], texts_of(thread_id)) == ({"k": "v"}, ["a", "b", "c"])
 
@@ -648,9 +648,9 @@ def test_what_was_saved_twice_counts_once_and_what_differs_is_a_fault(run: Calla
     once, twice = new_api_message(first, "1", 5), new_api_message(first, "2", 6)
     other = new_api_message(second, "1", 5)
     told = run([once, twice, other], [twice, {**other, "role": "assistant"}, {"object": "assistant", "id": "asst_1"}])
-    assert told.err == ["given-1:2: id: given-0:3 has the same id and other values"]
+    assert told.err == ["given-1:2: id: given-0:3 has the same id but different values"]
     assert "Left out: 1 x repeated object (first: given-1:1)" in told.out
-    assert "Left out: 1 x object of kind assistant (first: given-1:3)" in told.out
+    assert "Left out: 1 x object of type assistant (first: given-1:3)" in told.out
     assert texts_of(first) == ["1", "2"]
     assert not Thread.objects.filter(id=second).exists()
 
@@ -671,7 +671,7 @@ def test_unknown_keys_are_counted_by_name(run: Callable[..., Told]) -> None:
     assert told.failed == ""
     assert told.out[1:] == [
         "Left out: 3 x mood (first: given-0:1)",
-        "Left out: 1 x status in_progress (the message itself is kept) (first: given-0:1 messages.0)",
+        "Left out: 1 x status in_progress (the message is kept) (first: given-0:1 messages.0)",
     ]
 
 
@@ -683,7 +683,7 @@ def test_many_threads_go_in_by_batches(monkeypatch: pytest.MonkeyPatch, run: Cal
     with CaptureQueriesContext(connection) as queries:
         assert not run(gzip.compress("".join(json.dumps(line) + "\n" for line in given).encode()), tenant=tenant).failed
     assert len(queries) < 30
-    written = [json.loads(line) for line in "".join(exported(lines.visible_threads(tenant))).splitlines()]
+    written = [json.loads(line) for line in "".join(export_lines(threads_oldest_first(tenant))).splitlines()]
     assert written == [{**line, "tenant": tenant} for line in given]
 
 
@@ -704,7 +704,7 @@ def test_standard_input_is_read_and_a_fault_is_the_status(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout[:34]) == (1, "Imported 1 threads with 1 messages")
     assert done.stderr.splitlines() == [
         "stdin:2: created_at: field required; id: field required",
-        "CommandError: 1 with faults, told above, were not taken",
+        "CommandError: 1 not imported because of the faults above",
     ]
 
 
@@ -725,7 +725,7 @@ MOVING = (ROOT / "docs/moving.md").read_text(encoding="utf-8")
 def test_line_that_the_document_shows_is_what_an_export_writes(run: Callable[..., Told]) -> None:
     shown = MOVING.partition("```json\n")[2].partition("\n```")[0]
     assert run(shown).failed == ""
-    assert "".join(exported([Thread.objects.get(id=json.loads(shown)["id"])])) == shown + "\n"
+    assert "".join(export_lines([Thread.objects.get(id=json.loads(shown)["id"])])) == shown + "\n"
 
 
 @pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
@@ -747,7 +747,7 @@ def test_what_the_program_for_openai_saves_is_what_is_stored(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "Would import 0 threads with 0 messages.",
-        "There already: 1 threads, all as given.",
+        "Already stored: 1 threads, all up to date.",
     ]
 
 
@@ -765,7 +765,7 @@ def test_values_nested_too_deep_are_a_fault_of_their_thread_alone(run: Callable[
     told = run([bad, good])
     assert told.out[0].startswith("Imported 1 threads with 1 messages in ")
     assert [line.startswith("given-0:1") for line in told.err] == [True]
-    assert told.failed == "1 with faults, told above, were not taken"
+    assert told.failed == "1 not imported because of the faults above"
     assert texts_of(good["id"]) == ["Hi"]
 
 
@@ -786,13 +786,13 @@ def test_what_another_import_was_faster_with_is_there_already(
     line, other = new_line(new_message()), new_line()
     meanwhile = run
 
-    def store_first(self: Any, new: Any, gone: Any) -> None:
+    def store_first(new: Any, deleted: Any) -> None:
         monkeypatch.undo()
         assert not meanwhile([line]).failed
-        self._write(new, gone)
+        importing.insert_threads(new, deleted)
 
-    monkeypatch.setattr("messages_app.transfer.importing.Import._write", store_first)
+    monkeypatch.setattr(importing, "insert_threads", store_first)
     told = run([line, other])
     assert (told.err, told.failed) == ([], "")
     assert told.out[0].startswith("Imported 1 threads with 0 messages in ")
-    assert told.out[1] == "There already: 1 threads, left as they are."
+    assert told.out[1] == "Already stored: 1 threads, left unchanged."

@@ -39,7 +39,7 @@ def rows(data: Path, model: str) -> list[dict[str, Any]]:
 def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
     seeded = manage(data, "seed", "--threads", "30", "--messages", "700")
     assert seeded.returncode == 0
-    assert seeded.stdout.startswith("Made 30 threads with 700 messages in ")
+    assert seeded.stdout.startswith("Stored 30 threads with 700 messages in ")
     threads = {thread["id"]: thread for thread in rows(data, "thread")}
     messages = rows(data, "message")
     assert (len(threads), len(messages)) == (30, 700)
@@ -104,7 +104,7 @@ def test_same_seed_a_second_time_is_refused_and_changes_nothing(data: Path) -> N
     manage(data, *options)
     again = manage(data, *options)
     assert again.returncode == 1
-    assert again.stderr == "CommandError: threads of --seed 1 are in this store already; take another number\n"
+    assert again.stderr == "CommandError: threads of --seed 1 are in this store already; use another number\n"
     assert len(rows(data, "message")) == 50
 
 
@@ -142,7 +142,7 @@ def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "empty", "seed")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     migrate = "migrate" if connection.alias == "default" else f"migrate --database {connection.alias}"
-    assert f"`manage.py {migrate}` makes the tables" in refused.stderr
+    assert f"`manage.py {migrate}` creates the tables" in refused.stderr
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> None:
@@ -161,4 +161,4 @@ def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> Non
     assert process.returncode == 0
     assert b"100%|" in shown
     assert b"messages/s" in shown
-    assert b"Made 3 threads with 30 messages" in shown
+    assert b"Stored 3 threads with 30 messages" in shown

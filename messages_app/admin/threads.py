@@ -29,7 +29,7 @@ from messages_app.models import Thread
 from messages_app.store import search, threads, transcripts
 from messages_app.store.search import SearchResult, ThreadFilters
 from messages_app.store.transcripts import ThreadSummary, Transcript
-from messages_app.transfer import exported
+from messages_app.transfer import export_lines
 
 
 @admin.register(Thread)
@@ -200,4 +200,6 @@ def export_response(threads: Iterable[Thread]) -> StreamingHttpResponse:
     """Return threads as a JSON Lines file, produced while it is sent."""
     name = f"threads-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingHttpResponse(exported(threads), content_type="application/jsonl; charset=utf-8", headers=headers)
+    return StreamingHttpResponse(
+        export_lines(threads), content_type="application/jsonl; charset=utf-8", headers=headers
+    )

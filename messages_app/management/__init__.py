@@ -1,4 +1,4 @@
-"""What commands share."""
+"""What the commands share: the check of --tenant, garbage collection in bulk commands, progress."""
 
 import gc
 import sys
@@ -11,35 +11,29 @@ from typing import Self
 from django.core.management import CommandError
 from tqdm import tqdm
 
-from messages_app.models.thread import MAX_TENANT_CHARACTERS
+from messages_app.models import MAX_TENANT_CHARACTERS
 
-
-def reason_of(error: Exception) -> str:
-    """Why a database refused, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+# More than the number of containers that a batch of messages consists of.
+GC_THRESHOLD = 100_000
 
 
 def require_tenant_name(tenant: str | None) -> None:
-    """Raises CommandError for what cannot be the name of a tenant; None is none."""
+    """Raise CommandError if --tenant is given and is not a valid name of a tenant."""
     if tenant is not None and not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
         raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
     if tenant is not None and any("\ud800" <= character <= "\udfff" for character in tenant):
         raise CommandError("--tenant is not UTF-8")
 
 
-# Containers, beyond those that were given up, after which Python looks for garbage: more than a batch of messages has.
-LOOKED_THROUGH_AT = 100_000
-
-
 @contextmanager
-def many_objects() -> Iterator[None]:
-    """For what makes millions of objects and gives them up again: Python seldom looks for garbage among them.
+def rare_garbage_collection() -> Iterator[None]:
+    """Run the garbage collector rarely, for code that creates and releases millions of objects without cycles.
 
-    There are no cycles in them. It would look each few hundred objects, and that would take a third of the time.
+    With the default threshold, the collector takes a third of the time of such code.
     """
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(LOOKED_THROUGH_AT)
+    gc.set_threshold(GC_THRESHOLD)
     try:
         yield
     finally:
@@ -48,14 +42,14 @@ def many_objects() -> Iterator[None]:
 
 
 class Progress:
-    """On stderr: a bar with rate and time left on a terminal; elsewhere a line at most every two seconds.
+    """Shows progress on stderr: a bar on a terminal, elsewhere one line at most every two seconds.
 
-    `total` and what `update` is told are counts of `unit` ("messages"); without a total no time left is told.
+    `total` and `done` are counts of `unit` ("messages"). The remaining time is shown only if there is a total.
     """
 
     def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.unit = total, unit
-        self.start = self.told = time.monotonic()
+        self.start = self.last_line = time.monotonic()
         self.bar = tqdm(total=total, unit=f" {unit}", unit_scale=True) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
@@ -67,16 +61,17 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def update(self, done: int, also: str = "") -> None:
-        """`done` is how many there are by now, in all; `also` is told behind it."""
+    def update(self, done: int, note: str = "") -> None:
+        """Show that `done` units are finished in all, with a note behind them."""
         if self.bar is not None:
-            self.bar.set_postfix_str(also, refresh=False)
+            self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(done - self.bar.n)
-        elif time.monotonic() - self.told >= 2:
-            self.told = time.monotonic()
-            rate = done / (self.told - self.start)
-            of_all, left = "", ""
+        elif time.monotonic() - self.last_line >= 2:
+            self.last_line = time.monotonic()
+            rate = done / (self.last_line - self.start)
+            of_total, remaining = "", ""
             if self.total is not None:
-                of_all, left = f" of {self.total:,}", f", {(self.total - done) / rate:,.0f} s left" if rate else ""
-            more = f", {also}" if also else ""
-            print(f"{done:,}{of_all} {self.unit}, {rate:,.0f}/s{left}{more}", file=sys.stderr, flush=True)
+                of_total = f" of {self.total:,}"
+                remaining = f", {(self.total - done) / rate:,.0f} s left" if rate else ""
+            after = f", {note}" if note else ""
+            print(f"{done:,}{of_total} {self.unit}, {rate:,.0f}/s{remaining}{after}", file=sys.stderr, flush=True)

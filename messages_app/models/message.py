@@ -13,7 +13,7 @@ from messages_app.models.thread import Thread
 
 
 class MessageQuerySet(OrderedQuerySet["Message"]):
-    order: ClassVar = ("position",)
+    order: ClassVar[tuple[str, ...]] = ("position",)
 
     def visible_in(self, thread_id: str) -> Self:
         """Return the messages of a thread that are not deleted, without looking whether the thread is."""

@@ -1,1 +1,1 @@
-"""The texts and the generator of `seed`."""
+"""Sample threads for `seed`: the texts, and the generator that makes threads of them."""

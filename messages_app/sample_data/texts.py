@@ -1,12 +1,12 @@
-"""Made-up conversations that read like real ones, for seeding. The same random generator gives the same words."""
+"""The texts of sample conversations, in several languages. The same state of a random generator gives the same texts."""
 
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Turn(NamedTuple):
-    """What somebody says; `attached` is what comes with it: a "document", "table" or "picture", or nothing."""
+class DialogTurn(NamedTuple):
+    """What one role says; `attached` is "document", "table" or "picture" if it comes with a file, else empty."""
 
     role: str
     text: str
@@ -33,8 +33,8 @@ SLOTS = {
     "order": "A-10482|B-77310|C-20951|D-66207".split("|"),
 }
 
-# One scene a paragraph: U and A are user and assistant, C and O a tool's call and its output; D, T and P are a user with
-# a document, a table, a picture.
+# Each paragraph is a scene. U: user, A: assistant, C: tool call, O: tool output; D, T and P: user with a document, a
+# table, a picture.
 SCENES = r"""
 U: I'm going to {city} for {days} days in {month}. What should I not miss? 🙂
 A: {city} in {month} is a good choice: fewer people, and the weather is usually kind. I'd keep the first morning for the old town on foot, one day for a trip outside, and the evenings for food. Do you prefer museums or being outdoors?
@@ -104,7 +104,7 @@ U: Yes, it does. 🌿
 A: Then it is mildew. Take the worst leaves off, and spray the rest with one part milk and nine parts water, twice a week.
 """
 
-# In other languages: the bridge between two scenes (B), then scenes.
+# Other languages. Each paragraph is a bridge between two scenes (B), then a scene.
 ELSEWHERE = r"""
 B: Otra cosa:
 U: Mi pedido {order} todavía no ha llegado. ¿Dónde está?
@@ -179,14 +179,14 @@ _SPEAKERS = {
 
 class Language(NamedTuple):
     bridges: list[str]
-    scenes: list[list[Turn]]
+    scenes: list[list[DialogTurn]]
 
 
-def _turns(lines: list[str]) -> list[Turn]:
+def _parse_scene(lines: list[str]) -> list[DialogTurn]:
     turns = []
     for line in lines:
         role, attached = _SPEAKERS[line[0]]
-        turns.append(Turn(role, line[3:].replace("\\n", "\n"), attached))
+        turns.append(DialogTurn(role, line[3:].replace("\\n", "\n"), attached))
     return turns
 
 
@@ -194,18 +194,18 @@ def _paragraphs(text: str) -> list[list[str]]:
     return [paragraph.splitlines() for paragraph in text.strip().split("\n\n")]
 
 
-_ENGLISH = Language(BRIDGES, [_turns(lines) for lines in _paragraphs(SCENES)])
-_OTHERS = [Language([bridge[3:]], [_turns(lines)]) for bridge, *lines in _paragraphs(ELSEWHERE)]
+_ENGLISH = Language(BRIDGES, [_parse_scene(lines) for lines in _paragraphs(SCENES)])
+_OTHERS = [Language([bridge[3:]], [_parse_scene(lines)]) for bridge, *lines in _paragraphs(ELSEWHERE)]
 
 
-def conversation(rng: random.Random) -> Iterator[Turn]:
-    """The turns of a conversation that never ends, in one language: take as many as are wanted."""
+def conversation(rng: random.Random) -> Iterator[DialogTurn]:
+    """Yield the turns of an endless conversation in one language."""
     language = rng.choice(_OTHERS) if rng.random() < ELSEWHERE_SHARE else _ENGLISH
     bridge = ""
     while True:
         slots = {name: rng.choice(values) for name, values in SLOTS.items()}
         for turn in rng.choice(language.scenes):
             text = turn.text.format_map(slots)
-            yield Turn(turn.role, f"{bridge} {text}".lstrip(), turn.attached)
+            yield DialogTurn(turn.role, f"{bridge} {text}".lstrip(), turn.attached)
             bridge = ""
         bridge = rng.choice(language.bridges)

@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import AutoField, CharField, DateTimeField, Model, PositiveBigIntegerField, QuerySet
 from django.db.models.sql import InsertQuery
 
+from messages_app.models import Message, Thread, ThreadPair
 from messages_app.models.fields import DocumentField, json_values
 from messages_app.store.engine import connection_to
 
@@ -23,7 +24,7 @@ from messages_app.store.engine import connection_to
 PLAIN_FIELDS = (CharField, PositiveBigIntegerField)
 
 
-def insert(model: type[Any], rows: Iterable[Model], database: str) -> int:
+def insert(model: type[Thread | ThreadPair | Message], rows: Iterable[Model], database: str) -> int:
     """Store unsaved rows of a model and return their number.
 
     PostgreSQL and MongoDB take many rows in one statement. psycopg's executemany would also log a warning for each
@@ -31,7 +32,8 @@ def insert(model: type[Any], rows: Iterable[Model], database: str) -> int:
     """
     if connection_to(database).features.prefers_executemany:
         return _insert_into(model, database).run(list(rows))
-    return len(model.objects.using(database).bulk_create(rows))
+    manager: Any = model.objects
+    return len(manager.using(database).bulk_create(rows))
 
 
 class _Insert:

@@ -256,7 +256,7 @@ class DocumentBackend(Backend):
         if thread is None:
             return 0
         if thread.tenant == NO_TENANT:
-            deleted._raw_delete(deleted.db)  # type: ignore[attr-defined]  # one write, without looking for rows to cascade to
+            deleted._raw_delete(deleted.db)  # one write, without looking for rows to cascade to
             return 0
         return deleted.filter(tenant=thread.tenant).update(tenant=NO_TENANT, deleted_at=now + WRITERS_LAST)
 

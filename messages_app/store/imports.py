@@ -8,6 +8,7 @@ from django.db import DataError, IntegrityError, transaction
 from messages_app.models import Message, Thread
 from messages_app.store import bulk
 from messages_app.store.backend import backend
+from messages_app.store.engine import connection_to
 
 # Rows that one query looks up by their ids.
 IDS_PER_QUERY = 500
@@ -25,6 +26,11 @@ def store(threads: Collection[Thread], messages: Collection[Message], replaced: 
         for thread_id in replaced:
             remove_remains(thread_id)
         return backend().store(threads, messages)
+
+
+def expect_many() -> None:
+    """Prepare this process for storing many threads."""
+    connection_to(backend().database).expect_many_writes()
 
 
 def undoes_rejected_writes() -> bool:

@@ -4,7 +4,7 @@
 is allowed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import transaction
@@ -15,8 +15,6 @@ from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
 from messages_app.store import deletion
 from messages_app.store.backend import backend
 from messages_app.store.paging import Kind, Page, PageRequest, Position, between, page_of
-
-THREADS_PER_PAGE = 500
 
 
 class TooManyPairs(ValueError):
@@ -75,14 +73,6 @@ class ThreadList(NamedTuple):
         if self.pairs:
             return backend().threads_with(self.tenant, self.pairs, low, high, descending=descending, limit=limit)
         return between(Thread.objects.visible(self.tenant), low, high, descending=descending, limit=limit)
-
-
-def oldest_first(tenant: str | None) -> Iterator[Thread]:
-    """Yield the threads of a tenant, or of all tenants, ordered by (created_at, id). One query for each page."""
-    threads, last = Thread.objects.visible(tenant), None
-    while rows := between(threads, last, None, descending=False, limit=THREADS_PER_PAGE):
-        yield from rows
-        last = rows[-1].created_at, rows[-1].id
 
 
 def change_metadata(tenant: str, thread_id: str, changes: Mapping[str, str | None]) -> Thread:

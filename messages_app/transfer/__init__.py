@@ -1,6 +1,10 @@
-"""Moving threads in and out: our own lines, and what OpenAI's API and Rubra's database give. What is stored stays in
-models.py, what a value must be in fields.py."""
+"""Import and export of threads: JSON Lines, objects of OpenAI's API, Rubra's MongoDB collections.
 
-from messages_app.transfer.json_lines import exported
+An import goes through these modules: files.py and reader.py (JSON objects), formats.py (threads), staging.py (separate
+threads and messages), validation.py with fields.py and fast_path.py (rows), importing.py and updates.py (the store).
+An export is json_lines.py.
+"""
 
-__all__ = ["exported"]
+from messages_app.transfer.json_lines import export_lines
+
+__all__ = ["export_lines"]

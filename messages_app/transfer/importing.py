@@ -1,202 +1,249 @@
-"""An import: what becomes of each thread that is given, and the account of it."""
+"""An import: reads files, validates threads, stores new ones in batches, and compares or updates existing ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import DataError, IntegrityError, transaction
+from messages_app.models import Thread
+from messages_app.store import imports
+from messages_app.store.errors import reason_of
+from messages_app.transfer.files import InputFile
+from messages_app.transfer.formats import read_threads
+from messages_app.transfer.progress import ShowProgress
+from messages_app.transfer.source import (
+    InvalidInput,
+    SkippedValues,
+    SourceLocation,
+    UnvalidatedThread,
+    format_path,
+    nested_too_deeply,
+    printable,
+)
+from messages_app.transfer.staging import StagingDatabase
+from messages_app.transfer.validation import ValidThread, validate_thread
 
-from messages_app.management import reason_of
-from messages_app.models import Message, Thread
-from messages_app.store.engine import can_roll_back
-from messages_app.transfer.updates import LOOKED_UP_AT_ONCE, bring_up_to_date, differences, forget, messages_by_id
-from messages_app.transfer.validation import Draft, Given, LeftOut, Place, Wrong, check, nested_too_deep, path_of, shown
-
-# How much is stored in one transaction, counted in messages and in characters of their JSON.
-MESSAGES_AT_ONCE = 4000
-CHARACTERS_AT_ONCE = 8_000_000
-
-# What a database says of a row that it will not have; whatever else it says ends the import.
-REFUSALS = (IntegrityError, DataError)
-
-
-class Account:
-    """What an import came to, in threads and messages."""
-
-    def __init__(self) -> None:
-        self.threads = self.messages = 0  # that were new
-        self.there = 0  # threads that were there already
-        self.differing = 0  # those of them that were not as given
-        self.added = self.changed = self.deleted = 0  # messages of those: not here, other ones here, deleted here
-        self.made = 0  # threads of which nothing was given but messages
-        self.first_made = ""
-        self.faulty = 0
-        self.left_out = LeftOut()
+# The size of a batch, which is one transaction, in messages and in characters of their JSON.
+BATCH_MESSAGES = 4000
+BATCH_CHARACTERS = 8_000_000
 
 
-class Import:
-    """Takes drafts one by one and stores them in batches; `tell` is called with each fault, in one line.
+@dataclass
+class ImportSummary:
+    """The numbers of an import so far."""
 
-    `tenant`: whose threads they are, whatever they say themselves. `update`: what is there already becomes as given.
-    `dry_run`: nothing is written. Where the database fails (OperationalError and the like), that is raised.
+    threads: int = 0  # new ones
+    messages: int = 0  # of new threads
+    existing: int = 0  # threads
+    differing: int = 0  # existing threads that are not as the files say
+    added: int = 0  # messages that existing threads lack
+    changed: int = 0  # messages of existing threads whose contents differ
+    deleted: int = 0  # messages of existing threads that were deleted from the store
+    without_own_object: int = 0  # threads of which the files contain only messages
+    first_without_own_object: str = ""
+    invalid: int = 0
+    skipped: SkippedValues = field(default_factory=SkippedValues)
+
+
+class Importer:
+    """Imports files, or threads one by one. `report` is called with one line for each fault.
+
+    `tenant`: the owner of all threads, whatever the files say. `update`: make existing threads as the files say.
+    `dry_run`: write nothing. Raises the errors of the database that are not about single rows, such as
+    OperationalError; what is stored by then is complete, and the same import continues from there.
     """
 
-    def __init__(self, tell: Callable[[str], Any], *, tenant: str | None, update: bool, dry_run: bool) -> None:
-        self.tell = tell
+    def __init__(self, report: Callable[[str], Any], *, tenant: str | None, update: bool, dry_run: bool) -> None:
+        self.report = report
         self.tenant, self.update, self.dry_run = tenant, update, dry_run
-        self.account = Account()
-        self._batch: dict[str, Given] = {}
+        self.summary = ImportSummary()
+        self._batch: dict[str, ValidThread] = {}
         self._messages = self._characters = 0
 
-    def take(self, draft: Draft) -> None:
-        try:
-            given = check(draft, self.tenant)
-        except Wrong as wrong:
-            self.refuse(wrong)
-            return
-        except RecursionError:
-            self.refuse(nested_too_deep(draft.thread.place))
-            return
-        if given.thread.id in self._batch:
-            self.flush()
-        self._batch[given.thread.id] = given
-        self._messages += len(given.messages) + 1
-        self._characters += draft.size
-        if self._messages >= MESSAGES_AT_ONCE or self._characters >= CHARACTERS_AT_ONCE:
+    def import_files(self, names: Sequence[str], show_progress: ShowProgress) -> None:
+        """Import these files as one. Raises UnreadableFile before it stores anything.
+
+        Raises OSError and sqlite3.Error if the staging database cannot be written.
+        """
+        with ExitStack() as closing:
+            files = [closing.enter_context(InputFile(name)) for name in names]
+            staging = closing.enter_context(StagingDatabase())
+            imports.expect_many()
+            self._import_whole_threads(files, staging, show_progress)
+            if staging.objects:
+                with show_progress(staging.messages, "messages") as progress:
+                    done = 0
+                    for thread in staging.threads(self.summary.skipped):
+                        done += self._add(thread)
+                        progress.update(done)
             self.flush()
 
-    def refuse(self, wrong: Wrong) -> None:
-        """Tells why a thread, or what was to be a part of one, is not taken: a line for each line of a file."""
-        self.account.faulty += 1
+    def _import_whole_threads(
+        self, files: Sequence[InputFile], staging: StagingDatabase, show_progress: ShowProgress
+    ) -> None:
+        """Read all files. Import threads that contain their messages; stage threads and messages that are separate."""
+        sizes = [file.size for file in files if file.size is not None]
+        is_size_known = len(sizes) == len(files)
+        start, done = time.monotonic(), 0
+        with show_progress(*((sum(sizes), "bytes") if is_size_known else (None, "messages"))) as progress:
+            for file in files:
+                for thread in read_threads(file, staging, self.summary.skipped):
+                    done += self._add(thread)
+                    if is_size_known:
+                        rate = (done + staging.messages) / (time.monotonic() - start)
+                        progress.update(sum(each.bytes_read for each in files), f"{rate:,.0f} messages/s")
+                    else:
+                        progress.update(done + staging.messages)
+
+    def _add(self, thread: UnvalidatedThread | InvalidInput) -> int:
+        """Validate a thread and add it to the batch, or report its faults. Returns the number of its messages."""
+        if isinstance(thread, InvalidInput):
+            self._reject(thread)
+            return 0
+        try:
+            valid = validate_thread(thread, self.tenant)
+        except InvalidInput as invalid:
+            self._reject(invalid)
+        except RecursionError:
+            self._reject(nested_too_deeply(thread.thread.location))
+        else:
+            if valid.thread.id in self._batch:
+                self.flush()
+            self._batch[valid.thread.id] = valid
+            self._messages += len(valid.messages) + 1
+            self._characters += thread.size
+            if self._messages >= BATCH_MESSAGES or self._characters >= BATCH_CHARACTERS:
+                self.flush()
+        return len(thread.messages)
+
+    def _reject(self, invalid: InvalidInput) -> None:
+        """Report the faults of a thread, or of an object that belongs to one: one line for each line of a file."""
+        self.summary.invalid += 1
         lines: dict[str, list[str]] = {}
-        for place, words in wrong.faults:
-            where = path_of(place.steps)
-            lines.setdefault(place.of_line, []).append(f"{where}: {words}" if where else words)
-        for of_line, faults in lines.items():
-            self.tell(f"{of_line}: {'; '.join(faults)}")
+        for location, message in invalid.faults:
+            path = format_path(location.path)
+            lines.setdefault(location.file_and_line, []).append(f"{path}: {message}" if path else message)
+        for file_and_line, faults in lines.items():
+            self.report(f"{file_and_line}: {'; '.join(faults)}")
 
     def flush(self) -> None:
-        """Stores what was taken and not stored yet."""
+        """Store the batch."""
         batch = list(self._batch.values())
         self._batch, self._messages, self._characters = {}, 0, 0
-        there: dict[str, Thread] = {}
-        for ids in _parts([given.thread.id for given in batch]):
-            there |= {thread.id: thread for thread in Thread.objects.filter(id__in=ids)}
-        living = {thread_id for thread_id, thread in there.items() if thread.deleted_at is None}
-        self._store([given for given in batch if given.thread.id not in living], gone=there.keys() - living)
-        for given in batch:
-            if given.thread.id in living:
-                with self._refusals_of(given):
-                    self._meet(given, there[given.thread.id])
+        stored = imports.threads_by_id([each.thread.id for each in batch])
+        existing = {thread_id for thread_id, thread in stored.items() if thread.deleted_at is None}
+        self._store([each for each in batch if each.thread.id not in existing], deleted=stored.keys() - existing)
+        for each in batch:
+            if each.thread.id in existing:
+                with self._rejects(each):
+                    self._meet_existing(each, stored[each.thread.id])
 
-    def _store(self, new: list[Given], gone: Iterable[str]) -> None:
-        """Stores threads that are not there; of `gone` something may be left, as they were deleted."""
-        # Where a refusal leaves nothing behind, whose the messages are is asked only after one.
-        if self.dry_run or not can_roll_back(Thread.objects.db) or not self._write_together(new, gone):
-            new = list(self._without_messages_of_others(new))
-            if not self.dry_run and not self._write_together(new, gone):
-                new = list(self._write_each(new))
-        for given in new:
-            self.account.threads += 1
-            self.account.messages += len(given.messages)
-            self._note(given)
+    def _store(self, new: list[ValidThread], deleted: Collection[str]) -> None:
+        """Store threads that do not exist. Rows of `deleted` ones may be left in the store."""
+        # A batch that the engine can roll back is tried first: its messages are looked up only after a refusal.
+        if self.dry_run or not imports.undoes_rejected_writes() or not self._stores_all(new, deleted):
+            new = list(self._without_messages_of_other_threads(new))
+            if not self.dry_run and not self._stores_all(new, deleted):
+                new = list(self._store_one_by_one(new))
+        for each in new:
+            self.summary.threads += 1
+            self.summary.messages += len(each.messages)
+            self._count(each)
 
-    def _write_together(self, new: list[Given], gone: Iterable[str]) -> bool:
-        """Whether the database took all of them; where it is one that rolls back, it took none otherwise."""
+    def _stores_all(self, new: list[ValidThread], deleted: Collection[str]) -> bool:
+        """Store all threads and return True, or return False after a refusal; then none is stored if the engine rolls
+        back."""
         try:
-            self._write(new, gone)
-        except REFUSALS:
+            self._insert(new, deleted)
+        except imports.REJECTIONS:
             return False
         return True
 
-    def _write_each(self, new: list[Given]) -> Iterator[Given]:
-        """Stores each by itself, to tell which is refused; gives those that were new."""
-        for given in new:
-            with self._refusals_of(given):
+    def _insert(self, new: Sequence[ValidThread], deleted: Collection[str]) -> None:
+        if new:
+            rows = [message for each in new for message in each.messages]
+            imports.store([each.thread for each in new], rows, replaced=deleted)
+
+    def _store_one_by_one(self, new: list[ValidThread]) -> Iterator[ValidThread]:
+        """Store each thread alone, to find those that the database refuses. Yields the threads that were new."""
+        for each in new:
+            thread_id = each.thread.id
+            with self._rejects(each):
                 try:
-                    # Where nothing is rolled back, something may be left of all of them.
-                    self._write([given], [given.thread.id])
-                except REFUSALS:
-                    there = Thread.objects.filter(id=given.thread.id, deleted_at=None).first()
-                    if there is None:
+                    # Without a rollback, parts of each may be left by the attempt to store all of them.
+                    self._insert([each], [thread_id])
+                except imports.REJECTIONS:
+                    thread = imports.threads_by_id([thread_id]).get(thread_id)
+                    if thread is None or thread.deleted_at is not None:
                         raise
-                    self._meet(given, there)  # another import was faster
+                    self._meet_existing(each, thread)  # another import stored it first
                     continue
-                yield given
+                yield each
 
-    def _note(self, given: Given) -> None:
-        """Counts what is told of every thread that is taken."""
-        self.account.left_out.include(given.left_out)
-        if not given.draft.has_own_object:
-            self.account.made += 1
-            self.account.first_made = self.account.first_made or shown(given.thread.id)
-
-    def _write(self, new: list[Given], gone: Iterable[str]) -> None:
-        if not new:
-            return
-        with transaction.atomic(using=Thread.objects.db):
-            for thread_id in gone:
-                forget(thread_id)
-            Thread.objects.store_rows(
-                [given.thread for given in new], [message for given in new for message in given.messages]
-            )
-
-    def _meet(self, given: Given, thread: Thread) -> None:
-        """Compares a thread that is there with what is given, and brings it up to date where that is asked for."""
+    def _meet_existing(self, given: ValidThread, thread: Thread) -> None:
+        """Compare an existing thread with the one that is given, and update it if the import is asked to."""
         if thread.tenant != given.thread.tenant:
-            of_whom = f"of tenant {thread.tenant!r}"
-            raise Wrong([(given.place.at("tenant"), f"{shown(thread.id)} is there already, {of_whom}")])
+            message = f"{printable(thread.id)} already exists for tenant {thread.tenant!r}"
+            raise InvalidInput([(given.location.at("tenant"), message)])
         if self.update or self.dry_run:
-            here = messages_by_id(message.id for message in given.messages)
-            _refuse_those_of_others(given, {row.id: row.thread_id for row in here.values()})
-            found = differences(thread, given.thread, given.messages, here, metadata=given.draft.has_own_object)
+            has_metadata = given.source.has_own_object
+            stored = imports.messages_by_id([message.id for message in given.messages])
+            _refuse_messages_of_other_threads(given, {row.id: row.thread_id for row in stored.values()})
+            found = imports.differences(thread, given.thread, given.messages, stored, metadata=has_metadata)
             if found.any and not self.dry_run:
                 try:
-                    found = bring_up_to_date(given.thread, given.messages, metadata=given.draft.has_own_object)
+                    found = imports.update(given.thread, given.messages, metadata=has_metadata)
                 except Thread.DoesNotExist as error:
-                    raise Wrong([(given.place, f"{shown(thread.id)} was deleted meanwhile")]) from error
-            self.account.differing += found.any
-            self.account.added += len(found.missing)
-            self.account.changed += len(found.changed)
-            self.account.deleted += found.deleted
-            self._note(given)
-        self.account.there += 1
+                    message = f"{printable(thread.id)} was deleted during the import"
+                    raise InvalidInput([(given.location, message)]) from error
+            self.summary.differing += found.any
+            self.summary.added += len(found.missing)
+            self.summary.changed += len(found.changed)
+            self.summary.deleted += found.deleted
+            self._count(given)
+        self.summary.existing += 1
 
-    def _without_messages_of_others(self, new: list[Given]) -> Iterator[Given]:
-        """Those that have no message of another thread; tells of the rest."""
-        owners: dict[str, str] = {}
-        for ids in _parts([message.id for given in new for message in given.messages]):
-            owners |= dict(Message.objects.filter(id__in=ids).values_list("id", "thread_id"))
-        for given in new:
+    def _count(self, given: ValidThread) -> None:
+        """Count what the summary says of every thread, new or compared."""
+        self.summary.skipped.merge(given.skipped)
+        if not given.source.has_own_object:
+            self.summary.without_own_object += 1
+            self.summary.first_without_own_object = self.summary.first_without_own_object or printable(given.thread.id)
+
+    def _without_messages_of_other_threads(self, new: list[ValidThread]) -> Iterator[ValidThread]:
+        """Yield the threads without messages that another thread has, stored or given. Rejects the rest."""
+        ids = [message.id for each in new for message in each.messages]
+        owners = {row.id: row.thread_id for row in imports.messages_by_id(ids, "thread_id").values()}
+        for each in new:
             try:
-                _refuse_those_of_others(given, owners)
-            except Wrong as wrong:
-                self.refuse(wrong)
+                _refuse_messages_of_other_threads(each, owners)
+            except InvalidInput as invalid:
+                self._reject(invalid)
                 continue
-            owners |= {message.id: given.thread.id for message in given.messages}
-            yield given
+            owners |= {message.id: each.thread.id for message in each.messages}
+            yield each
 
     @contextmanager
-    def _refusals_of(self, given: Given) -> Iterator[None]:
+    def _rejects(self, given: ValidThread) -> Iterator[None]:
+        """Reject the thread if the block raises InvalidInput or the database refuses a row."""
         try:
             yield
-        except Wrong as wrong:
-            self.refuse(wrong)
-        except REFUSALS as error:
-            self.refuse(Wrong([(given.place, f"the database refuses it: {reason_of(error)}")]))
+        except InvalidInput as invalid:
+            self._reject(invalid)
+        except imports.REJECTIONS as error:
+            self._reject(InvalidInput([(given.location, f"rejected by the database: {reason_of(error)}")]))
 
 
-def _refuse_those_of_others(given: Given, owners: dict[str, str]) -> None:
+def _refuse_messages_of_other_threads(given: ValidThread, owners: dict[str, str]) -> None:
     thread_id = given.thread.id
-    faults: list[tuple[Place, str]] = [
-        (given.draft.place_of(i).at("id"), f"{shown(message.id)} is there already, in thread {shown(owner)}")
+    faults: list[tuple[SourceLocation, str]] = [
+        (
+            given.source.message_location(i).at("id"),
+            f"{printable(message.id)} already exists in thread {printable(owner)}",
+        )
         for i, message in enumerate(given.messages)
         if (owner := owners.get(message.id, thread_id)) != thread_id
     ]
     if faults:
-        raise Wrong(faults)
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), LOOKED_UP_AT_ONCE):
-        yield ids[start : start + LOOKED_UP_AT_ONCE]
+        raise InvalidInput(faults)

@@ -1,326 +1,199 @@
-"""A thread with its messages as an import is given it: checked by the classes of fields.py, in the contract's words,
-and rid of what has no place in this store, which is counted by name."""
+"""Validation: from a thread as files contain it to unsaved rows, with the limits and the messages of the API.
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+Values that the store has no place for are not faults. They are left out and counted by name.
+"""
+
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 from messages_app.api.assistants.requests import attached
 from messages_app.api.base import WireField, read_keys
-from messages_app.api.errors import NOT_A_DICT, NOT_A_LIST, NOT_AN_INTEGER, NOT_GE, NOT_LE, Code, Fault, Faults
-from messages_app.api.fields import (
-    MAX_PARTS,
-    AttachmentsField,
-    AuthorField,
-    ContentOrPartsField,
-    EnumField,
-    FileIdsField,
-    IgnoredField,
-    ListField,
-    MetadataField,
-    ObjectField,
-    PartField,
-    TextField,
+from messages_app.api.errors import NOT_A_DICT, Fault, Faults
+from messages_app.ids import EPOCH, new_object_id
+from messages_app.models import DEFAULT_TENANT, Message, Thread
+from messages_app.transfer.fast_path import fast_message_values, fast_thread_values
+from messages_app.transfer.fields import (
+    DUPLICATE_ID,
+    ID_FIELD,
+    IMPLIED_KEYS,
+    MESSAGE_FIELDS,
+    OTHER_THREAD_ID,
+    THREAD_FIELDS,
+    StoredPartField,
 )
-from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID
-from messages_app.models import Message, Thread
-from messages_app.models.thread import DEFAULT_TENANT, MAX_TENANT_CHARACTERS, MessageRow, text_part
-from messages_app.transfer.fast_path import MAX_ID_CHARACTERS, object_id_for, plain_row, plain_thread
-
-SHOWN_CHARACTERS = 60  # of a key that somebody else made up
-
-
-class Place(NamedTuple):
-    """Where a value stands: in a line of a file, and the steps to it from the object that begins there."""
-
-    file: str
-    line: int
-    steps: tuple[str | int, ...] = ()
-
-    def at(self, *steps: str | int) -> "Place":
-        return Place(self.file, self.line, (*self.steps, *steps))
-
-    @property
-    def of_line(self) -> str:
-        file = self.file if self.file.isprintable() else json.dumps(self.file)
-        return f"{file}:{self.line}"
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, [self.of_line, path_of(self.steps)]))
+from messages_app.transfer.source import (
+    MESSAGE_OBJECT,
+    InvalidInput,
+    SkippedValues,
+    SourceLocation,
+    SourceValue,
+    UnvalidatedThread,
+    object_type,
+    printable,
+)
 
 
-class Located(NamedTuple):
-    """A value of JSON that nobody has looked at yet."""
+class ValidThread(NamedTuple):
+    """An unsaved thread with its unsaved messages, in positions from 1 on."""
 
-    place: Place
-    value: Any
-
-
-class Draft(NamedTuple):
-    """A thread and its messages, in order, not checked yet; `size` is about the number of their characters.
-
-    `place_of` tells where the message of an index stands. `has_own_object` is False where nothing was given of the
-    thread but its messages."""
-
-    thread: Located
-    messages: Sequence[Any]
-    place_of: Callable[[int], Place]
-    size: int
-    has_own_object: bool = True
-
-
-class LeftOut:
-    """What has no place here: how often each was met, and where first."""
-
-    def __init__(self) -> None:
-        self.named: dict[str, tuple[int, Place]] = {}
-
-    def add(self, name: str, place: Place, count: int = 1) -> None:
-        before, first = self.named.get(name, (0, place))
-        self.named[name] = before + count, first
-
-    def include(self, other: "LeftOut") -> None:
-        for name, (count, first) in other.named.items():
-            self.add(name, first, count)
-
-
-class Given(NamedTuple):
-    """A thread that may be stored, with its messages in positions from 1 on."""
-
-    draft: Draft  # without its messages, which would be in memory twice
+    source: UnvalidatedThread  # without its messages, which would be in memory twice
     thread: Thread
-    messages: list[MessageRow]
-    left_out: LeftOut
+    messages: list[Message]
+    skipped: SkippedValues
 
     @property
-    def place(self) -> Place:
-        return self.draft.thread.place
+    def location(self) -> SourceLocation:
+        return self.source.thread.location
 
 
-class Wrong(Exception):
-    """Why a thread cannot be taken: what is wrong in which places, in order."""
+def validate_thread(source: UnvalidatedThread, tenant: str | None) -> ValidThread:
+    """Return the rows of a thread and its messages. Raises InvalidInput with all faults.
 
-    def __init__(self, faults: Iterable[tuple[Place, str]]) -> None:
-        self.faults = list(faults)
-        super().__init__(self.faults)
-
-
-def nested_too_deep(place: Place) -> Wrong:
-    return Wrong([(place, "lists and objects are nested too deep in one another")])
-
-
-def path_of(steps: Iterable[str | int]) -> str:
-    """Steps with dots between them, whatever a key may be."""
-    return ".".join(shown(step) if isinstance(step, str) else str(step) for step in steps)
-
-
-def shown(key: str) -> str:
-    """A key in one line: as it is where that can be read, else as JSON has it, and no longer than can be read."""
-    short = key if len(key) <= SHOWN_CHARACTERS else f"{key[:SHOWN_CHARACTERS]}…"
-    return short if short.isprintable() and short else json.dumps(short)
-
-
-# Errors
-
-NOT_AN_OBJECT_ID = Code("value is not a valid ObjectId", "value_error.object_id")
-GIVEN_TWICE = Code("another message of this thread has this id", "value_error.id")
-OF_ANOTHER = Code("the message is in the line of another thread", "value_error.thread_id")
+    The thread belongs to `tenant`; if that is None, to the tenant that it names, or to the default tenant.
+    """
+    skipped = SkippedValues()
+    faults: list[tuple[SourceLocation, Fault]] = []
+    values = fast_thread_values(source.thread.value) or _read(source.thread, THREAD_FIELDS, skipped, faults)
+    thread_id = values["id"] if values else None
+    messages: list[Message] = []
+    ids: set[str] = set()
+    for i, value in enumerate(source.messages):
+        message = fast_message_values(value, thread_id or "")
+        if message is None or message["id"] in ids:
+            message = _read_message(SourceValue(source.message_location(i), value), thread_id, ids, skipped, faults)
+        if message is not None:
+            ids.add(message["id"])
+            messages.append(_new_row(Message, message, thread_id=thread_id, position=i + 1))
+    if faults or values is None:
+        raise InvalidInput((location.at(*fault.loc), fault.msg) for location, fault in faults)
+    values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
+    return ValidThread(source._replace(messages=()), _new_row(Thread, values), messages, skipped)
 
 
-# Fields
+def _new_row(model: Any, values: dict[str, Any], **more: Any) -> Any:
+    """Return an unsaved row. Makes an `_id` if it has none."""
+    if values["object_id"] is None:
+        values["object_id"] = derived_object_id(values["id"], values["created_at"])
+    return model.from_values(**values, **more)
 
 
-class ObjectIdField(TextField):
-    """24 hex digits."""
-
-    def to_internal_value(self, data: Any) -> str:
-        text = cast(str, super().to_internal_value(data)).lower()
-        if not OBJECT_ID.fullmatch(text):
-            raise Faults([Fault(NOT_AN_OBJECT_ID)])
-        return text
+def derived_object_id(public_id: str, created_at: datetime) -> str:
+    """Return the `_id` for a row without one: the same each time, so that repeated imports give the same rows."""
+    at = EPOCH + timedelta(seconds=created_at.timestamp() % 2**32)  # an ObjectId has 32 bits for the time
+    return new_object_id(at, hashlib.blake2b(public_id.encode(), digest_size=8).digest())
 
 
-class SecondsField(WireField):
-    """Unix seconds."""
-
-    def to_internal_value(self, data: Any) -> datetime:
-        if not isinstance(data, int) or isinstance(data, bool):
-            raise Faults([Fault(NOT_AN_INTEGER)])
-        if data < 0:
-            raise Faults([Fault(NOT_GE, params={"limit_value": 0})])
-        if data > MAX_SECONDS:
-            raise Faults([Fault(NOT_LE, params={"limit_value": MAX_SECONDS})])
-        return EPOCH + timedelta(seconds=data)
-
-
-class StoredPartField(PartField):
-    """A part as it is stored and shown: the text is an object, and may be empty, as an assistant's may be."""
-
-    kinds: Mapping[str, ObjectField] = {
-        "text": ObjectField({"value": TextField(), "annotations": IgnoredField(required=False)}),
-        **{kind: field for kind, field in PartField.kinds.items() if isinstance(field, ObjectField)},
-    }
-    type_of_part = EnumField(kinds)
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        part = super().to_internal_value(data)
-        return text_part(part["text"]["value"]["value"]) if part["type"] == "text" else part
-
-
-class StoredContentField(ContentOrPartsField):
-    """A list of parts, which may be empty. The limit of the texts together is that of a create."""
-
-    parts = ListField(StoredPartField(), at_most=MAX_PARTS)
-
-    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
-        if not isinstance(data, list):
-            raise Faults([Fault(NOT_A_LIST)])
-        return super().to_internal_value(data)
-
-
-_ID = TextField(at_least=1, at_most=MAX_ID_CHARACTERS)
-
-THREAD_FIELDS: Mapping[str, WireField] = {
-    "_id": ObjectIdField(required=False),
-    "created_at": SecondsField(),
-    "id": _ID,
-    "metadata": MetadataField(required=False, default=dict),
-    "tenant": TextField(at_least=1, at_most=MAX_TENANT_CHARACTERS, required=False),
-}
-MESSAGE_FIELDS: Mapping[str, WireField] = {
-    "_id": ObjectIdField(required=False),
-    "created_at": SecondsField(),
-    "id": _ID,
-    "role": EnumField(Message.Role.values),
-    "content": StoredContentField(),
-    "file_ids": FileIdsField(required=False, default=list),
-    "attachments": AttachmentsField(required=False, default=list),
-    "metadata": MetadataField(required=False, default=dict),
-    "assistant_id": AuthorField(required=False, default=""),
-    "run_id": AuthorField(required=False),
-}
-# Keys that say nothing beyond where the object is.
-_IMPLIED = {"object", "thread_id", "messages"}
-
-
-def thread_id_of(located: Located) -> str:
-    """The id of the thread that a message belongs to, or that a thread has; raises Wrong."""
-    key = "thread_id" if located.value.get("object") == "thread.message" else "id"
-    values, faults = read_keys({key: _ID}, located.value)
+def thread_id_of(source: SourceValue) -> str:
+    """Return the id of a thread, or of the thread that a message belongs to. Raises InvalidInput."""
+    key = "thread_id" if object_type(source.value) == MESSAGE_OBJECT else "id"
+    values, faults = read_keys({key: ID_FIELD}, source.value)
     if faults:
-        raise Wrong([(located.place, f"{key}: {faults[0].msg}")])
+        raise InvalidInput([(source.location, f"{key}: {faults[0].msg}")])
     thread_id: str = values[key]
     return thread_id
 
 
-def check(draft: Draft, tenant: str | None) -> Given:
-    """The rows that a draft stands for. Raises Wrong: all that is wrong with it.
-
-    The thread is `tenant`'s; where that is None, who the draft says, or the default tenant."""
-    left_out = LeftOut()
-    faults: list[tuple[Place, Fault]] = []
-    values = plain_thread(draft.thread.value) or _read(draft.thread, THREAD_FIELDS, left_out, faults)
-    thread_id = values["id"] if values else ""
-    messages: list[MessageRow] = []
-    given: set[str] = set()
-    for i, value in enumerate(draft.messages):
-        row = plain_row(value, thread_id, i + 1)
-        if row and row.id not in given:
-            given.add(row.id)
-            messages.append(row)
-            continue
-        located = Located(draft.place_of(i), value)
-        of_message = _read(located, MESSAGE_FIELDS, left_out, faults)
-        if of_message is None:
-            continue
-        if of_message["id"] in given:
-            faults.append((located.place, Fault(GIVEN_TWICE, ("id",))))
-        given.add(of_message["id"])
-        if values and value.get("thread_id") not in (None, thread_id):
-            faults.append((located.place, Fault(OF_ANOTHER, ("thread_id",))))
-        try:
-            files = attached(of_message["attachments"], of_message.pop("file_ids"))
-        except Faults as error:
-            faults += [(located.place, fault) for fault in error.detail]
-            continue
-        of_message["attachments"] = files
-        messages.append(MessageRow(thread_id=thread_id, position=i + 1, **of_message))
-    if faults or values is None:
-        raise Wrong((place.at(*fault.loc), fault.msg) for place, fault in faults)
-    values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
-    return Given(draft._replace(messages=()), Thread(**values), messages, left_out)
-
-
 def _read(
-    located: Located, fields: Mapping[str, WireField], left_out: LeftOut, faults: list[tuple[Place, Fault]]
+    source: SourceValue,
+    fields: Mapping[str, WireField],
+    skipped: SkippedValues,
+    faults: list[tuple[SourceLocation, Fault]],
 ) -> dict[str, Any] | None:
-    """The values of an object as columns; None where something is wrong with it, which `faults` then has."""
-    if not isinstance(located.value, dict):
-        faults.append((located.place, Fault(NOT_A_DICT)))
+    """Return the values of an object as columns, or None after adding its faults to `faults`."""
+    if not isinstance(source.value, dict):
+        faults.append((source.location, Fault(NOT_A_DICT)))
         return None
-    known = _without_the_unknown(located, fields, left_out)
-    values, found = read_keys(fields, known)
+    values, found = read_keys(fields, _known_values(source, fields, skipped))
     if found:
-        faults += [(located.place, fault) for fault in found]
+        faults += [(source.location, fault) for fault in found]
         return None
-    object_id = values.pop("_id")
-    values["object_id"] = object_id or object_id_for(values["id"], values["created_at"])
+    values["object_id"] = values.pop("_id")
     return values
 
 
-# What has no place here
+def _read_message(
+    source: SourceValue,
+    thread_id: str | None,
+    ids: set[str],
+    skipped: SkippedValues,
+    faults: list[tuple[SourceLocation, Fault]],
+) -> dict[str, Any] | None:
+    """Return the columns of a message except thread and position, or None; adds its faults to `faults`.
+
+    `thread_id` is None if the thread is invalid; `ids` are those of the messages before it.
+    """
+    values = _read(source, MESSAGE_FIELDS, skipped, faults)
+    if values is None:
+        return None
+    if values["id"] in ids:
+        faults.append((source.location, Fault(DUPLICATE_ID, ("id",))))
+    ids.add(values["id"])
+    if thread_id is not None and source.value.get("thread_id") not in (None, thread_id):
+        faults.append((source.location, Fault(OTHER_THREAD_ID, ("thread_id",))))
+    try:
+        values["attachments"] = attached(values["attachments"], values.pop("file_ids"))
+    except Faults as error:
+        faults += [(source.location, fault) for fault in error.detail]
+        return None
+    return values
 
 
-def holds(value: Any) -> bool:
-    """Whether a value says anything: not null, not empty, not a list or object of nothing but such."""
+# Values that have no place in the store
+
+
+def _says_something(value: Any) -> bool:
+    """Return whether a value is anything but null, empty, or arrays and objects of only such values."""
     if isinstance(value, dict | list):
-        return any(map(holds, value.values() if isinstance(value, dict) else value))
+        return any(map(_says_something, value.values() if isinstance(value, dict) else value))
     return value is not None and value != ""
 
 
-def _without_the_unknown(located: Located, fields: Mapping[str, WireField], left_out: LeftOut) -> dict[str, Any]:
-    """The object without what cannot be kept of it."""
-    place, value = located
-    for key in sorted(value.keys() - fields.keys() - _IMPLIED):
+def _known_values(source: SourceValue, fields: Mapping[str, WireField], skipped: SkippedValues) -> dict[str, Any]:
+    """Return the object without values that have no place in the store, and count those in `skipped`."""
+    location, value = source
+    for key in sorted(value.keys() - fields.keys() - IMPLIED_KEYS):
         match key, value[key]:
             case "status", "completed":
                 pass
             case "status", str(status):
-                left_out.add(f"status {shown(status)} (the message itself is kept)", place)
+                skipped.add(f"status {printable(status)} (the message is kept)", location)
             case "completed_at", completed_at if completed_at == value.get("created_at"):
                 pass
-            case _, other if holds(other):
-                left_out.add(shown(key), place)
+            case _, other if _says_something(other):
+                skipped.add(printable(key), location)
     content = value.get("content")
     if not isinstance(content, list):
         return cast(dict[str, Any], value)
-    return {**value, "content": [_part(part, place.at("content", i), left_out) for i, part in enumerate(content)]}
+    return {
+        **value,
+        "content": [_known_part(part, location.at("content", i), skipped) for i, part in enumerate(content)],
+    }
 
 
-def _part(part: Any, place: Place, left_out: LeftOut) -> Any:
+def _known_part(part: Any, location: SourceLocation, skipped: SkippedValues) -> Any:
     if not isinstance(part, dict):
         return part
     kind = part.get("type")
     if kind == "refusal" and isinstance(part.get("refusal"), str):
-        left_out.add("refusal (its words are kept as text)", place)
+        skipped.add("refusal (kept as text)", location)
         part = {**part, "type": "text", "text": {"value": part["refusal"]}}
         del part["refusal"]
         kind = "text"
     field = StoredPartField.kinds.get(kind) if isinstance(kind, str) else None
     if field is None:
         return part
-    known = field.keys
     for key in part.keys() - {"type", kind}:
-        if holds(part[key]):
-            left_out.add(shown(key), place)
+        if _says_something(part[key]):
+            skipped.add(printable(key), location)
     value = part.get(kind)
     if not isinstance(value, dict):
         return {"type": kind, **({kind: value} if kind in part else {})}
     annotations = value.get("annotations")
-    if holds(annotations):
-        left_out.add("annotations", place, len(annotations) if isinstance(annotations, list) else 1)
-    for key in value.keys() - known.keys():
-        if holds(value[key]):
-            left_out.add(shown(key), place.at(str(kind)))
-    return {"type": kind, kind: {key: value[key] for key in value if key in known}}
+    if _says_something(annotations):
+        skipped.add("annotations", location, len(annotations) if isinstance(annotations, list) else 1)
+    for key in value.keys() - field.keys.keys():
+        if _says_something(value[key]):
+            skipped.add(printable(key), location.at(str(kind)))
+    return {"type": kind, kind: {key: value[key] for key in value if key in field.keys}}

@@ -78,7 +78,12 @@ class ContractViewSet(JSONViewSet):
         if key is None:
             return self.answer(shown(create()))
         renderer = self.request.accepted_renderer
-        response = idempotency.once(key, create, lambda row: renderer.render(shown(row)), thread_id)
+
+        def render(row: Any) -> bytes:
+            body: bytes = renderer.render(shown(row))
+            return body
+
+        response = idempotency.once(key, create, render, thread_id)
         headers = {"Idempotent-Replayed": "true"} if response.is_replay else {}
         return HttpResponse(response.body, content_type=renderer.media_type, headers=headers)
 

@@ -1,26 +1,26 @@
-"""`manage.py purge`: removes for good what was deleted. The service does the same by itself; this waits for the end."""
+"""`manage.py purge`: removes deleted rows for good, as the service does in the background."""
 
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError
 from django.db import Error
 
-from messages_app.management import reason_of
 from messages_app.store.deletion import purge
+from messages_app.store.errors import reason_of
 
 
 class Command(BaseCommand):
     help = (
-        "Removes deleted threads with all that was in them, and what is left of messages that were deleted, and of "
-        "idempotency keys that were used, more than 24 hours ago. Other writers go on meanwhile."
+        "Removes deleted threads with their messages, and the rest of messages that were deleted, and idempotency keys "
+        "that were used, more than 24 hours ago. Safe while the service runs."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             purged = purge()
         except Error as error:
-            raise CommandError(f"cannot purge: {reason_of(error)}; what is left, the next purge removes") from error
+            raise CommandError(f"cannot purge: {reason_of(error)}. The next purge removes the rest.") from error
         self.stdout.write(
             f"Removed {purged.threads:,} deleted threads with {purged.messages:,} messages, "
-            f"the places of {purged.places:,} messages deleted before, and {purged.keys:,} idempotency keys."
+            f"{purged.places:,} tombstones of deleted messages, and {purged.keys:,} idempotency keys."
         )

@@ -1,0 +1,39 @@
+"""What an export reads: threads, oldest first, and the columns of their messages."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from messages_app.models import Message, Thread
+from messages_app.store import bulk
+from messages_app.store.paging import between
+
+THREADS_PER_READ = 500
+
+# The columns of a message that an export reads.
+COLUMNS = ("thread_id", "position", "id", "object_id", "created_at", *Message.CONTENT_FIELDS)
+
+
+def count_threads(tenant: str | None) -> int:
+    """Return the number of threads of a tenant, or of all tenants. One query, which reads an index."""
+    return Thread.objects.visible(tenant).count()
+
+
+def threads_oldest_first(tenant: str | None = None) -> Iterator[Thread]:
+    """Yield the threads of a tenant, or of all, ordered by (created_at, id). One query for THREADS_PER_READ."""
+    threads, last = Thread.objects.visible(tenant), None
+    while rows := between(threads, last, None, descending=False, limit=THREADS_PER_READ):
+        yield from rows
+        last = rows[-1].created_at, rows[-1].id
+
+
+def read_messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> list[tuple[Any, ...]]:
+    """Return COLUMNS of the first messages of these threads after a position, by thread and position. One query."""
+    visible = Message.objects.filter(thread__in=thread_ids, deleted_at=None)
+    if after:
+        visible = visible.filter(position__gt=after)
+    return bulk.select(visible.order_by("thread_id", "position")[:limit], COLUMNS)
+
+
+def visible_among(thread_ids: Sequence[str]) -> set[str]:
+    """Return the ids of those threads that are not deleted. The purge may have removed messages of the others."""
+    return set(Thread.objects.visible(None).filter(id__in=thread_ids).values_list("id", flat=True))

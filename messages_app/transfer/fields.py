@@ -1,0 +1,105 @@
+"""What an import accepts under each key of a thread and of a message, in the classes of api/fields.py."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from messages_app.api.base import WireField
+from messages_app.api.errors import NOT_A_LIST, NOT_AN_INTEGER, NOT_GE, NOT_LE, Code, Fault, Faults
+from messages_app.api.fields import (
+    MAX_PARTS,
+    AttachmentsField,
+    AuthorField,
+    ContentOrPartsField,
+    EnumField,
+    FileIdsField,
+    IgnoredField,
+    ListField,
+    MetadataField,
+    ObjectField,
+    PartField,
+    TextField,
+)
+from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID
+from messages_app.models import MAX_TENANT_CHARACTERS, Message
+from messages_app.models.content import text_part
+
+MAX_ID_CHARACTERS = 64
+
+# Errors that only an import can have.
+NOT_AN_OBJECT_ID = Code("value is not a valid ObjectId", "value_error.object_id")
+DUPLICATE_ID = Code("another message of this thread has this id", "value_error.id")
+OTHER_THREAD_ID = Code("value is not the id of this thread", "value_error.id")
+
+
+class ObjectIdField(TextField):
+    """24 hex digits. Returns them in lower case."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = cast(str, super().to_internal_value(data)).lower()
+        if not OBJECT_ID.fullmatch(text):
+            raise Faults([Fault(NOT_AN_OBJECT_ID)])
+        return text
+
+
+class SecondsField(WireField):
+    """Unix seconds, from 1970 to 9999."""
+
+    def to_internal_value(self, data: Any) -> datetime:
+        if not isinstance(data, int) or isinstance(data, bool):
+            raise Faults([Fault(NOT_AN_INTEGER)])
+        if data < 0:
+            raise Faults([Fault(NOT_GE, params={"limit_value": 0})])
+        if data > MAX_SECONDS:
+            raise Faults([Fault(NOT_LE, params={"limit_value": MAX_SECONDS})])
+        return EPOCH + timedelta(seconds=data)
+
+
+class StoredPartField(PartField):
+    """A part in its stored form: the text is an object, and may be empty, as an assistant's may be."""
+
+    kinds: Mapping[str, ObjectField] = {
+        "text": ObjectField({"value": TextField(), "annotations": IgnoredField(required=False)}),
+        **{kind: field for kind, field in PartField.kinds.items() if isinstance(field, ObjectField)},
+    }
+    type_of_part = EnumField(kinds)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        part = super().to_internal_value(data)
+        return text_part(part["text"]["value"]["value"]) if part["type"] == "text" else part
+
+
+class StoredContentField(ContentOrPartsField):
+    """A list of parts, which may be empty. The limit on all texts together is that of a create."""
+
+    parts = ListField(StoredPartField(), at_most=MAX_PARTS)
+
+    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
+        if not isinstance(data, list):
+            raise Faults([Fault(NOT_A_LIST)])
+        return super().to_internal_value(data)
+
+
+ID_FIELD = TextField(at_least=1, at_most=MAX_ID_CHARACTERS)
+
+THREAD_FIELDS: Mapping[str, WireField] = {
+    "_id": ObjectIdField(required=False),
+    "created_at": SecondsField(),
+    "id": ID_FIELD,
+    "metadata": MetadataField(required=False, default=dict),
+    "tenant": TextField(at_least=1, at_most=MAX_TENANT_CHARACTERS, required=False),
+}
+MESSAGE_FIELDS: Mapping[str, WireField] = {
+    "_id": ObjectIdField(required=False),
+    "created_at": SecondsField(),
+    "id": ID_FIELD,
+    "role": EnumField(Message.Role.values),
+    "content": StoredContentField(),
+    "file_ids": FileIdsField(required=False, default=list),
+    "attachments": AttachmentsField(required=False, default=list),
+    "metadata": MetadataField(required=False, default=dict),
+    "assistant_id": AuthorField(required=False, default=""),
+    "run_id": AuthorField(required=False),
+}
+# Keys that only repeat where the object stands.
+IMPLIED_KEYS = frozenset({"object", "thread_id", "messages"})
