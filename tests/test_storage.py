@@ -330,6 +330,7 @@ def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) 
         assert cursor.fetchone() == ('[{"type":"text","text":{"value":"né 😀","annotations":[]}}]',)
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_processes_that_are_forked_make_ids_of_their_own() -> None:
     """Also where the one that they come from has made ids before."""
