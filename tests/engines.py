@@ -4,6 +4,7 @@ Django's own tables stay in the SQLite file of a data directory, as with THREADS
 """
 
 import atexit
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from tests.servers import DatabaseServer, Unavailable, is_ci
 ENGINES = ("sqlite", "postgresql", "mongodb")
 
 MARKERS = (
-    "stateless: neither stores nor queries anything: the same on all engines, and run on SQLite alone",
-    "engine(name, ...): about these engines; not run on others",
+    "stateless: neither stores nor queries anything; runs on SQLite alone",
+    "once: stores rows, but shows the same on every engine; runs on SQLite alone",
+    "engine(name, ...): about these engines; does not run on others",
 )
+# How a pytest-xdist worker learns of the database server, which the controller starts once for all of them.
+SERVER_VARIABLE = "TESTS_DATABASE_SERVER"
 
 chosen = "sqlite"
 server: DatabaseServer | None = None
@@ -39,29 +43,46 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = early_config.known_args_namespace.engine
     try:
-        server = start(chosen)
+        server = shared_server() or start(chosen)
     except Unavailable as error:
         print(f"{'failed' if is_ci() else 'skipped'}: tests on {chosen}: {error}", flush=True)
         raise SystemExit(1 if is_ci() else 0) from error
     if server:
-        atexit.register(server.close)
+        if server.process:
+            atexit.register(server.close)
+        if early_config.known_args_namespace.numprocesses:
+            os.environ[SERVER_VARIABLE] = json.dumps([server.port, str(server.directory)])
         os.environ["THREADS_DATABASE_URL"] = server.new_database()
     os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # tests of keys say otherwise
     return (yield)
 
 
-def start(engine: str) -> DatabaseServer | None:
-    """The engine's server; None for one that has none. Raises Unavailable."""
+def server_type(engine: str) -> type[DatabaseServer] | None:
     match engine:
         case "postgresql":
             from tests.servers.postgresql import PostgreSQL
 
-            return PostgreSQL()
+            return PostgreSQL
         case "mongodb":
             from tests.servers.mongodb import MongoDB
 
-            return MongoDB()
+            return MongoDB
     return None
+
+
+def start(engine: str) -> DatabaseServer | None:
+    """Start the engine's server; None for SQLite, which has none. Raises Unavailable."""
+    kind = server_type(engine)
+    return kind() if kind else None
+
+
+def shared_server() -> DatabaseServer | None:
+    """Return the server that the controller started, in a worker of pytest-xdist; None elsewhere."""
+    kind, found = server_type(chosen), os.environ.pop(SERVER_VARIABLE, None)
+    if not kind or not found:
+        return None
+    port, directory = json.loads(found)
+    return kind.started_elsewhere(port, Path(directory))
 
 
 def variables(directory: Path) -> dict[str, str]:
@@ -81,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def is_wanted(item: pytest.Item) -> bool:
     names = [set(marker.args) for marker in item.iter_markers("engine")]
     assert all(each <= set(ENGINES) and each for each in names), f"{item.nodeid}: no such engine"
-    if chosen != "sqlite" and item.get_closest_marker("stateless"):
+    if chosen != "sqlite" and (item.get_closest_marker("stateless") or item.get_closest_marker("once")):
         return False
     return all(chosen in each for each in names)
 

@@ -85,6 +85,7 @@ def test_there_is_a_group_that_may_look_and_do_nothing_else(thread: Thread) -> N
     assert Thread.objects.get(id=thread.id).deleted_at is None
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_migrating_again_leaves_what_an_operator_made_of_the_group(tmp_path: Any) -> None:
     code = (

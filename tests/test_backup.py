@@ -160,6 +160,7 @@ def test_backup_while_others_write_has_all_that_was_acknowledged_before_it_and_n
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.process
 @on_sqlite
 def test_backup_that_is_killed_leaves_the_file_that_was_there(tmp_path: Path, data: Path) -> None:
     make_large(database_of(tmp_path), megabytes=60)
@@ -253,6 +254,7 @@ def test_restore_that_is_killed_leaves_what_was_there(
     assert_sound(database_of(tmp_path))
 
 
+@pytest.mark.process
 @on_sqlite
 def test_restore_that_somebody_keeps_waiting_says_so_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
     file = tmp_path / "copy.db"
@@ -266,6 +268,7 @@ def test_restore_that_somebody_keeps_waiting_says_so_and_leaves_nothing(tmp_path
     assert [name for name in names(data) if "restore" in name] == []
 
 
+@pytest.mark.process
 @on_sqlite
 def test_restore_over_a_database_that_is_damaged_says_what_to_do(tmp_path: Path, copied: Path) -> None:
     database = database_of(tmp_path)
@@ -281,6 +284,7 @@ def test_restore_over_a_database_that_is_damaged_says_what_to_do(tmp_path: Path,
     assert manage(tmp_path / "data", "restore", str(copied)).returncode == 0
 
 
+@pytest.mark.process
 @on_sqlite
 def test_backup_of_an_older_version_is_migrated_before_it_replaces_anything(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "data"
@@ -322,6 +326,7 @@ def test_backup_that_would_overwrite_something_is_refused(tmp_path: Path, copied
     assert refused("restore", own) == f"{own} is the database itself"
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_backup_of_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -413,6 +418,7 @@ def test_backup_of_djangos_own_tables_alone_says_what_is_not_in_it(tmp_path: Pat
     assert "messages_app_thread" not in found
 
 
+@pytest.mark.process
 @on_sqlite
 def test_backup_to_a_link_fills_the_file_that_it_leads_to(data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()

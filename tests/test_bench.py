@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.inside import yardstick_inside
 from bench.operations import SAID as CREATED
 from bench.operations import Request, compare, of_sample
@@ -14,6 +16,7 @@ SAID = [f"Question {number}" for number in range(24)]
 LAST = {"role": "user", "content": "Größe?", "metadata": {"topic": "ai"}, "file_ids": ["file-1", "file-2"]}
 
 
+@pytest.mark.process
 def test_the_yardstick_answers_what_the_service_answers_and_stores_as_much(api: Api, tmp_path: Path) -> None:
     def ask(request: Request) -> Any:
         answer = api.call(request.method, request.path, request.body.encode())

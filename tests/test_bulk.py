@@ -253,6 +253,7 @@ def as_stored(model: str, public_id: str) -> dict[str, Any]:
         return dict(zip(columns, cursor.fetchone(), strict=True))
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_memory_does_not_grow_with_the_number_of_messages(tmp_path: Path) -> None:
     peaks = {}

@@ -241,6 +241,7 @@ def test_cost_does_not_grow_with_the_thread(api: Api, thread_id: str) -> None:
     assert len(queries) == len(APPENDED[engines.chosen])
 
 
+@pytest.mark.process
 def test_nothing_of_a_request_is_kept_in_the_process(tmp_path: Path) -> None:
     """In a process of its own, since it is the first request that makes what all share."""
     program = """

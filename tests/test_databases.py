@@ -12,9 +12,6 @@ from tests.servers import free_port
 MONGODB_DRIVERS = ("djongo", "pymongo", "bson")
 
 
-UNUSABLE = "not a MongoDB URL that can be used (its hosts, user, password, or a file that it names)"
-
-
 @pytest.fixture
 def without_mongodb_drivers(tmp_path: Path) -> dict[str, str]:
     """Settings of an environment in which they cannot be imported, as where they are not installed."""
@@ -41,6 +38,7 @@ def test_sql_needs_no_driver_of_mongodb(serve: Callable[..., Served], without_mo
     assert service.call("GET", f"/threads/{thread}/messages").body["data"][0]["role"] == "user"
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_mongodb_without_its_drivers_is_told_in_one_line(
     tmp_path: Path, without_mongodb_drivers: dict[str, str]
@@ -54,41 +52,7 @@ def test_mongodb_without_its_drivers_is_told_in_one_line(
         )
 
 
-@pytest.mark.stateless
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("mongodb://", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
-        ("mongodb://host", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
-        ("mongodb://u:hidden@host/", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
-        ("mongodb://host/a.b", "must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"),
-        ("mongodb://u:hid:den@host/x", UNUSABLE),
-        ("mongodb://u:hidden@host:port/x", UNUSABLE),
-        ("mongodb://host/x?bogus=1", "has an option that is none here, or one twice: bogus"),
-        (
-            "mongodb://host/x?tz_aware=true&appname=a",
-            "has an option that is none here, or one twice: tz_aware, appname",
-        ),
-        (
-            "mongodb://host/x?readConcernLevel=snapshot",
-            "has an option that is none here, or one twice: readConcernLevel",
-        ),
-        ("mongodb://host/x?w=1&W=majority", "has an option that is none here, or one twice: w, W"),
-        ("mongodb://host/x?maxPoolSize=many", "has an option with a wrong value: maxPoolSize"),
-        ("mongodb://host/x?tls=true&tlsCAFile=/none", "has an option with a wrong value: tls, tlsCAFile"),
-        ("mongodb://host/x?w=1", "w=1 would break promises; it is majority here"),
-        ("mongodb://host/x?journal=false", "journal=false would break promises; it is true here"),
-        (
-            "mongodb://host/x?readPreference=secondary",
-            "readpreference=secondary would break promises; it is primary here",
-        ),
-    ],
-)
-def test_mongodb_url_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: str, told: str) -> None:
-    done = manage(tmp_path / "data", "check", "--database", "threads", THREADS_DATABASE_URL=url)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"threadsvc: THREADS_DATABASE_URL: {told}\n")
-
-
+@pytest.mark.process
 @pytest.mark.stateless
 def test_djangos_own_tables_cannot_be_in_mongodb(tmp_path: Path) -> None:
     done = manage(tmp_path / "data", "check", DATABASE_URL="mongodb://u:hidden@host/x")
@@ -99,6 +63,7 @@ def test_djangos_own_tables_cannot_be_in_mongodb(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 @pytest.mark.parametrize(
     ("scheme", "told"),
@@ -123,12 +88,14 @@ def test_server_that_is_missing_is_told_in_one_line(tmp_path: Path, scheme: str,
     assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)
 
 
+@pytest.mark.process
 def test_databases_that_answer_have_no_problem(tmp_path: Path) -> None:
     aliases = ["--database", "default"] + ["--database", "threads"] * (engines.server is not None)
     done = manage(tmp_path / "data", "check", *aliases)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_file_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/none/x.db"

@@ -200,6 +200,7 @@ def stored(number, **fields):
     return done.stdout
 
 
+@pytest.mark.process
 def test_removal_takes_short_transactions_of_a_hundred_messages(tmp_path: Path) -> None:
     program = """
 Thread.objects.of_tenant("default").mark_deleted(stored(250))
@@ -266,6 +267,7 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
     assert [rows_of(service, thread) for thread in made] == [(THREADS_LEFT, 0)] * 2
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite", "postgresql")
 def test_purge_that_cannot_reach_its_database_says_so(tmp_path: Path) -> None:
     failed = manage(tmp_path / "data", "purge")  # no table is there
@@ -290,6 +292,7 @@ def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_pat
     service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
 
 
+@pytest.mark.process
 def test_places_that_stay_cost_no_transaction(tmp_path: Path) -> None:
     program = """
 for _ in range(5):
@@ -305,6 +308,7 @@ print(Message.objects.count())
     assert run(tmp_path, program).splitlines() == ["0 0 0 0", asked, "5"]
 
 
+@pytest.mark.process
 def test_purges_at_once_count_what_they_removed_and_nothing_twice(tmp_path: Path) -> None:
     program = """
 for _ in range(6):
@@ -323,6 +327,7 @@ with ThreadPoolExecutor(4) as pool:
     assert run(tmp_path, program) == f"6 {6 * 150} 149 0\n"
 
 
+@pytest.mark.process
 def test_purger_removes_at_its_start_and_again_without_being_woken(tmp_path: Path) -> None:
     program = """
 def wait_for_removal(thread):

@@ -192,6 +192,7 @@ call_command("delete_threads", "--older-than", "18000d")
 """
 
 
+@pytest.mark.process
 @pytest.mark.engine("mongodb")
 def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
     api: Api, tmp_path: Path, url: str
@@ -261,6 +262,7 @@ def test_age_counts_back_from_now(tenant: str, age: str, hours: int) -> None:
     assert abs(timezone.now() - timedelta(hours=hours) - since) < timedelta(seconds=5)
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite", "postgresql")
 def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     refused = manage(tmp_path / "data", "delete_threads", "--older-than", "90d")

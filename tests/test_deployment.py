@@ -24,7 +24,7 @@ from tests.servers import Unavailable, is_ci
 from tests.servers.nginx import Nginx
 from tests.stored import execute
 
-pytestmark = pytest.mark.engine("sqlite")
+pytestmark = [pytest.mark.engine("sqlite"), pytest.mark.process]
 
 EXAMPLES = ROOT / "docs" / "examples"
 HELLO = {"role": "user", "content": "hello"}

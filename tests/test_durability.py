@@ -9,6 +9,8 @@ from tests import engines
 from tests.stored import execute
 from tests.torture import Outcome, Torture
 
+pytestmark = pytest.mark.process
+
 KILLS = {"sqlite": 6, "postgresql": 6, "mongodb": 5}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT, environment
 
-pytestmark = pytest.mark.stateless
+pytestmark = [pytest.mark.stateless, pytest.mark.process]
 
 
 @pytest.mark.parametrize(("ci", "word", "status"), [("", "skipped", 0), ("true", "failed", 1)])

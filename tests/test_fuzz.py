@@ -54,6 +54,7 @@ def counting(target: Target, capsys: pytest.CaptureFixture[str]) -> Callable[[st
     return counting
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shape", SHAPES)
 def test_requests_made_from_the_description_are_answered_as_it_says(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config, shape: str
@@ -74,6 +75,7 @@ def test_requests_made_from_the_description_are_answered_as_it_says(
     target.assert_well()
 
 
+@pytest.mark.process
 def test_no_bytes_make_the_service_fail(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config
 ) -> None:
@@ -132,6 +134,7 @@ def test_broken_promise_is_noticed(answer: Answer, promise: str | None) -> None:
     assert broken_promise(b"GET /threads HTTP/1.1\r\n", answer) == promise
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_silence_is_noticed(target: Target) -> None:
     with pytest.raises(Finding):
@@ -142,6 +145,7 @@ FILES = [f"file-{number}" for number in range(6)]
 PAIRS = {f"key {number}": "x" for number in range(10)}
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_each_exception_is_one_that_the_description_cannot_make(api: Api, target: Target) -> None:
     """Sound by the description, and refused by the contract: else the exception would have to go."""

@@ -359,6 +359,7 @@ print(json.dumps([results, rows()]))
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("of", ["thread", "message"])
 def test_request_whose_process_was_killed_anywhere_is_completed_by_the_one_sent_again(
     in_processes: Callable[[str], Any], of: str

@@ -83,6 +83,7 @@ def test_body_that_says_it_is_a_gigabyte_is_413_before_any_of_it_is_sent(
     assert time.monotonic() - start < 3
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("length", [f"Content-Length: {GIGABYTE}", "Transfer-Encoding: chunked"])
 def test_body_that_goes_on_for_ever_is_413_soon_and_takes_no_memory(modest: Served, path: str, length: str) -> None:
@@ -103,6 +104,7 @@ def test_body_that_goes_on_for_ever_is_413_soon_and_takes_no_memory(modest: Serv
     assert largest_use_of_memory(modest) - before < 5_000_000
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("path", "limit"),
     [("/threads", 4096), ("/threads/x", 1024), ("/threads/x/messages", 1024), ("/admin/login/", 4096)],

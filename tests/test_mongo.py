@@ -324,6 +324,7 @@ def test_numbers_that_bson_has_not_are_a_data_error(thread_id: str) -> None:
 # What is asked of the server
 
 
+@pytest.mark.process
 def test_every_write_asks_for_the_majority_and_the_journal(tmp_path: Path, url: str) -> None:
     code = """
 import json
@@ -358,6 +359,7 @@ print(json.dumps({name: sorted(concerns) for name, concerns in sent.items()}))
     assert sent.keys() <= {"hello", "find", "aggregate", "endSessions", "getMore"}
 
 
+@pytest.mark.process
 def test_child_of_a_fork_has_connections_of_its_own_and_all_are_closed_at_exit(tmp_path: Path, url: str) -> None:
     code = """
 import threading
@@ -387,6 +389,7 @@ def test_connections_that_were_closed_are_opened_again(api: Api, thread_id: str)
     assert api.get(f"/threads/{thread_id}").status == 200
 
 
+@pytest.mark.process
 def test_migration_that_broke_off_is_run_again(tmp_path: Path, url: str) -> None:
     code = """
 import pymongo

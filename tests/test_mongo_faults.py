@@ -100,6 +100,7 @@ def kept(mark: str) -> tuple[int, int]:
     return threads, collection("message").count_documents({"content.text.value": mark})
 
 
+@pytest.mark.process
 def test_thread_that_was_never_finished_is_seen_by_nobody_and_purged(
     api: Api, call_and_die: Callable[..., str], two_hours_later: Callable[[], None]
 ) -> None:
@@ -125,6 +126,7 @@ def test_thread_that_was_never_finished_is_seen_by_nobody_and_purged(
     assert died_at == [(0, 0), (1, 0), (1, 2)]
 
 
+@pytest.mark.process
 def test_deleting_hides_all_of_a_thread_or_nothing_and_purge_removes_the_rest(
     api: Api, call_and_die: Callable[..., str], two_hours_later: Callable[[], None]
 ) -> None:

@@ -173,6 +173,7 @@ def test_text_is_for_people_and_one_line_an_event(serve: Callable[..., Served]) 
     assert all(re.match(r"\S+Z \[\w+ *\] ", line) for line in printed[first:])
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_log_tells_of_warnings_and_of_exceptions_that_nobody_catches(tmp_path: Path) -> None:
     program = (
@@ -225,6 +226,7 @@ def metric(service: Served, name: str, **labels: str) -> float:
     )
 
 
+@pytest.mark.process
 def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> None:
     thread = measured.new_thread()
     measured.wait_until(lambda: len(measured.children()) == 3)
@@ -268,6 +270,7 @@ def test_metrics_are_told_at_the_moment_a_worker_makes_its_file(tmp_path: Path) 
     assert list(sums.collect()) == []
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_no_client_can_make_new_series(measured: Served) -> None:
     """Each series stays in the memory of who collects it."""
@@ -284,6 +287,7 @@ def test_no_client_can_make_new_series(measured: Served) -> None:
     assert {line.rpartition(b" ")[0] for line in scrape(measured).splitlines()} == series
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_database_that_is_away_is_counted(measured: Served) -> None:
     thread = measured.new_thread()
@@ -299,6 +303,7 @@ def test_database_that_is_away_is_counted(measured: Served) -> None:
     assert metric(measured, **waited) > seconds + 0.9
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_metrics_are_shown_on_the_loopback_address_alone(measured: Served) -> None:
     port = int(measured.environment["THREADSVC_METRICS_PORT"])
@@ -306,6 +311,7 @@ def test_metrics_are_shown_on_the_loopback_address_alone(measured: Served) -> No
     assert not can_connect("127.0.0.2", port)  # which is another one of this machine's
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_taken_port_for_metrics_is_one_clear_line(measured: Served, tmp_path: Path) -> None:
     port = measured.environment["THREADSVC_METRICS_PORT"]

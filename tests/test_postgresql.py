@@ -152,6 +152,7 @@ def test_statement_that_takes_long_on_a_server_that_answers_others_is_waited_for
         assert answer.result().status == 200
 
 
+@pytest.mark.process
 def test_server_that_is_stopped_is_503_at_once_and_200_as_soon_as_it_is_back(
     service: Served, own_server: PostgreSQL
 ) -> None:
@@ -167,6 +168,7 @@ def test_server_that_is_stopped_is_503_at_once_and_200_as_soon_as_it_is_back(
     assert len(service.stored("message", thread_id=thread)) == 1
 
 
+@pytest.mark.process
 def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Served, own_server: PostgreSQL) -> None:
     thread = service.new_thread()
     with ThreadPoolExecutor(16) as pool:
@@ -179,6 +181,7 @@ def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Se
     assert len(service.stored("message", thread_id=thread)) == 65
 
 
+@pytest.mark.process
 def test_key_is_503_while_the_database_of_keys_is_away_and_good_when_it_is_back(
     service: Served, own_server: PostgreSQL
 ) -> None:

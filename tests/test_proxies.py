@@ -123,6 +123,7 @@ def deploy_check(directory: Path, **variables: str) -> str:
     return done.stderr
 
 
+@pytest.mark.process
 def test_deploy_check_is_clean_with_tls_and_names_what_is_missing_without(tmp_path: Path) -> None:
     assert deploy_check(tmp_path, THREADSVC_TLS="1", THREADSVC_TRUSTED_PROXIES="127.0.0.1") == ""
     said = deploy_check(tmp_path)

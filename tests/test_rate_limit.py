@@ -150,6 +150,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
+@pytest.mark.process
 def test_processes_and_threads_share_one_bucket_and_no_kill_locks_it(tmp_path: Path) -> None:
     file = tmp_path / "rates"
     with takers(file, 10**7) as killed:

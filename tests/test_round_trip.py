@@ -89,6 +89,7 @@ def awkward_metadata(rng: Random) -> dict[str, str]:
     return {key: rng.choice(TEXTS)[:512] for key in rng.sample(KEYS, rng.choice([0, 0, 1, 3, 16]))}
 
 
+@pytest.mark.process
 @pytest.mark.engine("mongodb")
 def test_what_goes_through_all_engines_comes_back_the_same(tmp_path: Path) -> None:
     lines = awkward_lines(Random(20260826))

@@ -16,6 +16,8 @@ import pytest
 from tests.conftest import ROOT, connection, database_url, environment, manage, migrate
 from tests.stored import stored
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -58,6 +58,7 @@ def test_prints_where_everything_is(served: Served) -> None:
         assert line in printed
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_data_directory_and_secret_key_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert manage(tmp_path / "data", "check").returncode == 0
@@ -319,6 +320,7 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
     assert "DATABASE_URL has no table messages_app_" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
@@ -326,15 +328,6 @@ def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
     program = "from django.conf import settings; print(*settings.DATABASES)"
     shell = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADS_DATABASE_URL=other_name)
     assert shell.stdout == "default\n"
-
-
-@pytest.mark.stateless
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
-def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "secret_key").write_bytes(content)
-    ended = manage(tmp_path, "check")
-    assert ended.returncode == 1
-    assert ended.stderr == f"threadsvc: {tmp_path}/secret_key is empty or not text: delete it, and a new one is made\n"
 
 
 @pytest.mark.stateless
@@ -346,6 +339,7 @@ def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[
     assert "not required (THREADSVC_ALLOW_ANONYMOUS is 1): whoever can reach this address" in printed
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
     program = "import sys, threadsvc.urls; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
@@ -356,74 +350,7 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
     assert "psycopg_pool" not in modules
 
 
-@pytest.mark.stateless
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"PORT": "0"}, "PORT='0': must be a whole number from 1 to 65535"),
-        ({"PORT": "http"}, "PORT='http'"),
-        ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY='-1'"),
-        ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
-        ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
-        ({"THREADSVC_LOG_FORMAT": "xml"}, "THREADSVC_LOG_FORMAT='xml': must be one of json, text"),
-        ({"THREADSVC_METRICS_PORT": "x"}, "THREADSVC_METRICS_PORT='x': must be a whole number from 0 to 65535"),
-        ({"PORT": "9", "THREADSVC_METRICS_PORT": "9"}, "THREADSVC_METRICS_PORT=9: the service itself is there"),
-        ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
-        ({"THREADSVC_ALLOW_ANONYMOUS": "true"}, "THREADSVC_ALLOW_ANONYMOUS='true': must be 0 or 1"),
-        (
-            {"THREADSVC_RATE_LIMIT": "0/s"},
-            "THREADSVC_RATE_LIMIT='0/s': must be a whole number from 1 to 999999 and /s,",
-        ),
-        ({"THREADSVC_RATE_LIMIT": "10/day"}, "THREADSVC_RATE_LIMIT='10/day'"),
-        ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
-        ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),
-        ({"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"}, "are both set"),
-        ({"THREADSVC_TRUSTED_ORIGINS": "app.example"}, "'app.example' is not http(s)://host"),
-        ({"THREADSVC_TRUSTED_ORIGINS": "https://app.example/"}, "'https://app.example/' is not http(s)://host"),
-        ({"THREADSVC_CORS_ORIGINS": "*"}, "THREADSVC_CORS_ORIGINS: '*' is not http(s)://host"),
-        ({"THREADSVC_TLS": "1"}, "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES"),
-        ({"THREADSVC_TRUSTED_PROXIES": "127.0.0.1,nginx"}, "THREADSVC_TRUSTED_PROXIES: 'nginx' is neither an address"),
-        ({"THREADSVC_ALLOWED_HOSTS": ","}, "THREADSVC_ALLOWED_HOSTS names no host"),
-        ({"PORT": "1" * 5000}, "must be a whole number from 1 to 65535"),
-        ({"DATABASE_URL": "sqlite:////x.db?timeout=abc"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
-        ({"DATABASE_URL": "sqlite:////x.db?timeout=-1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
-        ({"DATABASE_URL": "sqlite:////x.db?foo=1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
-        ({"DATABASE_URL": "sqlite:////x%00.db"}, "no file can have that name"),
-        ({"DATABASE_URL": "mongodb://user:hidden@host/x"}, "DATABASE_URL: Django's own tables need SQL"),
-        ({"THREADS_DATABASE_URL": "mysql://host/x"}, "THREADS_DATABASE_URL: 'mysql' is not a database scheme"),
-        ({"DATABASE_URL": "sqlite://"}, "an in-memory database is lost with its process"),
-        ({"DATABASE_URL": "postgresql://host:port/x"}, "not a database URL that can be read"),
-        ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
-        ({"DATABASE_URL": "postgresql://host/x?foo=hidden"}, "DATABASE_URL: 'foo' is no option of postgresql://"),
-        (
-            {"DATABASE_URL": "postgresql://host/x?prepared_statements=no"},
-            "prepared_statements= of postgresql:// takes 0 or",
-        ),
-        ({"DATABASE_URL": "postgresql://host/x?password=hidden"}, "'password' is no option of postgresql://"),
-        (
-            {"DATABASE_URL": "postgresql://host/x?sslmode=a&sslmode=b"},
-            "'sslmode' is no option of postgresql://, or given",
-        ),
-        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x?sslmode=a"}, 'invalid sslmode value: "a"'),
-        ({"DATABASE_URL": "postgresql://host/x?timeout=0"}, "?timeout=SECONDS of postgresql:// takes more than 0"),
-        ({"THREADS_DATABASE_URL": "postgresql://host/x?timeout=a"}, "THREADS_DATABASE_URL: ?timeout=SECONDS of"),
-        ({"DATABASE_URL": "postgresql://host"}, "the URL names no database"),
-        ({"DATABASE_URL": "sqlite:////no/such/directory/x.db"}, "unable to open database file"),
-        ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory"),
-        ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
-        ({"HOST": "192.0.2.1"}, "cannot listen on 192.0.2.1 port"),
-        ({"HOST": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid"),
-    ],
-    ids=lambda value: "" if isinstance(value, str) else next(iter(value.items())),
-)
-def test_bad_setting_is_one_clear_line(tmp_path: Path, settings: dict[str, str], words: str) -> None:
-    ended = manage(tmp_path / "data", "serve", **{"PORT": str(free_port()), **settings})
-    assert ended.returncode == 1
-    assert words in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-    assert "hidden" not in ended.stderr
-
-
+@pytest.mark.process
 @pytest.mark.stateless
 @pytest.mark.parametrize("missing", ["psycopg", "psycopg_pool"])
 def test_missing_driver_is_one_clear_line(tmp_path: Path, missing: str) -> None:
@@ -441,6 +368,7 @@ def test_taken_port_is_one_clear_line(served: Served, tmp_path: Path) -> None:
     assert f"cannot listen on 127.0.0.1 port {served.port}: Address already in use" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_secrets_can_come_from_files(tmp_path: Path) -> None:
     secret, url = tmp_path / "secret", tmp_path / "url"
@@ -453,6 +381,7 @@ def test_secrets_can_come_from_files(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) -> None:
     keys = []
@@ -471,6 +400,7 @@ def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret_key"]
 
 
+@pytest.mark.process
 @pytest.mark.engine("sqlite")
 def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
     directory = tmp_path / "odd #1 ?%41 é"

@@ -345,6 +345,7 @@ def test_documents_may_have_any_keys(thread_id: str) -> None:
     assert line.count(f'"attachments":{text},') == 3
 
 
+@pytest.mark.process
 @pytest.mark.stateless
 def test_processes_that_are_forked_make_ids_of_their_own() -> None:
     """Also where the one that they come from has made ids before."""

@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self
 
 SECONDS_TO_START = 60
 SECONDS_TO_STOP = 30
@@ -169,8 +170,20 @@ class Server(ABC):
 class DatabaseServer(Server):
     databases = 0
 
+    @classmethod
+    def started_elsewhere(cls, port: int, directory: Path) -> Self:
+        """Return a server that another process has started and will stop; for use, not for control."""
+        server = cls.__new__(cls)
+        server.port, server.directory, server.process = port, directory, None
+        return server
+
     @abstractmethod
     def url(self, database: str) -> str: ...
+
+    def next_name(self) -> str:
+        """Return a database name that no other process of this run uses."""
+        self.databases += 1
+        return f"tests_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{self.databases}"
 
     @abstractmethod
     def new_database(self) -> str:

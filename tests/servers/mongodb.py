@@ -82,5 +82,4 @@ class MongoDB(DatabaseServer):
         return True
 
     def new_database(self) -> str:
-        self.databases += 1  # it is made by the first write
-        return self.url(f"tests_{self.databases}")
+        return self.url(self.next_name())  # the first write creates it

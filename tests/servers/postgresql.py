@@ -38,11 +38,11 @@ class PostgreSQL(DatabaseServer):
     """Fsync is on: that nothing acknowledged is lost is a part of what is tested."""
 
     stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: waits for nobody
+    user = None if os.geteuid() else "postgres"  # PostgreSQL refuses to run as root
 
     def prepare(self) -> None:
         self.programs = find_programs() or install_programs()
-        if not os.geteuid():  # PostgreSQL refuses to run as root
-            self.user = "postgres"
+        if self.user:
             owner = pwd.getpwnam(self.user)
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
@@ -73,8 +73,7 @@ class PostgreSQL(DatabaseServer):
         return True
 
     def new_database(self) -> str:
-        self.databases += 1
-        name = f"tests_{self.databases}"
+        name = self.next_name()
         with closing(psycopg.connect(self.url("postgres"), autocommit=True)) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)

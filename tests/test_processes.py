@@ -1,0 +1,70 @@
+"""The marker `process` is checked: a test that starts a process without it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment
+
+pytestmark = [pytest.mark.stateless, pytest.mark.process]
+
+TESTS = """
+import os, subprocess, sys
+import pytest
+
+def start():
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+@pytest.fixture
+def started():
+    start()
+
+@pytest.fixture
+def serve():
+    start()
+
+def test_unmarked():
+    try:
+        start()
+    except Exception:
+        pass
+
+def test_unmarked_fixture(started): ...
+
+def test_unmarked_fork():
+    if not os.fork():
+        os._exit(0)
+
+@pytest.mark.process
+def test_marked(started):
+    start()
+
+def test_marked_by_its_fixture(serve): ...
+"""
+
+
+def run(tmp_path: Path, *options: str) -> str:
+    (tmp_path / "test_of_processes.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:django", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-p", "tests.processes", "-rA", *options, str(tmp_path)],
+        cwd=ROOT,
+        env=environment(tmp_path / "data"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+def test_unmarked_test_that_starts_a_process_fails(tmp_path: Path) -> None:
+    said = run(tmp_path)
+    assert "2 failed, 2 passed, 1 error" in said, said
+    assert said.count("is not marked: add @pytest.mark.process") >= 3
+
+
+def test_marker_selects_tests_by_fixture_and_by_hand(tmp_path: Path) -> None:
+    said = run(tmp_path, "-m", "process")
+    assert "2 passed, 3 deselected" in said, said
