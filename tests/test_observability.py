@@ -15,9 +15,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import engines
 from tests.conftest import Served, connection, database_url, free_port, manage
 from tests.servers import is_running
 from tests.stored import execute
@@ -255,6 +257,29 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
     assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 20
     assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 22
     assert metric(measured, "process_cpu_seconds_total") > 0
+
+
+def test_metrics_count_each_statement_once(measured: Served) -> None:
+    thread = measured.new_thread()
+    queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
+    before = metric(measured, **queries)
+    for _ in range(10):
+        assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
+    a_message = {"sqlite": 1, "postgresql": 2, "mongodb": 4}[engines.chosen]
+    assert metric(measured, **queries) == before + 10 * a_message
+
+
+@pytest.mark.engine("postgresql")
+def test_service_with_metrics_prepares_its_statements(serve: Callable[..., Served]) -> None:
+    assert engines.server
+    url, log = engines.server.new_database(), engines.server.directory / "log"
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute(f"ALTER DATABASE {database.info.dbname} SET log_statement = 'all'")
+    service = serve(THREADS_DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()), WEB_CONCURRENCY="1")
+    thread = service.new_thread()
+    for _ in range(20):  # the service uses several connections, and each prepares what it has run three times
+        assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
+    assert re.search(r'execute _pg\S+: INSERT INTO "messages_app_message"', log.read_text())
 
 
 @pytest.mark.stateless

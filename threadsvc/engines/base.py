@@ -52,7 +52,6 @@ class EngineConnection:
     # metrics count each as.
     timed_methods: ClassVar[dict[str, str]] = {
         "get_new_connection": "connect",
-        "_start_transaction_under_autocommit": "begin",
         "_commit": "commit",
         "_rollback": "rollback",
         "fetch_directly": "query",

@@ -151,7 +151,11 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
     features_class = DatabaseFeatures
     ops_class = DatabaseOperations
-    timed_methods: ClassVar[dict[str, str]] = {**EngineConnection.timed_methods, "take_turn": "begin"}
+    timed_methods: ClassVar[dict[str, str]] = {
+        **EngineConnection.timed_methods,
+        "_start_transaction_under_autocommit": "begin",
+        "take_turn": "begin",
+    }
     _turn: Turn | None = None
 
     def create_cursor(self, name: str | None = None) -> Cursor:
