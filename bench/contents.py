@@ -56,7 +56,7 @@ def long(number: int) -> dict[str, Any]:
 
     found = found_long_thread()
     thread = found[0] if found else new_long_thread(number)
-    last = Message.objects.last_position(thread.id) or 0
+    last = Message.objects.filter(thread_id=thread.id).count()
     cursors = {"middle": last // 2, "end": last - PERIOD, "start": PERIOD + 1}
     rows = Message.objects.filter(thread_id=thread.id)
     return {"thread": thread.id, **{name: rows.get(position=position).id for name, position in cursors.items()}}
@@ -64,28 +64,29 @@ def long(number: int) -> dict[str, Any]:
 
 def found_long_thread() -> list[Any]:
     """The one that there is, if there is one."""
-    from messages_app.models import Thread
+    from messages_app.store.backend import backend
 
-    return Thread.objects.matching("default", LONG).between(None, None, descending=True, limit=1)
+    return backend().threads_with("default", LONG, None, None, descending=True, limit=1)
 
 
 def new_long_thread(number: int) -> Any:
-    from messages_app.models import Message, Thread
-    from messages_app.models.thread import text_part
+    from messages_app.models import Message
+    from messages_app.models.content import text_part
     from messages_app.sample_data.texts import conversation
+    from tests.rows import new_message, new_thread, store_rows
 
     rng, at = random.Random(7), datetime(2026, 1, 1, tzinfo=UTC)
     turns = list(islice(conversation(rng), PERIOD))
-    thread = Thread.new(at=at, rng=rng, metadata=LONG)
+    thread = new_thread(at, rng, metadata=LONG)
 
     def messages() -> Iterator[Message]:
         for position in range(1, number + 1):
             turn, moment = turns[position % PERIOD], at + timedelta(seconds=position)
             fields = {"role": turn.role, "content": [text_part(turn.text)]}
-            yield Message.new(at=moment, rng=rng, thread_id=thread.id, position=position, **fields)
+            yield new_message(moment, rng, thread_id=thread.id, position=position, **fields)
 
     made = messages()
-    Thread.objects.store([thread])
+    store_rows([thread])
     while batch := list(islice(made, AT_ONCE)):
         Message.objects.bulk_create(batch)
     return thread

@@ -5,8 +5,9 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.test import Client
 
-from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models import Thread
+from messages_app.models.content import text_part
+from tests.rows import new_message, new_thread, store_rows
 
 THREADS, MESSAGES = "/admin/messages_app/thread/", "/admin/messages_app/message/"
 
@@ -25,10 +26,10 @@ def page(client: Client, path: str, **query: Any) -> str:
 
 def store_thread(number: int, **fields: Any) -> Thread:
     """A thread of this many messages: "number 1.", "number 2." and so on."""
-    thread = Thread.new(**fields)
+    thread = new_thread(**fields)
     messages = [
-        Message.new(thread=thread, position=i, role="user", content=[text_part(f"number {i}.")])
+        new_message(thread=thread, position=i, role="user", content=[text_part(f"number {i}.")])
         for i in range(1, number + 1)
     ]
-    Thread.objects.store([thread], messages)
+    store_rows([thread], messages)
     return thread

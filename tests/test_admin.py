@@ -12,17 +12,17 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
 from messages_app.store import deletion as purging
-from messages_app.store.messages import OneThread
 from tests.admin_pages import MESSAGES, THREADS, client_of, page, store_thread
 from tests.conftest import Api, connection, manage
+from tests.rows import append, delete_message, delete_thread, new_message, new_thread, store_rows
 
 
 @pytest.fixture(scope="module")
 def thread() -> Thread:
     """Of a user with markup, of an assistant with a run, of a tool, and one with files."""
-    thread = Thread.new(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
+    thread = new_thread(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
     texts: list[tuple[str, str, dict[str, Any]]] = [
         (
             "user",
@@ -34,10 +34,10 @@ def thread() -> Thread:
         ("user", "See these", {"attachments": [{"file_id": "file-<u>", "tools": [{"type": "file_search"}]}]}),
     ]
     messages = [
-        Message.new(thread=thread, position=number, role=role, content=[text_part(text)], **more)
+        new_message(thread=thread, position=number, role=role, content=[text_part(text)], **more)
         for number, (role, text, more) in enumerate(texts, start=1)
     ]
-    Thread.objects.store([thread], messages)
+    store_rows([thread], messages)
     return thread
 
 
@@ -188,7 +188,7 @@ def test_json_of_a_message_is_that_of_the_api(admin: Client, api: Api, thread: T
 def test_long_thread_is_paged_and_each_message_is_on_one_page(admin: Client) -> None:
     thread = store_thread(123)
     for position in (1, 60, 123):
-        Message.objects.erase(thread.messages.get(position=position).id)
+        delete_message(thread.messages.get(position=position).id)
     expected = [f"number {i}." for i in range(1, 124) if i not in (1, 60, 123)]
     path = f"{THREADS}{thread.id}/change/"
 
@@ -275,13 +275,13 @@ UNKNOWN_PARTS: list[tuple[Any, str]] = [
 
 
 def test_message_with_parts_of_another_api_has_pages_too(admin: Client) -> None:
-    thread = Thread.new(metadata={"of": "unknown parts"})
+    thread = new_thread(metadata={"of": "unknown parts"})
     contents = [[part] for part, _ in UNKNOWN_PARTS] + [[part for part, _ in UNKNOWN_PARTS]]
     messages = [
-        Message.new(thread=thread, position=position, role="assistant", content=content)
+        new_message(thread=thread, position=position, role="assistant", content=content)
         for position, content in enumerate(contents, start=1)
     ]
-    Thread.objects.store([thread], messages)
+    store_rows([thread], messages)
     lines = [line for _, line in UNKNOWN_PARTS]
     texts = [*lines, "\n".join(lines)]
     assert texts_of(page(admin, f"{THREADS}{thread.id}/change/")) == texts
@@ -294,22 +294,22 @@ def test_message_with_parts_of_another_api_has_pages_too(admin: Client) -> None:
             assert admin.get(f"{MESSAGES}{message.id}/json/?shape={shape}").json()["content"] == message.content
         assert admin.get(f"{MESSAGES}{message.id}/delete/").status_code == 200
     assert admin.get(f"{THREADS}{thread.id}/export/").getvalue()
-    Thread.objects.mark_deleted(thread.id)
+    delete_thread(thread.id)
 
 
 @pytest.mark.parametrize("row_id", ["thread_3Aab_5F", "thread_2F..", "é ü/😀?#&", "_0A"])
 def test_ids_from_elsewhere_have_pages_too(admin: Client, row_id: str) -> None:
-    thread = Thread.new()
+    thread = new_thread()
     thread.id = row_id
-    message = Message.new(thread=thread, position=1, role="user", content=[text_part("from elsewhere")])
+    message = new_message(thread=thread, position=1, role="user", content=[text_part("from elsewhere")])
     message.id = f"{row_id}m"
-    Thread.objects.store([thread], [message])
+    store_rows([thread], [message])
     (address,) = set(re.findall(rf'href="({THREADS}[^"]+/change/)', page(admin, THREADS, q=row_id)))
     html = page(admin, unescape(address))
     assert texts_of(html) == ["from elsewhere"]
     (address,) = re.findall(rf'href="({MESSAGES}[^"]+/json/)"', html)
     assert admin.get(unescape(address)).json()["id"] == f"{row_id}m"
-    Thread.objects.filter(id=row_id).mark_deleted(row_id)
+    delete_thread(row_id)
     purging.purge()
 
 
@@ -347,9 +347,9 @@ def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(
     admin: Client, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[bool] = []
-    monkeypatch.setattr("messages_app.admin.threads.wake_purger", lambda: woken.append(True))
+    monkeypatch.setattr("messages_app.store.deletion.wake_purger", lambda: woken.append(True))
     thread = store_thread(12, metadata={"topic": "to go"})
-    Message.objects.erase(thread.messages.get(position=12).id)
+    delete_message(thread.messages.get(position=12).id)
     path = f"{THREADS}{thread.id}/delete/"
     asked = page(admin, path)
     assert f"Thread {thread.id} with 11 messages" in asked
@@ -401,7 +401,7 @@ def test_what_is_deleted_is_not_shown_from_that_moment_on(admin: Client, api: Ap
     html = page(admin, MESSAGES, q='"soon gone"')
     assert all(message in html for message in (last, erased, within))
     assert api.call("DELETE", f"/threads/{kept}/messages/{erased}").status == 200
-    Thread.objects.of_tenant("default").mark_deleted(gone)
+    delete_thread(gone)
     assert gone not in page(admin, THREADS)
     assert gone not in page(admin, THREADS, q='"soon gone"')
     assert admin.get(f"{THREADS}{gone}/change/").status_code == 302
@@ -441,7 +441,7 @@ def test_pages_cost_the_same_number_of_queries_however_many_rows(admin: Client, 
     assert {path: queries(path) - own for path in paths} == paths
     for _ in range(20):
         api.post("/threads", {"messages": [{"role": "user", "content": "otters"}]})
-        OneThread("default", thread.id).append(role="user", content=[text_part("otters")])
+        append(thread.id, role="user", content=[text_part("otters")])
     assert {path: queries(path) - own for path in paths} == paths
 
 

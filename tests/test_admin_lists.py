@@ -10,10 +10,11 @@ import pytest
 from django.test import Client
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
 from messages_app.store import search
 from tests import engines
 from tests.admin_pages import MESSAGES, THREADS, page, store_thread
+from tests.rows import delete_message, delete_thread, new_message, new_thread, store_rows
 
 DAY = timedelta(days=1)
 YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # older than what other tests make
@@ -56,21 +57,21 @@ def cells(html: str, row_id: str, *columns: str) -> list[str]:
 
 def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any = None, **fields: Any) -> Thread:
     """A thread of that time, with a message a minute."""
-    thread = Thread.new(at=at, tenant=tenant, metadata=metadata or {})
+    thread = new_thread(at=at, tenant=tenant, metadata=metadata or {})
     messages = [
-        Message.new(
+        new_message(
             at=at + timedelta(minutes=number), thread=thread, position=number, **{"role": "user", **fields},
             content=[text_part(text)],
         )
         for number, text in enumerate(texts, start=1)
     ]  # fmt: skip
-    Thread.objects.store([thread], messages)
+    store_rows([thread], messages)
     return thread
 
 
 def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
     thread = store_at(YEAR_1990, "Hello\nthere, " + "long " * 50, "yes", "no", tenant="acme", metadata={"a": "b c"})
-    Message.objects.erase(thread.messages.get(position=2).id)
+    delete_message(thread.messages.get(position=2).id)
     html = page(admin, THREADS, q=thread.id)
     assert ids_in(html) == [thread.id]
     (words,) = cells(html, thread.id, "first_words")
@@ -177,23 +178,23 @@ def test_thread_with_many_found_messages_is_on_a_page_once_and_other_tenants_are
 
 
 def test_ids_of_24_hexadecimal_digits_are_found(admin: Client) -> None:
-    thread = Thread.new()
+    thread = new_thread()
     thread.id = "0123456789abcdef01234567"
-    message = Message.new(thread=thread, position=1, role="user", content=[text_part("hex")])
+    message = new_message(thread=thread, position=1, role="user", content=[text_part("hex")])
     message.id = "89abcdef0123456701234567"
-    Thread.objects.store([thread], [message])
+    store_rows([thread], [message])
     for row_id in (thread.id, message.id):
         assert ids_in(page(admin, THREADS, q=row_id)) == [thread.id]
         assert ids_in(page(admin, MESSAGES, q=row_id)) == [message.id]
     assert description(page(admin, MESSAGES, q=thread.id)) == "The newest messages of this thread (at most 50)."
-    Thread.objects.mark_deleted(thread.id)
+    delete_thread(thread.id)
 
 
 @pytest.mark.parametrize("typed", ["привет", "ПРИВЕТ", "Привет", "élan", "Élan"])
 def test_words_of_any_alphabet_are_found_in_whatever_case(admin: Client, typed: str) -> None:
     thread = store_at(YEAR_1990, "Привет, Élan")
     assert ids_in(page(admin, THREADS, q=typed)) == [thread.id]
-    Thread.objects.mark_deleted(thread.id)
+    delete_thread(thread.id)
 
 
 def test_pages_of_a_pair_meet_each_thread_once(admin: Client) -> None:
@@ -247,7 +248,7 @@ def test_any_words_are_found(admin: Client, words: str) -> None:
     thread = store_at(YEAR_1990, f"AXOLOTL {others}\ntwo\nlines over {words}")
     found = ids_in(page(admin, MESSAGES, q=f"axolotl {words}", since="1990-01-01", until="1990-01-02"))
     assert found == [thread.messages.get().id]
-    Thread.objects.mark_deleted(thread.id)
+    delete_thread(thread.id)
 
 
 @pytest.mark.parametrize("word", ["annotations", "value", "text", "type"])

@@ -16,10 +16,11 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import MessageRow, text_part
-from messages_app.store.bulk import rows_of
+from messages_app.models.content import text_part
+from messages_app.store.bulk import select
 from messages_app.transfer.reader import ObjectReader
 from tests.conftest import ROOT, connection, environment, migrate
+from tests.rows import new_thread, store_rows
 
 SECOND = 1707856370
 TEXTS = ["", "Hi", "\0", "a\0b", "\ud800", "é🙂\u2028", " \n\t", "x" * 64, "x" * 65, "x" * 257, "x" * 512, "x" * 513]
@@ -151,7 +152,7 @@ def told(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[st
     return out.getvalue().partition(" in ")[2].splitlines()[1:], err.getvalue().splitlines(), failed
 
 
-def as_exported(lines: list[Any]) -> bytes:
+def as_export_lines(lines: list[Any]) -> bytes:
     """Such as cannot be UTF-8 is escaped."""
 
     def of_line(line: Any) -> bytes:
@@ -178,7 +179,7 @@ def test_what_is_plain_is_judged_and_stored_as_what_is_not(tmp_path: Path, seed:
     tenant = f"tenant-{run}"
     rng = Random(seed)
     lines = [random_line(rng, f"{run[:16]}_{number}", tenant) for number in range(400)]
-    quickly = as_exported(lines)
+    quickly = as_export_lines(lines)
     plainly = told(file, quickly, dry_run=True)
     exactly = not_plain(lines)
     assert plainly == told(file, exactly, dry_run=True)
@@ -214,9 +215,9 @@ def test_line_is_read_alike_whether_it_is_as_an_export_writes_it_or_not(text: st
     assert repr(quickly) == repr(exactly)
 
 
-def test_rows_are_stored_as_instances_are() -> None:
+def test_rows_are_stored_as_django_stores_them() -> None:
     at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)  # microseconds are stored too
-    threads = [Thread.new(at, metadata={"a.$x": "é", "": "2"}) for _ in range(2)]
+    threads = [new_thread(at, metadata={"a.$x": "é", "": "2"}) for _ in range(2)]
     values: dict[str, Any] = {
         "position": 1,
         "role": "assistant",
@@ -227,18 +228,20 @@ def test_rows_are_stored_as_instances_are() -> None:
         "created_at": at,
     }
     ids = [uuid4().hex, uuid4().hex]
-    instance = Message(id=ids[0], object_id=ids[0][:24], thread=threads[0], run_id=None, **values)
-    row = MessageRow(id=ids[1], object_id=ids[1][:24], thread_id=threads[1].id, run_id=None, **values)
-    assert Thread.objects.store(threads[:1], [instance]) == Thread.objects.store_rows(threads[1:], [row]) == 1
-    assert [thread._state.adding for thread in threads] == [False, False]
+    by_django = Message(id=ids[0], object_id=ids[0][:24], thread=threads[0], run_id=None, **values)
+    by_store = Message.from_values(id=ids[1], object_id=ids[1][:24], thread_id=threads[1].id, run_id=None, **values)
+    Thread.objects.bulk_create(threads[:1])
+    Message.objects.bulk_create([by_django])
+    assert store_rows(threads[1:], [by_store]) == 1
+    assert [row._state.adding for row in (*threads, by_django, by_store)] == [False] * 4
     assert as_stored("message", ids[0]) == as_stored("message", ids[1])
     assert as_stored("thread", threads[0].id) == as_stored("thread", threads[1].id)
     if connection.features.supports_transactions:
-        assert [thread.pairs.count() for thread in threads] == [2, 2]
+        assert [thread.pairs.count() for thread in threads] == [0, 2]
     columns = [field.attname for field in Message._meta.concrete_fields]
     messages = Message.objects.filter(id__in=ids).order_by("id")
-    assert rows_of(messages, columns) == list(messages.values_list(*columns))
-    assert rows_of(messages.filter(id="none"), columns) == []
+    assert select(messages, columns) == list(messages.values_list(*columns))
+    assert select(messages.filter(id="none"), columns) == []
 
 
 def as_stored(model: str, public_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from messages_app.models import Message, Thread
 from tests import engines
 from tests.conftest import Api, connection, detail_of, manage, migrate
+from tests.rows import new_thread
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -198,7 +199,7 @@ def test_unknown_thread_is_404_with_the_id_as_it_was_meant(api: Api, unknown: st
 
 
 def test_thread_of_another_tenant_is_a_missing_one(api: Api) -> None:
-    thread = Thread.new(tenant="another")
+    thread = new_thread(tenant="another")
     thread.save()
     assert post(api, thread.id, GOOD) == (404, {"detail": f"Thread with ID '{thread.id}' not found"})
 

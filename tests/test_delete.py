@@ -15,10 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.models import Message, Thread, ThreadPair
-from messages_app.models.thread import REMOVED_AT_ONCE
-from messages_app.store.deletion import purge
+from messages_app.store.deletion import ROWS_PER_REMOVAL, purge
 from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage
+from tests.rows import delete_thread
 
 GOOD = {"role": "user", "content": "hello", "file_ids": ["f"], "metadata": {"k": "v"}}
 JSON = {"Content_Type": "application/json"}
@@ -78,7 +78,7 @@ def test_deleted_thread_is_gone_from_everywhere(api: Api, prefix: str, meta: dic
 def test_thread_is_out_of_sight_by_one_write_before_anything_is_removed(api: Api) -> None:
     thread, ids = filled(api)
     with CaptureQueriesContext(connection) as queries:
-        Thread.objects.of_tenant("default").mark_deleted(thread)
+        delete_thread(thread)
     # What it is found by goes in the same transaction; its row alone hides it.
     pairs = [] if engines.chosen == "mongodb" else ["DELETE"]
     assert [query["sql"].split()[0] for query in queries] == in_transaction("UPDATE", *pairs)
@@ -190,9 +190,9 @@ connection = connections[Message.objects.db]
 call_command("migrate", database=connection.alias, verbosity=0)
 
 def stored(number, **fields):
-    thread = Thread.new()
-    rows = [Message.new(thread=thread, position=i + 1, role="user", content=[], **fields) for i in range(number)]
-    Thread.objects.store([thread], rows)
+    thread = new_thread()
+    rows = [new_message(thread=thread, position=i + 1, role="user", content=[], **fields) for i in range(number)]
+    store_rows([thread], rows)
     return thread.id
 """
     done = manage(tmp_path / "data", "shell", "-v0", "-c", head + program)
@@ -203,7 +203,7 @@ def stored(number, **fields):
 @pytest.mark.process
 def test_removal_takes_short_transactions_of_a_hundred_messages(tmp_path: Path) -> None:
     program = """
-Thread.objects.of_tenant("default").mark_deleted(stored(250))
+delete_thread(stored(250))
 with CaptureQueriesContext(connection) as queries:
     print(*purge())
 statements = [query["sql"] for query in queries]
@@ -213,7 +213,7 @@ print(statements.count("COMMIT"))
     # Three times some messages, and the thread, which asks for its messages once more.
     expected = ["1 250 0 0", "100 100 50", "0"] if engines.chosen == "mongodb" else ["1 250 0 0", "100 100 50 0", "4"]
     assert run(tmp_path, program).splitlines() == expected
-    assert REMOVED_AT_ONCE == 100
+    assert ROWS_PER_REMOVAL == 100
 
 
 def test_others_write_while_a_large_thread_is_removed(served: Served) -> None:
@@ -248,7 +248,7 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
     # As if the service had been killed after it marked one as deleted, and amid the removal of the other.
     program = (
         "from messages_app.models import Message, Thread\n"
-        f"for thread in {made!r}: Thread.objects.of_tenant('default').mark_deleted(thread)\n"
+        f"for thread in {made!r}: delete_thread(thread)\n"
         f"Message.objects.filter(thread_id={made[1]!r}, position__lt=3).delete()"
     )
     directory = tmp_path / "data"
@@ -312,7 +312,7 @@ print(Message.objects.count())
 def test_purges_at_once_count_what_they_removed_and_nothing_twice(tmp_path: Path) -> None:
     program = """
 for _ in range(6):
-    Thread.objects.of_tenant("default").mark_deleted(stored(150))
+    delete_thread(stored(150))
 stored(150, deleted_at=timezone.now() - timedelta(days=2))
 
 def work(_):
@@ -395,7 +395,7 @@ def test_create_that_comes_amid_a_delete_is_refused(api: Api, thread_id: str) ->
     creates: list[Future[Any]] = []
     with ThreadPoolExecutor() as pool:
         with transaction.atomic(using=connection.alias):
-            Thread.objects.of_tenant("default").mark_deleted(thread_id)
+            delete_thread(thread_id)
             creates.append(in_a_thread(pool, lambda: api.post(f"/threads/{thread_id}/messages", GOOD)))
             with pytest.raises(TimeoutError):
                 creates[0].result(timeout=0.5)
@@ -435,8 +435,8 @@ def test_page_of_a_thread_that_is_deleted_while_it_is_read_is_404_not_half_a_pag
 
     def delete_before(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         """The thread goes, and a part of its messages, just before the page is read."""
-        if "ORDER BY" in sql and Thread.objects.of_tenant("default").filter(id=thread).exists():
-            Thread.objects.of_tenant("default").mark_deleted(thread)
+        if "ORDER BY" in sql and Thread.objects.visible("default").filter(id=thread).exists():
+            delete_thread(thread)
             Message.objects.filter(id=ids[0]).delete()
         return execute(sql, params, many, context)
 

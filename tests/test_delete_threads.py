@@ -15,11 +15,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.models import Message, Thread, ThreadPair
-from messages_app.models.thread import UNDECIDED
 from messages_app.store.deletion import purge
-from messages_app.store.messages import OneThread
+from messages_app.store.documents import UNDECIDED
 from tests import engines
 from tests.conftest import Api, connection, manage
+from tests.rows import append, delete_thread, new_message, new_thread, store_rows
 from tests.test_mongo import run_python, url
 
 __all__ = ["url"]  # a fixture
@@ -33,11 +33,11 @@ def days_ago(days: float) -> datetime:
 
 def made(tenant: str, age: float, *said: float, **fields: Any) -> str:
     """A thread as old as that, in days, with messages of these ages."""
-    thread = Thread.new(at=days_ago(age), tenant=tenant, metadata={"mark": "x"}, **fields)
+    thread = new_thread(at=days_ago(age), tenant=tenant, metadata={"mark": "x"}, **fields)
     rows = enumerate(said, start=1)
-    Thread.objects.store(
+    store_rows(
         [thread],
-        [Message.new(at=days_ago(days), thread=thread, position=i, role="user", content=[]) for i, days in rows],
+        [new_message(at=days_ago(days), thread=thread, position=i, role="user", content=[]) for i, days in rows],
     )
     return thread.id
 
@@ -55,7 +55,7 @@ def delete(*options: str) -> str:
 
 
 def left(tenant: str) -> set[str]:
-    return set(Thread.objects.of_tenant(tenant).values_list("id", flat=True))
+    return set(Thread.objects.visible(tenant).values_list("id", flat=True))
 
 
 def test_goes_by_the_last_message_that_is_there_or_else_by_when_the_thread_was_made(tenant: str) -> None:
@@ -86,11 +86,11 @@ def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> Non
     delete("--older-than", "1972-01-01")  # what other tests have of that time
     tenants = [uuid4().hex for _ in range(3)]
     threads = [
-        Thread.new(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
+        new_thread(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
         for i in range(130)
     ]
-    Thread.objects.store(threads)
-    OneThread(tenants[0], threads[0].id).append(role="user", content=[])
+    store_rows(threads)
+    append(threads[0].id, tenants[0], role="user", content=[])
     assert delete("--older-than", "1972-01-01") == (
         "Deleted 129 threads with 0 messages, idle since 1972-01-01 00:00:00 UTC.\n"
     )
@@ -121,7 +121,7 @@ def test_message_that_is_stored_while_it_waits_saves_its_thread(tenant: str) -> 
 
     with ThreadPoolExecutor() as pool:
         with transaction.atomic(using=connection.alias):
-            OneThread(tenant, used).append(role="user", content=[])
+            append(used, tenant, role="user", content=[])
             running = pool.submit(run)
             with pytest.raises(TimeoutError):
                 running.result(timeout=0.5)  # it has seen both as idle, and waits for the writer
@@ -174,9 +174,9 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
 # Deletes old threads in a process of its own, which is killed before its write number `deadly`; just before it hides
 # any, somebody else writes to one of them.
 DELETE = """
-import signal, sys, pymongo
+import os, signal, sys, pymongo
 from django.core.management import call_command
-from messages_app.store.messages import OneThread
+from tests.rows import append
 deadly, used, writes = int(sys.argv[1]), sys.argv[2], 0
 update = pymongo.collection.Collection.update_many
 def update_many(self, *args, **kwargs):
@@ -185,7 +185,7 @@ def update_many(self, *args, **kwargs):
     if writes == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
     if writes == 2:
-        OneThread("default", used).append(role="user", content=[])
+        append(used, role="user", content=[])
     return update(self, *args, **kwargs)
 pymongo.collection.Collection.update_many = update_many
 call_command("delete_threads", "--older-than", "18000d")
@@ -210,7 +210,7 @@ def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
         assert not Message.objects.filter(thread=unused).exists()
         if Message.objects.filter(thread=used).exists():
             assert len(api.get(f"/threads/{used}/messages").body["data"]) == 2
-            Thread.objects.of_tenant("default").mark_deleted(used)
+            delete_thread(used)
         else:
             assert deadly <= 2  # it died before anybody wrote
         if finished:
@@ -221,7 +221,7 @@ def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
 
 @pytest.mark.engine("mongodb")
 def test_purge_shows_what_a_dead_run_left_hidden(api: Api) -> None:
-    thread = Thread.new(deleted_at=UNDECIDED + timedelta(days=1))
+    thread = new_thread(deleted_at=UNDECIDED + timedelta(days=1))
     thread.save()
     assert api.get(f"/threads/{thread.id}").status == 404
     purge()
@@ -272,9 +272,9 @@ def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
 
 def test_thread_of_just_that_age_stays(tenant: str) -> None:
     border = datetime(2001, 2, 3, tzinfo=UTC)
-    made_then, said_then = (Thread.new(at=at, tenant=tenant) for at in (border, border - timedelta(days=9)))
-    older = Thread.new(at=border - timedelta(seconds=1), tenant=tenant)
-    said = Message.new(at=border, thread=said_then, position=1, role="user", content=[])
-    Thread.objects.store([made_then, said_then, older], [said])
+    made_then, said_then = (new_thread(at=at, tenant=tenant) for at in (border, border - timedelta(days=9)))
+    older = new_thread(at=border - timedelta(seconds=1), tenant=tenant)
+    said = new_message(at=border, thread=said_then, position=1, role="user", content=[])
+    store_rows([made_then, said_then, older], [said])
     delete("--older-than", "2001-02-03", "--tenant", tenant)
     assert left(tenant) == {made_then.id, said_then.id}

@@ -19,10 +19,11 @@ from django.db import OperationalError
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
+from messages_app.store.exports import threads_oldest_first
 from messages_app.transfer import export_lines, json_lines
-from messages_app.transfer.json_lines import threads_oldest_first
 from tests.conftest import ROOT, connection, environment, manage, migrate
+from tests.rows import delete_message, delete_thread, new_message, new_thread, store_rows
 
 AT = datetime(2024, 2, 13, 20, 32, 50, tzinfo=UTC)
 
@@ -38,12 +39,12 @@ def store(tenant: str) -> Callable[..., Thread]:
     """Stores a thread with messages of these texts."""
 
     def store(*texts: str, **fields: Any) -> Thread:
-        thread = Thread.new(**{"at": AT, "tenant": tenant, **fields})
+        thread = new_thread(**{"at": AT, "tenant": tenant, **fields})
         messages = [
-            Message.new(at=AT, thread=thread, position=position, role="user", content=[text_part(text)])
+            new_message(at=AT, thread=thread, position=position, role="user", content=[text_part(text)])
             for position, text in enumerate(texts, start=1)
         ]
-        Thread.objects.store([thread], messages)
+        store_rows([thread], messages)
         return thread
 
     return store
@@ -73,7 +74,7 @@ def test_line_of_a_thread_has_all_of_it_with_sorted_keys(tmp_path: Path) -> None
     ]
     files = [{"file_id": "file-1", "tools": [{"type": "file_search"}]}, {"file_id": "file-1", "tools": []}]
     ids = [uuid4().hex, uuid4().hex]
-    Thread.objects.store(
+    store_rows(
         [thread],
         [
             Message(id=ids[0], object_id=object_ids[1], thread=thread, position=1, role="assistant", content=parts,
@@ -107,9 +108,9 @@ def test_threads_come_oldest_first_without_what_is_deleted(
     third = store(at=AT + timedelta(milliseconds=2))
     second = store("1", "2", "3", at=AT + timedelta(milliseconds=1))
     first = store("0", at=AT - timedelta(days=1))
-    Thread.objects.mark_deleted(store("gone").id)
+    delete_thread(store("gone").id)
     store("somebody else's", tenant=f"other-{tenant}")
-    Message.objects.erase(Message.objects.get(thread=second, position=2).id)
+    delete_message(Message.objects.get(thread=second, position=2).id)
     export(tmp_path / "threads.jsonl", tenant)
     written = (tmp_path / "threads.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in written] == [first.id, second.id, third.id]
@@ -124,7 +125,7 @@ def test_long_threads_are_written_in_pieces_and_are_whole(
     at_once = "".join(export_lines(threads))
     assert [texts_of(line) for line in at_once.splitlines()] == [list(map(str, range(length))) for length in lengths]
     monkeypatch.setattr(json_lines, "MESSAGES_PER_READ", 10)
-    monkeypatch.setattr(json_lines, "THREADS_PER_READ", 3)
+    monkeypatch.setattr(json_lines, "MAX_THREADS_AT_ONCE", 3)
     monkeypatch.setattr(json_lines, "PIECE_CHARACTERS", 1000)
     pieces = list(export_lines(threads_oldest_first(tenant)))
     assert "".join(pieces) == at_once
@@ -254,7 +255,7 @@ def test_thread_that_is_deleted_while_it_is_read_is_left_out(store: Callable[...
         nonlocal statements
         statements += 1
         if statements == 2:  # the messages, or the first of them, were read
-            Thread.objects.mark_deleted(gone.id)
+            delete_thread(gone.id)
             Message.objects.filter(thread=gone.id, position__gt=1).delete()
         return execute(sql, *more)
 

@@ -13,9 +13,8 @@ import pytest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messages_app.models import Message, Thread, idempotency
-from messages_app.models.idempotency import IdempotencyRecord
-from messages_app.store import deletion as purging
+from messages_app.models import IdempotencyRecord, Message, Thread
+from messages_app.store import deletion, documents, idempotency, transactional
 from messages_app.store.deletion import purge
 from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage, migrate
@@ -68,8 +67,8 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
 
     def shift(by: timedelta) -> None:
         clock = SimpleNamespace(now=lambda: timezone.now() + by)
-        monkeypatch.setattr(idempotency, "timezone", clock)
-        monkeypatch.setattr(purging, "timezone", clock)
+        for module in (deletion, documents, idempotency, transactional):
+            monkeypatch.setattr(module, "timezone", clock)
 
     return shift
 
@@ -288,17 +287,16 @@ from datetime import timedelta
 from types import SimpleNamespace
 from django.db import connections
 from django.utils import timezone
-from messages_app.api.assistants import views
-from messages_app.models import idempotency
+from messages_app.store import deletion, documents, idempotency
 from tests.conftest import Api, connection
 
-views.wake_purger = lambda: None
+deletion.wake_purger = lambda: None
 
 def call(path, body, deadly=None, later=0, key="k"):
     reading, writing = os.pipe()
     if os.fork() == 0:
         clock = SimpleNamespace(now=lambda: timezone.now() + timedelta(seconds=later))
-        idempotency.timezone = clock
+        documents.timezone = idempotency.timezone = clock
         seen = []
         def count(execute, sql, *arguments):
             seen.append(sql)

@@ -21,11 +21,13 @@ from django.utils import timezone
 
 from messages_app.models import Message, Thread
 from messages_app.store import deletion as purging
+from messages_app.store import imports, threads
 from messages_app.store.deletion import purge
-from messages_app.transfer import export_lines, importing, reader
-from messages_app.transfer.json_lines import threads_oldest_first
+from messages_app.store.exports import threads_oldest_first
+from messages_app.transfer import export_lines, reader
 from messages_app.transfer.reader import ObjectReader
 from tests.conftest import ROOT, Api, Served, connection, environment, manage, migrate
+from tests.rows import delete_thread
 
 SAVED = Path(__file__).resolve().parent / "saved"
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -154,7 +156,7 @@ def test_least_that_a_line_may_have(run: Callable[..., Told], tenant: str) -> No
     assert first["messages"][0]["attachments"] == []
     # An _id is made, the same wherever it is made.
     assert first["messages"][0]["_id"].startswith("00000000")
-    Thread.objects.mark_deleted(line["id"])
+    delete_thread(line["id"])
     assert not run([line], tenant=tenant).failed
     assert stored_line(line["id"]) == first
 
@@ -282,7 +284,10 @@ def test_bytes_that_are_no_utf8_are_a_fault_of_the_text_they_are_in(run: Callabl
         ('{"object": "thread", "mess', "given-0:1: not JSON: unexpected end of file"),
         ('{"object": "thread"\n', "given-0:1: not JSON: unexpected end of file"),
         ("[\n\n", "given-0:3: the file ends inside an array"),
-        (gzip.compress(b"{}" * 1000, mtime=0)[:-4], "given-0:1: cannot read the rest of the file: Compressed file ended"),
+        (
+            gzip.compress(b"{}" * 1000, mtime=0)[:-4],
+            "given-0:1: cannot read the rest of the file: Compressed file ended",
+        ),
         (
             b"\x1f\x8b looks like gzip",
             "given-0:1: cannot read the rest of the file: Unknown compression method",
@@ -402,9 +407,9 @@ def test_purge_under_way_does_not_touch_what_was_restored_meanwhile(run: Callabl
     # In the future, where this process's own purge does not see it.
     Thread.objects.filter(id=line["id"]).update(deleted_at=timezone.now() + timedelta(minutes=1))
     still = Thread.objects.filter(id=line["id"], deleted_at=Thread.objects.get(id=line["id"]).deleted_at)
-    assert purging.remove(Message.objects.filter(thread=line["id"], position=1), of=still) == 1
+    assert purging.remove_messages(Message.objects.filter(thread=line["id"], position=1), of=still) == 1
     assert run([line]).failed == ""
-    assert purging.remove(Message.objects.filter(thread=line["id"]), of=still) == 0
+    assert purging.remove_messages(Message.objects.filter(thread=line["id"]), of=still) == 0
     assert stored_line(line["id"]) == line
 
 
@@ -412,7 +417,7 @@ def test_threads_that_purge_removes_right_now_are_restored(run: Callable[..., To
     given = [new_line(*(new_message() for _ in range(120))) for _ in range(8)]
     run(given)
     for line in given:
-        Thread.objects.mark_deleted(line["id"])
+        delete_thread(line["id"])
     purging_now = threading.Thread(target=purge_and_disconnect)
     purging_now.start()
     assert run(given).failed == ""
@@ -627,7 +632,7 @@ def test_thread_whose_messages_alone_were_saved_is_made_and_an_update_keeps_its_
     assert told.out[1:] == [f"Made from messages alone: 1 threads (first: {thread_id})."]
     line = stored_line(thread_id)
     assert (line["created_at"], line["metadata"], texts_of(thread_id)) == (1707856370, {}, ["a", "b"])
-    Thread.objects.merge_metadata(thread_id, {"k": "v"})
+    threads.change_metadata("default", thread_id, {"k": "v"})
     assert run([*messages, new_api_message(thread_id, "c", 1707856380)], update=True).out[1] == (
         "Already stored: 1 threads, 1 updated (1 messages added, 0 changed)."
     )
@@ -788,12 +793,12 @@ def test_what_another_import_was_faster_with_is_there_already(
     line, other = new_line(new_message()), new_line()
     meanwhile = run
 
-    def store_first(new: Any, deleted: Any) -> None:
+    def store_first(*arguments: Any, **named: Any) -> int:
         monkeypatch.undo()
         assert not meanwhile([line]).failed
-        importing.insert_threads(new, deleted)
+        return imports.store(*arguments, **named)
 
-    monkeypatch.setattr(importing, "insert_threads", store_first)
+    monkeypatch.setattr(imports, "store", store_first)
     told = run([line, other])
     assert (told.err, told.failed) == ([], "")
     assert told.out[0].startswith("Imported 1 threads with 0 messages in ")

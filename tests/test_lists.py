@@ -7,9 +7,10 @@ import pytest
 from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
 from tests import engines
 from tests.conftest import Api, connection, detail_of
+from tests.rows import new_message, new_thread, store_rows
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -172,8 +173,8 @@ def test_missing_thread_and_message_go_before_bad_cursors(api: Api, thread_id: s
 
 
 def test_threads_of_other_tenants_are_neither_listed_nor_cursors(api: Api) -> None:
-    other = Thread.new(tenant="another", metadata={"whose": "another's"})
-    Thread.objects.store([other])
+    other = new_thread(tenant="another", metadata={"whose": "another's"})
+    store_rows([other])
     assert other.id not in {thread["id"] for thread in api.get("/threads?limit=100").body["data"]}
     assert api.get("/threads?metadata[whose]=another's").body["data"] == []
     for key in ("after", "before"):
@@ -289,7 +290,7 @@ def test_run_filter_finds_what_was_written_in_a_run(api: Api, thread_id: str) ->
     thread = Thread.objects.get(id=thread_id)
     runs = ["r1", None, "r2", "r1", "R1", "r1"]
     messages = [
-        Message.new(thread=thread, position=i, role="assistant", content=[text_part("x")], run_id=run)
+        new_message(thread=thread, position=i, role="assistant", content=[text_part("x")], run_id=run)
         for i, run in enumerate(runs, start=1)
     ]
     Message.objects.bulk_create(messages)

@@ -19,8 +19,8 @@ from django.utils import timezone
 from pymongo.errors import InvalidOperation
 
 from messages_app.models import Message, Thread
-from messages_app.store.messages import OneThread
 from tests.conftest import ROOT, Api, environment
+from tests.rows import append, new_message, new_thread
 
 pytestmark = pytest.mark.engine("mongodb")
 
@@ -32,7 +32,7 @@ def collection(name: str) -> Any:
     ]
 
 
-def new_thread(api: Api, **body: Any) -> str:
+def created_thread(api: Api, **body: Any) -> str:
     answer = api.post("/threads", body)
     assert answer.status == 200
     thread_id: str = answer.body["id"]
@@ -155,7 +155,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_any_key_of_metadata_is_stored_returned_and_filtered_exactly(api: Api, key: str) -> None:
     value = f"value of {key}"
-    thread = new_thread(api, metadata={key: value, "other": "1"})
+    thread = created_thread(api, metadata={key: value, "other": "1"})
     assert api.get(f"/threads/{thread}").body["metadata"] == {key: value, "other": "1"}
 
     def listed(key: str, value: str) -> list[str]:
@@ -177,8 +177,8 @@ def test_any_key_of_metadata_is_stored_returned_and_filtered_exactly(api: Api, k
     "text", ["$where", "$ne", '{"$gt": ""}', "a.b*(", ".*", "^", "[", "(?i)x", "\\", "\\Q", "%", "_%"]
 )
 def test_text_is_never_an_operator_or_a_pattern(api: Api, admin: Client, text: str) -> None:
-    thread = new_thread(api, metadata={"k": text})
-    other = new_thread(api, metadata={"k": f"{text} or not"})
+    thread = created_thread(api, metadata={"k": text})
+    other = created_thread(api, metadata={"k": f"{text} or not"})
     said = {"role": "user", "content": f"say {text} once", "metadata": {"k": text}}
     message = api.post(f"/threads/{thread}/messages", said).body
     api.post(f"/threads/{other}/messages", {"role": "user", "content": "something else"})
@@ -210,7 +210,7 @@ def test_what_is_too_large_for_a_document_is_a_413(api: Api, thread_id: str, set
 
 def test_condition_beside_a_range_is_kept(api: Api, thread_id: str) -> None:
     for position in range(4):
-        OneThread("default", thread_id).append(role=["user", "assistant"][position % 2], content=[])
+        append(thread_id, role=["user", "assistant"][position % 2], content=[])
     found = Message.objects.filter(thread=thread_id, position__range=(2, 4), role="user").values_list(
         "position", flat=True
     )
@@ -221,15 +221,15 @@ def test_key_that_is_taken_is_an_integrity_error_and_the_connection_goes_on(thre
     for several in (False, True):
         again = [Thread(id=thread_id, object_id="0" * 24, created_at=timezone.now())]
         with pytest.raises(IntegrityError), transaction.atomic(using="threads"), transaction.atomic(using="threads"):
-            Thread.objects.bulk_create([Thread.new(), *again] if several else again)
+            Thread.objects.bulk_create([new_thread(), *again] if several else again)
     assert Thread.objects.filter(id=thread_id).exists()
-    message = OneThread("default", thread_id).append(role="user", content=[])
+    message = append(thread_id, role="user", content=[])
     with pytest.raises(IntegrityError):
-        Message.new(thread_id=thread_id, position=message.position, role="user", content=[]).save(force_insert=True)
+        new_message(thread_id=thread_id, position=message.position, role="user", content=[]).save(force_insert=True)
 
 
 def test_a_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
-    rows = [Message.new(thread_id=thread_id, position=n, role="user", content=[]) for n in range(1, 1001)]
+    rows = [new_message(thread_id=thread_id, position=n, role="user", content=[]) for n in range(1, 1001)]
     Message.objects.bulk_create(rows)
     assert Message.objects.filter(thread=thread_id).count() == 1000
     ids = [row.id for row in rows[:900]]
@@ -280,9 +280,9 @@ NOT_SUPPORTED: dict[str, Callable[[], Any]] = {
     "iregex": lambda: list(Thread.objects.filter(id__iregex="^a")),
     "part of an _id": lambda: list(Thread.objects.filter(object_id__contains="a")),
     "order of an _id and a text": lambda: list(Thread.objects.filter(object_id__gt="a")),
-    "ignore_conflicts": lambda: Thread.objects.bulk_create([Thread.new()], ignore_conflicts=True),
+    "ignore_conflicts": lambda: Thread.objects.bulk_create([new_thread()], ignore_conflicts=True),
     "update_conflicts": lambda: Thread.objects.bulk_create(
-        [Thread.new()], update_conflicts=True, update_fields=["tenant"], unique_fields=["id"]
+        [new_thread()], update_conflicts=True, update_fields=["tenant"], unique_fields=["id"]
     ),
     "union": lambda: list(Thread.objects.filter(id="a").union(Thread.objects.filter(id="b"))),
     "extra": lambda: list(Thread.objects.extra(where=["1 = 1"])),
@@ -310,7 +310,7 @@ def test_object_id_is_for_good(thread_id: str) -> None:
 @pytest.mark.parametrize("key", ["a.b", "$where", "", "a\0"])
 def test_document_with_a_key_that_is_a_path_or_an_operator_is_stored_as_text(thread_id: str, key: str) -> None:
     content = [{"type": "image_url", "image_url": {"url": "é", key: [{key: 1}]}}]
-    message = OneThread("default", thread_id).append(role="user", content=content)
+    message = append(thread_id, role="user", content=content)
     stored = collection("message").find_one({"id": message.id})
     assert stored["content"] == json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     assert Message.objects.get(id=message.id, content=content).content == content
@@ -318,7 +318,7 @@ def test_document_with_a_key_that_is_a_path_or_an_operator_is_stored_as_text(thr
 
 def test_numbers_that_bson_has_not_are_a_data_error(thread_id: str) -> None:
     with pytest.raises(DataError):
-        OneThread("default", thread_id).append(role="user", content=[2**64])
+        append(thread_id, role="user", content=[2**64])
 
 
 # What is asked of the server

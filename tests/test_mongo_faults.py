@@ -29,7 +29,7 @@ from pymongo.errors import (
 from messages_app.models import Message, Thread
 from messages_app.store import deletion as purging
 from messages_app.store.deletion import purge
-from messages_app.store.messages import OneThread
+from messages_app.store.documents import DocumentBackend
 from tests.conftest import Answer, Api, Served
 from tests.servers.mongodb import MongoDB
 from tests.test_mongo import collection, new_thread, run_python, url
@@ -53,8 +53,8 @@ def before_each_write(name):
     setattr(pymongo.collection.Collection, name, counted)
 for name in ("insert_one", "insert_many", "update_many", "delete_many", "find_one_and_update"):
     before_each_write(name)
-from messages_app.api.assistants import views
-views.wake_purger = lambda: None  # nothing but the call itself
+from messages_app.store import deletion
+deletion.wake_purger = lambda: None  # nothing but the call itself
 from tests.conftest import Api
 print(Api().call(sys.argv[2], sys.argv[3], sys.argv[4].encode()).status)
 """
@@ -189,8 +189,10 @@ def test_message_that_could_not_be_taken_back_is_purged(
     two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        asked = iter([lambda *_: None, lambda *_: 1 / 0])  # the second time as if the process died here
-        patched.setattr(OneThread, "require", lambda thread: next(asked)(thread))
+        asked: Iterator[Callable[[], Any]] = iter(
+            [lambda: None, lambda: 1 / 0]
+        )  # the second time as if the process died here
+        patched.setattr(DocumentBackend, "require_thread", lambda *_: next(asked)())
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
     assert collection("message").count_documents({"thread_id": thread_id}) == 1
     assert api.get(f"/threads/{thread_id}/messages").status == 404

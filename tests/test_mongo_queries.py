@@ -12,7 +12,9 @@ from django.db.models import Count, F, Max, Min, Q
 from django.db.models.lookups import In
 
 from messages_app.models import Message, Thread, ThreadPair
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
+from messages_app.store.paging import window
+from tests.rows import new_message, new_thread
 from threadsvc.engines.mongodb.sql import read
 from threadsvc.engines.mongodb.statements import Select
 
@@ -40,7 +42,7 @@ def pick_time(rng: random.Random) -> datetime:
 
 def made_up(rng: random.Random) -> tuple[list[Thread], list[Message]]:
     threads = [
-        Thread.new(
+        new_thread(
             START + timedelta(seconds=rng.randrange(40)),
             rng,
             tenant=rng.choice(TENANTS),
@@ -50,7 +52,7 @@ def made_up(rng: random.Random) -> tuple[list[Thread], list[Message]]:
         for _ in range(60)
     ]
     messages = [
-        Message.new(
+        new_message(
             START + timedelta(seconds=rng.randrange(40)),
             rng,
             thread=thread,
@@ -291,7 +293,7 @@ def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
 
 def test_page_starts_at_its_place_in_the_index() -> None:
     """The server reads an index from where the first column's bound says, not from its beginning."""
-    rows = Thread.objects.of_tenant("x").window((START, "a"), (START, "b"), descending=True)
+    rows = window(Thread.objects.visible("x"), (START, "a"), (START, "b"), descending=True)
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)
     assert isinstance(statement, Select)

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages_app.models import Thread
+from messages_app.store.backend import backend
 from tests import engines
 from tests.conftest import Api, detail_of
+from tests.rows import new_thread, store_rows
 
 Query = dict[str, Any]
 
@@ -149,14 +151,14 @@ def test_page_of_threads_is_what_the_rules_say(api: Api, threads: list[dict[str,
     ids = []
     for number, thread in enumerate(threads):
         # Ids in one order, seconds in any other: lists are in the order of both.
-        row = Thread.new(at=SECOND + timedelta(milliseconds=number), tenant=thread["tenant"])
+        row = new_thread(at=SECOND + timedelta(milliseconds=number), tenant=thread["tenant"])
         row.created_at = SECOND + timedelta(seconds=thread["seconds"])
         row.metadata = {**thread["metadata"], **({"mark": mark} if thread["is_marked"] else {})}
-        Thread.objects.store([row])
+        store_rows([row])
         if thread["tenant"] == "default":
             assert api.post(f"/threads/{row.id}", {"metadata": thread["changes"]}).status == 200
         if thread["is_deleted"]:  # not over HTTP, which would have it purged at some time
-            Thread.objects.of_tenant(thread["tenant"]).mark_deleted(row.id)
+            backend().mark_deleted(Thread.objects.filter(id=row.id), [row.id])
         ids.append(row.id)
     # Threads of other tests are listed, too: the rows say which there are.
     there = Thread.objects.filter(tenant="default", deleted_at=None)

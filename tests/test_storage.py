@@ -25,14 +25,16 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from messages_app.ids import new_id, new_object_id
-from messages_app.models import Message, Thread, ThreadPair
-from messages_app.models.idempotency import IdempotencyRecord
-from messages_app.models.thread import text_part
-from messages_app.store.compiled_query import KeptQuery
-from messages_app.store.messages import OF_THREAD, OneThread, messages_query, thread_query
-from messages_app.transfer import exported
+from messages_app.models import IdempotencyRecord, Message, Thread
+from messages_app.models.content import text_part
+from messages_app.store.backend import backend, visible_thread
+from messages_app.store.compiled_query import CompiledQuery
+from messages_app.store.paging import window
+from messages_app.store.transactional import rows_with_pairs
+from messages_app.transfer import export_lines
 from tests import engines
 from tests.conftest import ROOT, Api, Served, connection
+from tests.rows import append, new_message
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -174,7 +176,7 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
 @pytest.mark.engine("sqlite")
 def test_query_that_is_kept_holds_no_connection_of_the_thread_that_asked_first(api: Api, thread_id: str) -> None:
     """A thread that ends amid a transaction gives its turn to write back, as its connection goes with it."""
-    query = KeptQuery(thread_query, **OF_THREAD)
+    query = CompiledQuery(visible_thread, tenant=str, thread_id=str)
 
     def ask() -> None:
         assert [thread.id for thread in query.rows(tenant="default", thread_id=thread_id)] == [thread_id]
@@ -202,8 +204,8 @@ def rival(thread_id: str, times: int) -> Iterator[list[int]]:
         nonlocal is_writing
         if sql.startswith('INSERT INTO "messages_app_message"') and len(taken) < times and not is_writing:
             is_writing = True
-            taken.append((Message.objects.last_position(thread_id) or 0) + 1)
-            other = Message.new(thread_id=thread_id, position=taken[-1], role="user", content=[text_part("x")])
+            taken.append(Message.objects.filter(thread_id=thread_id).count() + 1)
+            other = new_message(thread_id=thread_id, position=taken[-1], role="user", content=[text_part("x")])
             Message.objects.bulk_create([other])
             is_writing = False
         return execute(sql, *rest)
@@ -247,9 +249,9 @@ def test_position_that_a_writer_without_the_lock_took_is_asked_for_anew(api: Api
 
 def test_a_position_is_taken_once(thread_id: str) -> None:
     thread = Thread.objects.get(id=thread_id)
-    Message.new(thread=thread, position=1, role="user", content=[]).save()
+    new_message(thread=thread, position=1, role="user", content=[]).save()
     with pytest.raises(IntegrityError):
-        Message.new(thread=thread, position=1, role="user", content=[]).save()
+        new_message(thread=thread, position=1, role="user", content=[]).save()
 
 
 def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: str) -> None:
@@ -261,9 +263,9 @@ def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: s
 
 
 def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> None:
-    message = OneThread("default", thread_id).append(role="user", content=[text_part("x")])
+    message = append(thread_id, role="user", content=[text_part("x")])
     if engines.chosen != "mongodb":  # which has no foreign keys
-        orphan = Message.new(thread_id="thread_none", position=1, role="user", content=[])
+        orphan = new_message(thread_id="thread_none", position=1, role="user", content=[])
         with pytest.raises(IntegrityError), transaction.atomic(using=connection.alias):
             orphan.save()
     Thread.objects.get(id=thread_id).delete()
@@ -273,9 +275,9 @@ def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> 
 @pytest.mark.engine("sqlite")
 def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: str) -> None:
     now = timezone.now()
-    of_thread = messages_query("default", "x")  # with a look whether the thread is there
-    threads, messages = Thread.objects.of_tenant("default"), Message.objects.visible_in("x")
-    pairs = ThreadPair.objects.matching("default", {"k": "v", "l": "w"})
+    of_thread = backend().visible_messages("default", "x")  # with a look whether the thread is there
+    threads, messages = Thread.objects.visible("default"), Message.objects.visible_in("x")
+    pairs = rows_with_pairs("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
     keys = IdempotencyRecord.objects
     queries: list[tuple[str, Any]] = [
@@ -284,33 +286,36 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("idempotency_message (message_id=?)", keys.filter(message_id="x")),
         ("idempotency_expires (created_at<?)", keys.filter(created_at__lt=now).order_by("created_at")),
         ("thread_list (tenant=?)", threads.order_by("-created_at", "-id")),
-        ("thread_list (tenant=? AND (created_at,id)>(?,?))", threads.window((now, "x"), None, descending=True)),
-        ("thread_list (tenant=? AND (created_at,id)<(?,?))", threads.window(None, (now, "x"), descending=True)),
-        ("thread_by_pair (digest=?)", pairs.window(None, None, descending=True)),
-        ("thread_by_pair (digest=? AND (created_at,thread_id)<(?,?))", pairs.window(None, (now, "x"), descending=True)),
+        ("thread_list (tenant=? AND (created_at,id)>(?,?))", window(threads, (now, "x"), None, descending=True)),
+        ("thread_list (tenant=? AND (created_at,id)<(?,?))", window(threads, None, (now, "x"), descending=True)),
+        ("thread_by_pair (digest=?)", window(pairs, None, None, descending=True)),
+        (
+            "thread_by_pair (digest=? AND (created_at,thread_id)<(?,?))",
+            window(pairs, None, (now, "x"), descending=True),
+        ),
         ("threadpair_1 (thread_id=? AND digest=?)", pairs),
         ("thread_1 (id=?)", threads.filter(id="x")),
         ("thread_deleted (deleted_at>?)", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
-        ("message_list (thread_id=?)", messages.window(None, None, descending=True)),
-        ("message_list (thread_id=? AND position>?)", messages.window((1,), None, descending=True)),
-        ("message_run (thread_id=? AND run_id=?)", messages.named(run_id="r").window(None, None, descending=True)),
+        ("message_list (thread_id=?)", window(messages, None, None, descending=True)),
+        ("message_list (thread_id=? AND position>?)", window(messages, (1,), None, descending=True)),
+        ("message_run (thread_id=? AND run_id=?)", window(messages.named(run_id="r"), None, None, descending=True)),
         (
             "message_run (thread_id=? AND run_id=? AND position<?)",
-            messages.named(run_id="r").window(None, (9,), descending=True),
+            window(messages.named(run_id="r"), None, (9,), descending=True),
         ),
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
         # What a request asks for, with a look whether the thread is there.
         ("message_1 (id=?)", of_thread.filter(id="x")),
-        ("message_list (thread_id=?)", of_thread.window(None, None, descending=True)),
-        ("message_list (thread_id=? AND position<?)", of_thread.window(None, (9,), descending=True)),
+        ("message_list (thread_id=?)", window(of_thread, None, None, descending=True)),
+        ("message_list (thread_id=? AND position<?)", window(of_thread, None, (9,), descending=True)),
         (
             "thread_by_time ((created_at,id)<(?,?))",
-            Thread.objects.filter(deleted_at=None).window(None, (now, "x"), descending=True),
+            window(Thread.objects.filter(deleted_at=None), None, (now, "x"), descending=True),
         ),
-        ("message_by_time ((created_at,id)<(?,?))", by_time.window(None, (now, "x"), descending=True)),
-        ("message_by_run (run_id=?", by_time.filter(run_id="r").window(None, (now, "x"), descending=True)),
+        ("message_by_time ((created_at,id)<(?,?))", window(by_time, None, (now, "x"), descending=True)),
+        ("message_by_run (run_id=?", window(by_time.filter(run_id="r"), None, (now, "x"), descending=True)),
     ]
     for index, query in queries:
         plan = query.explain()
@@ -336,11 +341,11 @@ def test_documents_may_have_any_keys(thread_id: str) -> None:
     schema = {"$ref": "#/$defs/a.b", "a.b": {"": [{"$where": "1"}]}, "": None, "deep": [[{"$defs": {"é": "\u2028"}}]]}
     attachments = [{"file_id": "file-1", "tools": [{"type": "function", "parameters": schema}]}]
     fields: dict[str, Any] = {"role": "user", "content": [text_part("a")], "attachments": attachments}
-    OneThread("default", thread_id).append(**fields)
-    Message.objects.bulk_create(Message.new(thread_id=thread_id, position=n, **fields) for n in (2, 3))
+    append(thread_id, **fields)
+    Message.objects.bulk_create(new_message(thread_id=thread_id, position=n, **fields) for n in (2, 3))
     messages = list(Message.objects.filter(thread=thread_id, attachments=attachments))
     assert [message.attachments for message in messages] == [attachments] * 3
-    (line,) = exported([Thread.objects.get(id=thread_id)])
+    (line,) = export_lines([Thread.objects.get(id=thread_id)])
     text = json.dumps(attachments, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     assert line.count(f'"attachments":{text},') == 3
 

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from messages_app.models import Message, Thread
 from tests import engines
 from tests.conftest import Api, connection, detail_of, in_transaction
+from tests.rows import new_thread
 
 GOOD = {"role": "user", "content": "hello"}
 
@@ -172,7 +173,7 @@ def test_unknown_thread_is_404(api: Api, unknown: str) -> None:
 
 
 def test_threads_of_other_tenants_and_deleted_ones_are_missing(api: Api) -> None:
-    for thread in (Thread.new(tenant="another"), Thread.new(deleted_at="2026-01-01T00:00:00Z")):
+    for thread in (new_thread(tenant="another"), new_thread(deleted_at="2026-01-01T00:00:00Z")):
         thread.save()
         answer = api.get(f"/threads/{thread.id}")
         assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{thread.id}' not found"})

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from messages_app.models import Message, Thread
-from messages_app.models.thread import text_part
+from messages_app.models.content import text_part
 from tests.conftest import Answer, Api, detail_of
+from tests.rows import new_message
 
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
 GOOD = {"role": "user", "content": "hello"}
@@ -442,7 +443,7 @@ def test_tool_resources_are_taken_and_shown_as_null(api: Api, tool_resources: An
 def test_imported_roles_are_read_and_cannot_be_created(api: Api, thread_id: str) -> None:
     thread = Thread.objects.get(id=thread_id)
     for position, role in enumerate(["tool_call", "tool_output"], start=1):
-        Message.new(thread=thread, position=position, role=role, content=[text_part("x")]).save()
+        new_message(thread=thread, position=position, role=role, content=[text_part("x")]).save()
         assert post(api, thread_id, {**GOOD, "role": role}).status == 422
     for meta in ({}, V2):
         roles = [message["role"] for message in api.get(f"/threads/{thread_id}/messages", **meta).body["data"]]

@@ -8,20 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q, QuerySet
 
 from messages_app.ids import Origin
 from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.engine import connection_to
+from messages_app.store.engine import Result, connection_to
 from messages_app.store.paging import Position
 
 if TYPE_CHECKING:
     from messages_app.store.idempotency import KeyedRequest, KeyedResponse
-
-Result = TypeVar("Result")
 
 
 def visible_thread(tenant: str, thread_id: str) -> ThreadQuerySet:

@@ -19,9 +19,9 @@ from django.utils import timezone
 from messages_app.ids import Origin, identity
 from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store import bulk
-from messages_app.store.backend import Backend, Result
+from messages_app.store.backend import Backend
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.engine import WriteConflict, pauses
+from messages_app.store.engine import Result, WriteConflict, pauses, retried
 from messages_app.store.idempotency import (
     KeyedRequest,
     KeyedResponse,
@@ -166,14 +166,7 @@ class DocumentBackend(Backend):
         return KeyedResponse(body)
 
     def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
-        for pause in pauses():
-            try:
-                return write()
-            except IntegrityError:
-                if is_rejected():
-                    raise
-            time.sleep(pause)
-        raise WriteConflict("too many writers at once")
+        return retried(write, is_rejected)
 
     def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
         """A thread may be deleted, and purged, just before a message is stored."""

@@ -1,10 +1,13 @@
 """What the store asks of an engine, beyond what Django asks of it. The project implements it for each engine."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from django.db import OperationalError, connections
+from django.db import IntegrityError, OperationalError, connections
+
+Result = TypeVar("Result")
 
 # Attempts at a write that conflicts with other writers'. Engines that lock rows need one.
 MAX_ATTEMPTS = 100
@@ -44,6 +47,21 @@ class EngineConnection(Protocol):
 def connection_to(database: str) -> EngineConnection:
     """Return this thread's connection to a database, by its alias."""
     return cast(EngineConnection, connections[database])
+
+
+def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
+    """Run `write` until it meets no other writer, which raises IntegrityError; return what it returns.
+
+    Re-raises the error if `is_rejected` returns that it has another reason. Raises WriteConflict after MAX_ATTEMPTS.
+    """
+    for pause in pauses():
+        try:
+            return write()
+        except IntegrityError:
+            if is_rejected():
+                raise
+        time.sleep(pause)
+    raise WriteConflict("too many writers at once")
 
 
 def pauses() -> Iterable[float]:

@@ -18,9 +18,9 @@ from messages_app.ids import Origin, identity
 from messages_app.models import IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadPair, ThreadQuerySet
 from messages_app.models.thread import digest_of_pair
 from messages_app.store import bulk
-from messages_app.store.backend import Backend, Result, visible_thread
+from messages_app.store.backend import Backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
-from messages_app.store.engine import WriteConflict, connection_to, pauses
+from messages_app.store.engine import Result, WriteConflict, connection_to, pauses, retried
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Position, between
 
@@ -46,14 +46,18 @@ class TransactionalBackend(Backend):
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """One query; two in a transaction where the thread's row is locked."""
-        if not self.features.has_select_for_no_key_update:
-            with connection_to(self.database).write_turn():
+
+        def write() -> Message:
+            if not self.features.has_select_for_no_key_update:
+                with connection_to(self.database).write_turn():
+                    return self._insert(tenant, thread_id, content)
+            with transaction.atomic(using=self.database):
+                # Its own statement: one sees what was committed before it began, not before it got its lock.
+                if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
+                    raise Thread.DoesNotExist
                 return self._insert(tenant, thread_id, content)
-        with transaction.atomic(using=self.database):
-            # A statement of its own: a statement sees what was committed before it began, not before it got its lock.
-            if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
-                raise Thread.DoesNotExist
-            return self._insert(tenant, thread_id, content)
+
+        return retried(write)  # somebody may insert a message by hand, without the lock
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
@@ -160,15 +164,8 @@ class TransactionalBackend(Backend):
         descending: bool,
         limit: int,
     ) -> list[Thread]:
-        """Find them by the rarest pair. One query, and one more a pair if there are several."""
-        digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
-        rarest = min(digests, key=frequency) if len(digests) > 1 else digests[0]
-        rows = ThreadPair.objects.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
-        if len(digests) > 1:
-            # One count instead of one EXISTS a pair, which PostgreSQL takes long to plan.
-            of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
-            number = of_thread.values("thread").annotate(number=Count("*")).values("number")
-            rows = rows.alias(number=Subquery(number)).filter(number=len(digests))
+        """One query, and one more a pair if there are several."""
+        rows = rows_with_pairs(tenant, pairs)
         return [pair.thread for pair in between(rows, low, high, descending=descending, limit=limit)]
 
     def contains(self, word: str) -> Q:
@@ -220,6 +217,22 @@ class TransactionalBackend(Backend):
     def claim(self, deleted: ThreadQuerySet) -> bool:
         """The lock lasts until the transaction ends."""
         return self.lock(deleted).only("id").first() is not None
+
+
+def rows_with_pairs(tenant: str, pairs: Mapping[str, str]) -> QuerySet[ThreadPair]:
+    """Return a row, with its thread, for each thread that has all of these pairs: that of the rarest pair.
+
+    One query a pair, if there are several, to find the rarest.
+    """
+    digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
+    rarest = min(digests, key=frequency) if len(digests) > 1 else digests[0]
+    rows = ThreadPair.objects.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
+    if len(digests) == 1:
+        return rows
+    # One count instead of one EXISTS a pair, which PostgreSQL takes long to plan.
+    of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
+    number = of_thread.values("thread").annotate(number=Count("*")).values("number")
+    return rows.alias(number=Subquery(number)).filter(number=len(digests))
 
 
 def frequency(digest: str) -> int:

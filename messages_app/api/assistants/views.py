@@ -80,8 +80,7 @@ class ContractViewSet(JSONViewSet):
         renderer = self.request.accepted_renderer
 
         def render(row: Any) -> bytes:
-            body: bytes = renderer.render(shown(row))
-            return body
+            return bytes(renderer.render(shown(row)))
 
         response = idempotency.once(key, create, render, thread_id)
         headers = {"Idempotent-Replayed": "true"} if response.is_replay else {}

@@ -1,0 +1,37 @@
+"""Rows made without the API: for tests that need another tenant, another time or thousands of them."""
+
+from collections.abc import Collection
+from datetime import datetime
+from random import Random
+from typing import Any
+
+from messages_app.ids import identity
+from messages_app.models import Message, Thread
+from messages_app.store import messages, threads
+from messages_app.store.backend import backend
+
+
+def new_thread(at: datetime | None = None, random: Random | None = None, **columns: Any) -> Thread:
+    """Return an unsaved thread with new ids, made now or at `at`; `random` makes the ids."""
+    return Thread(**identity("thread", at, random), **columns)
+
+
+def new_message(at: datetime | None = None, random: Random | None = None, **columns: Any) -> Message:
+    """Return an unsaved message with new ids, made now or at `at`; `random` makes the ids."""
+    return Message(**identity("msg", at, random), **columns)
+
+
+def store_rows(threads: Collection[Thread], messages: Collection[Message] = ()) -> int:
+    return backend().store(threads, messages)
+
+
+def append(thread_id: str, tenant: str = "default", **content: Any) -> Message:
+    return messages.append(tenant, thread_id, **content)
+
+
+def delete_thread(thread_id: str) -> None:
+    threads.delete(None, thread_id)
+
+
+def delete_message(message_id: str) -> None:
+    messages.erase(Message.objects.get(id=message_id).thread_id, message_id)
