@@ -32,7 +32,7 @@ from messages_app.store.deletion import purge
 from messages_app.store.documents import DocumentBackend
 from tests.conftest import Answer, Api, Served
 from tests.servers.mongodb import MongoDB
-from tests.test_mongo import collection, new_thread, run_python, url
+from tests.test_mongo import collection, created_thread, run_python, url
 
 __all__ = ["url"]  # a fixture
 
@@ -133,7 +133,7 @@ def test_deleting_hides_all_of_a_thread_or_nothing_and_purge_removes_the_rest(
     died = 0
     for deadly in range(1, 20):
         mark = uuid4().hex
-        thread = new_thread(api, metadata={"mark": mark}, messages=[{"role": "user", "content": mark}] * 2)
+        thread = created_thread(api, metadata={"mark": mark}, messages=[{"role": "user", "content": mark}] * 2)
         finished = call_and_die(deadly, "DELETE", f"/threads/{thread}")
         if api.get(f"/threads/{thread}").status == 200:
             assert not finished

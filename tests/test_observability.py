@@ -259,6 +259,7 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
     assert metric(measured, "process_cpu_seconds_total") > 0
 
 
+@pytest.mark.process
 def test_metrics_count_each_statement_once(measured: Served) -> None:
     thread = measured.new_thread()
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}

@@ -77,12 +77,8 @@ class ContractViewSet(JSONViewSet):
         """Return the response that shows what `create` stores. With a key, it is stored once for all requests."""
         if key is None:
             return self.answer(shown(create()))
-        renderer = self.request.accepted_renderer
-
-        def render(row: Any) -> bytes:
-            return bytes(renderer.render(shown(row)))
-
-        response = idempotency.once(key, create, render, thread_id)
+        renderer: Any = self.request.accepted_renderer
+        response = idempotency.once(key, create, lambda row: renderer.render(shown(row)), thread_id)
         headers = {"Idempotent-Replayed": "true"} if response.is_replay else {}
         return HttpResponse(response.body, content_type=renderer.media_type, headers=headers)
 
