@@ -1,4 +1,4 @@
-"""The part `memory`: what one worker holds after its start, and after many requests of all kinds.
+"""The part `memory`: what one worker holds after its start, after many requests of all kinds, and after large bodies.
 
 RSS counts each page that is in the worker, those that it shares with the process it was forked from included; PSS
 counts a shared page as its share. The peak is the highest RSS until then.
@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.load import loaded
-from bench.operations import Wrong, mixed, of_sample
+from bench.operations import Request, Wrong, mixed, of_sample
 from bench.options import Options, progress
-from bench.running import service
+from bench.running import Served, service
 from bench.stores import Stores, on_each_engine
 from bench.tables import at_most, table
 
 HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
 PEAK = 100  # MB
+AFTER_LARGE_BODIES = 3  # times what it held at the first count; it held 37 times as much when it kept them
+# A refused body of 3 MB, whose parsed value takes about 70 MB.
+LARGE = Request("POST", "/threads", '{"messages": [' + ",".join(["{}"] * 1_000_000) + "]}")
+LARGE_BODIES = 40
 GROWTH = 1.05  # a worker is flat that at the last count holds at most so many times what it held at the first
 SECONDS_AT_A_TIME = 5
 # The server that stands in for MongoDB would take an hour for more.
@@ -40,15 +44,32 @@ def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, .
             while sent < number:
                 progress(f"{engine}: memory, {sent:,} requests of {number:,}")
                 sent += loaded(served, requests, min(options.seconds, SECONDS_AT_A_TIME)).requests
-            resident, peak = megabytes(worker, "status", "VmRSS"), megabytes(worker, "status", "VmHWM")
-            share = megabytes(worker, "smaps_rollup", "Pss")
-            figures = (f"{resident:.1f}", f"{share:.1f}", f"{peak:.1f}")
+            resident, columns = figures(worker)
             flat = (f"{resident / first:.2f}", at_most(GROWTH, resident / first)) if first else ("", "")
-            yield engine, f"{sent:,}", *figures, at_most(PEAK, peak), *flat
+            yield engine, f"{sent:,}", *columns, at_most(PEAK, float(columns[-1])), *flat
             if sent and not first:
                 first = resident
+        send_large_bodies(engine, served)
+        resident, columns = figures(worker)
+        times = resident / first
+        yield engine, f"{LARGE_BODIES} of 3 MB", *columns, "", f"{times:.2f}", at_most(AFTER_LARGE_BODIES, times)
         if served.workers() != [worker]:
             raise Wrong("the worker did not live through it")
+
+
+def send_large_bodies(engine: str, served: Served) -> None:
+    progress(f"{engine}: memory, {LARGE_BODIES} bodies of 3 MB")
+    for _ in range(LARGE_BODIES):
+        status, body = served.call(LARGE)
+        if status != 422:
+            raise Wrong(f"{status} {body!r}")
+
+
+def figures(worker: int) -> tuple[float, tuple[str, ...]]:
+    """Return the worker's RSS in MB, and the columns of RSS, PSS and peak."""
+    resident, peak = megabytes(worker, "status", "VmRSS"), megabytes(worker, "status", "VmHWM")
+    share = megabytes(worker, "smaps_rollup", "Pss")
+    return resident, (f"{resident:.1f}", f"{share:.1f}", f"{peak:.1f}")
 
 
 def run(options: Options) -> str:

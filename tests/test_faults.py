@@ -305,8 +305,10 @@ def test_full_file_is_507_for_each_kind_of_write_and_nothing_is_half_written(api
     thread = api.post("/threads", {"messages": [SAID]}).body["id"]
     (message,) = (each["id"] for each in api.get(f"/threads/{thread}/messages").body["data"])
     with connection.cursor() as cursor:
-        (pages,) = cursor.execute("PRAGMA page_count").fetchone()
-        cursor.execute(f"PRAGMA max_page_count = {pages}")
+        ((pages,),) = cursor.execute("PRAGMA page_count").fetchall()
+        # Fetched to the end: a statement that is still open holds a snapshot, and a write of this connection fails as
+        # soon as another thread, such as the purger, has written.
+        cursor.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         try:
             while api.post(f"/threads/{thread}/messages", big).status == 200:
                 pass

@@ -29,6 +29,12 @@ class UnknownPath(APIView):
     http_method_names = ()
     default_response_headers: dict[str, str] = {}  # no Allow: nothing is
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """DRF's, without the parser's context: that refers to the view and the request, and keeps both in memory."""
+        made = super().initialize_request(request, *args, **kwargs)
+        made.parser_context = {}
+        return made
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         raise Http404

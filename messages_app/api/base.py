@@ -9,7 +9,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
 from rest_framework import serializers
 from rest_framework.fields import Field, empty
@@ -26,6 +26,7 @@ class JSONRequest(Request):
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
         super().__init__(request, *args)
+        self.parser_context: dict[str, Any] = {}  # DRF's refers to the request, and so keeps it and its body in memory
         self.META, self.method = request.META, request.method
 
     def _not_authenticated(self) -> None:
@@ -35,7 +36,7 @@ class JSONRequest(Request):
     def _load_data_and_files(self) -> None:
         body: Any = self._request
         parser: Any = self.parsers[0]  # type: ignore[index]  # there is always one
-        self._data = self._full_data = parser.parse(body, self.content_type, self.parser_context)
+        self._data = self._full_data = parser.parse(body, self.content_type, {"request": body})
 
 
 @cache
@@ -51,12 +52,19 @@ class JSONViewSet(ViewSet):
     request: Request
     format_kwarg = None
 
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Handle the request, then drop all references from the view: its bound methods refer back to the view.
+
+        Such a cycle keeps the body, its parsed value and the response in memory until a full garbage collection.
+        """
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            vars(self).clear()
+
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> JSONRequest:
         self.action = self.action_map.get(str(request.method).lower(), "")
-        context = self.get_parser_context(request)
-        return JSONRequest(
-            request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator(), context
-        )
+        return JSONRequest(request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator())
 
     def get_parsers(self) -> list[Any]:
         return one_of_each(tuple(self.parser_classes))

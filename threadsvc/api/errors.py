@@ -17,9 +17,9 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from rest_framework import exceptions
-from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from threadsvc.api.renderer import JSONRenderer
 from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
@@ -52,28 +52,40 @@ class InvalidJSON(exceptions.ParseError):
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """DRF's hook: the answer to an exception raised in a view; None (Django's 500) for what is a fault of ours."""
+    """DRF's hook: return the response for an exception raised in a view; None, which becomes a 500, for a bug."""
     match exc:
         case InvalidJSON():
-            return Response({"detail": [_json_invalid(exc)]}, HTTPStatus.UNPROCESSABLE_ENTITY)
+            return ErrorResponse([_json_invalid(exc)], HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ValidationError():
-            return Response({"detail": _items_of(exc)}, HTTPStatus.UNPROCESSABLE_ENTITY)
+            return ErrorResponse(_items_of(exc), HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ParseError() | UnreadablePostError():
-            return Response({"detail": UNREADABLE_BODY}, HTTPStatus.BAD_REQUEST)
+            return ErrorResponse(UNREADABLE_BODY, HTTPStatus.BAD_REQUEST)
         case RequestDataTooBig() | RowTooLarge():
-            return Response({"detail": RequestBodyTooLarge.default_detail}, RequestBodyTooLarge.status_code)
+            return ErrorResponse(RequestBodyTooLarge.default_detail, RequestBodyTooLarge.status_code)
         case exceptions.MethodNotAllowed():
-            return Response({"detail": "Method Not Allowed"}, exc.status_code)
+            return ErrorResponse("Method Not Allowed", exc.status_code)
         case exceptions.APIException():
-            said: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
-            # As DRF's own handler has them: it sets the first for a 401, the second where one may ask again.
+            detail: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
+            # As in DRF's own handler: the view sets `auth_header` for a 401, and a throttle sets `wait`.
             challenge, wait = getattr(exc, "auth_header", None), getattr(exc, "wait", None)
             headers = {"WWW-Authenticate": challenge} if challenge else {}
             headers |= {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
-            return Response({"detail": said}, exc.status_code, headers=headers)
+            return ErrorResponse(detail, exc.status_code, headers)
         case Http404():
-            return Response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
+            return ErrorResponse("Not Found", HTTPStatus.NOT_FOUND)
     return answer_of_database(exc)
+
+
+class ErrorResponse(HttpResponse):
+    """An error in the contract's form. `data` is the value that its content was rendered from.
+
+    DRF's Response is rendered after the view has returned, and refers to the view, the request and itself from then on.
+    """
+
+    def __init__(self, detail: Any, status: int, headers: dict[str, str] | None = None) -> None:
+        self.data = {"detail": detail}
+        renderer = JSONRenderer()
+        super().__init__(renderer.render(self.data), renderer.media_type, status, headers=headers)
 
 
 # What a database raises that is away, full, or a standby that is read-only.
