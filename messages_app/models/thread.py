@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, ClassVar, NamedTuple, Self
 
+from django.conf import settings
 from django.db import Error, IntegrityError, OperationalError, models, transaction
 from django.db.models import Count, Max, Min, OuterRef, Q, Subquery
 from django.utils import timezone
@@ -19,8 +20,8 @@ from messages_app.models.idempotency import IdempotencyRecord
 from messages_app.store.bulk import insert_of, takes_rows
 from messages_app.store.engine import can_roll_back
 
-DEFAULT_TENANT = "default"
-MAX_TENANT_CHARACTERS = 64
+DEFAULT_TENANT = settings.DEFAULT_TENANT
+MAX_TENANT_CHARACTERS = settings.MAX_TENANT_CHARACTERS
 NOBODY = ""  # the tenant of a thread of which nothing is left but its id
 
 # Where nothing is rolled back, a thread is hidden until all of it is stored: until then it counts as deleted at this

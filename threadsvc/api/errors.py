@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -173,25 +172,6 @@ def server_error(request: HttpRequest) -> JsonResponse:
     if answer := answer_of_database(sys.exception()):
         return answer
     return JsonResponse({"detail": "Internal Server Error"}, status=500)
-
-
-class JSONErrorMiddleware:
-    """A body for the refusals that Django's decorators and WhiteNoise send without one (405, 416), a length for all."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
-        if response.status_code < HTTPStatus.BAD_REQUEST:
-            return response
-        if response.streaming or not response.content:
-            told = {name: response[name] for name in ("Allow", "Content-Range") if name in response}
-            response.close()
-            detail = HTTPStatus(response.status_code).phrase
-            response = JsonResponse({"detail": detail}, status=response.status_code, headers=told)
-        response["Content-Length"] = str(len(response.content))
-        return response
 
 
 def service_unavailable() -> JsonResponse:
