@@ -19,11 +19,9 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
-from messages_app.models import thread as messages_models
+from messages_app.models import Thread
 from tests.admin_pages import client_of, page
 from tests.conftest import Api, Served, manage
-from threadsvc import access
-from threadsvc.access import models
 from threadsvc.access.models import APIKey
 from threadsvc.access.usage import LastUses
 from threadsvc.management.commands.serve import is_loopback
@@ -183,8 +181,8 @@ def test_unknown_key_to_revoke_is_one_line_without_it(key: str) -> None:
 
 
 def test_tenants_are_named_as_the_domain_names_them() -> None:
-    assert access.DEFAULT_TENANT == messages_models.DEFAULT_TENANT
-    assert models.MAX_TENANT_CHARACTERS == messages_models.MAX_TENANT_CHARACTERS
+    of_keys, of_threads = (model._meta.get_field("tenant") for model in (APIKey, Thread))
+    assert (of_keys.default, of_keys.max_length) == (of_threads.default, of_threads.max_length)
 
 
 # Last use

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from rest_framework.views import APIView
 
 from tests.conftest import ROOT, Api, Served, manage
 from threadsvc.access import rates
 from threadsvc.access.models import APIKey
 from threadsvc.access.rates import RateTable
+from threadsvc.access.throttle import RateLimit
 
 pytestmark = pytest.mark.stateless
 
@@ -24,10 +26,12 @@ TOO_MANY = {"detail": "Too Many Requests"}
 
 
 @pytest.fixture
-def limit(tmp_path: Path) -> Callable[[int, int], Any]:
-    def limited(number: int, seconds: int) -> Any:
-        return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / "rates")
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def limited(number: int, seconds: int, file: str = "rates") -> Any:
+        return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / file)
 
+    # As in a process that starts with a limit: DRF reads its settings once.
+    monkeypatch.setattr(APIView, "throttle_classes", [RateLimit])
     return limited
 
 
@@ -107,8 +111,8 @@ def test_what_is_refused_otherwise_counts_only_where_it_was_let_in(api: Api, lim
         assert {api.get("/healthz").status for _ in range(3)} == {200}
 
 
-def test_file_that_cannot_be_used_stops_no_request(api: Api, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with override_settings(RATE_LIMIT=(1, 3600), RATE_FILE=tmp_path / "missing" / "rates"):
+def test_file_that_cannot_be_used_stops_no_request(api: Api, limit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with limit(1, 3600, "missing/rates"):
         assert [api.get("/threads/x").status for _ in range(2)] == [404, 404]
     assert "the rate limit does not hold" in caplog.text
 

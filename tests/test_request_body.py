@@ -10,7 +10,7 @@ import pytest
 
 from messages_app.models import Message
 from tests.conftest import Api, detail_of
-from threadsvc.api.parser import as_before_3_13
+from threadsvc.api.json import as_before_3_13
 
 GOOD = b'{"role":"user","content":"hello"}'
 UNREADABLE = (400, {"detail": "There was an error parsing the body"})

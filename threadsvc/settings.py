@@ -238,30 +238,30 @@ INSTALLED_APPS = [
     "threadsvc.access",
     "messages_app",
 ]
-# What every request passes through.
-EVERYWHERE = [
+# Every request passes through these.
+SHARED_MIDDLEWARE = [
     *(["threadsvc.observability.requests.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.requests.RequestIdMiddleware",
-    *(["threadsvc.access.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
-    "threadsvc.api.shapes.ShapeMiddleware",
-    "threadsvc.api.errors.JSONErrorMiddleware",
+    *(["threadsvc.api.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
+    "threadsvc.api.middleware.ShapeMiddleware",
+    "threadsvc.api.middleware.JSONErrorMiddleware",
 ]
-# The API's requests: they have no pages, no cookies and no files (threadsvc/wsgi.py tells them apart).
+# Requests to API_PATHS. They need no sessions, cookies or static files.
 API_MIDDLEWARE = [
-    *EVERYWHERE,
-    "threadsvc.access.middleware.APISecurityMiddleware",
-    "threadsvc.access.middleware.HostMiddleware",
+    *SHARED_MIDDLEWARE,
+    "threadsvc.api.middleware.APISecurityMiddleware",
+    "threadsvc.api.middleware.HostMiddleware",
 ]
-# People's requests, and those of probes.
+# All other requests: pages, the admin, static files, probes.
 MIDDLEWARE = [
-    *EVERYWHERE,
+    *SHARED_MIDDLEWARE,
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "threadsvc.access.middleware.PageSecurityMiddleware",
     "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
-    # What follows is for the admin alone.
-    "threadsvc.access.middleware.AdminBodyWithinLimit",
-    "threadsvc.access.middleware.RefuseNulInAdmin",
+    # For the admin only:
+    "threadsvc.access.middleware.AdminBodyLimitMiddleware",
+    "threadsvc.access.middleware.AdminNullCharacterMiddleware",
     "threadsvc.access.middleware.AdminSessionMiddleware",
     "threadsvc.access.middleware.AdminCsrfMiddleware",
     "threadsvc.access.middleware.AdminAuthenticationMiddleware",
@@ -298,7 +298,12 @@ if threads_database != DATABASES["default"]:
 DATABASE_ROUTERS = ["threadsvc.engines.router.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Requests. A body within the first limit is always judged; POST /threads may hold many messages (views raise it).
+# Tenants. The domain owns the threads of a tenant; access owns the keys that open them.
+
+DEFAULT_TENANT = "default"  # the tenant of requests without a key
+MAX_TENANT_CHARACTERS = 64
+
+# Requests. The first limit holds for every body, but POST /threads, which may hold many messages, has the second.
 
 MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024, most=1024**3)
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
@@ -314,10 +319,10 @@ REST_FRAMEWORK = {
         "threadsvc.access.permissions.OwnOriginWrites",
         "threadsvc.access.permissions.WritingKeys",
     ],
-    "DEFAULT_THROTTLE_CLASSES": ["threadsvc.access.throttle.RateLimit"],
-    "DEFAULT_PARSER_CLASSES": ["threadsvc.api.parser.JSONBodyParser"],
-    "DEFAULT_RENDERER_CLASSES": ["threadsvc.api.renderer.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.api.renderer.OneFormat",
+    "DEFAULT_THROTTLE_CLASSES": ["threadsvc.access.throttle.RateLimit"] if RATE_LIMIT else [],
+    "DEFAULT_PARSER_CLASSES": ["threadsvc.api.json.JSONBodyParser"],
+    "DEFAULT_RENDERER_CLASSES": ["threadsvc.api.json.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "threadsvc.api.json.JSONOnly",
     "DEFAULT_SCHEMA_CLASS": "threadsvc.api.openapi.ContractSchema",
     "EXCEPTION_HANDLER": "threadsvc.api.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,

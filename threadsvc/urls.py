@@ -1,4 +1,4 @@
-"""Every address of the service. None ends in a slash but those of the admin."""
+"""Every path of the service. Only the admin's end in a slash."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
@@ -8,7 +8,8 @@ from django.views.generic import RedirectView
 from threadsvc import pages
 from threadsvc.api import openapi
 from threadsvc.api.errors import page_not_found
-from threadsvc.observability import requests as observability
+from threadsvc.observability import health
+from threadsvc.observability.requests import UNKNOWN_ROUTE
 
 handler400 = "threadsvc.api.errors.bad_request"
 handler403 = "threadsvc.api.errors.permission_denied"
@@ -25,8 +26,8 @@ urlpatterns = [
     path("", include("messages_app.api.assistants.urls")),
     path("v1/", include("messages_app.api.assistants.urls")),
     path("", pages.front),
-    path("healthz", require_safe(observability.healthz)),
-    path("readyz", require_safe(observability.readyz)),
+    path("healthz", require_safe(health.healthz)),
+    path("readyz", require_safe(health.readyz)),
     path("openapi.yaml", openapi.schema_yaml),
     path("openapi.json", openapi.schema_json),
     path("docs", openapi.swagger_ui),
@@ -35,6 +36,6 @@ urlpatterns = [
     path("favicon.ico", require_safe(RedirectView.as_view(url="/static/threadsvc/favicon.svg"))),
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
-    re_path("^static/", page_not_found),  # what WhiteNoise has not
-    re_path("", pages.UnknownPath.as_view(), name=observability.UNKNOWN),
+    re_path("^static/", page_not_found),  # files that WhiteNoise does not have
+    re_path("", pages.UnknownPath.as_view(), name=UNKNOWN_ROUTE),
 ]

@@ -5,14 +5,15 @@ import json
 from collections.abc import Iterable
 from typing import Self
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from messages_app.models.base import FastModel, OrderedQuerySet
 from messages_app.models.fields import PairsField
 
-DEFAULT_TENANT = "default"
-MAX_TENANT_CHARACTERS = 64
+DEFAULT_TENANT: str = settings.DEFAULT_TENANT
+MAX_TENANT_CHARACTERS: int = settings.MAX_TENANT_CHARACTERS
 MAX_METADATA_PAIRS = 16
 NO_TENANT = ""  # the tenant of a removed thread of which only the id is left
 

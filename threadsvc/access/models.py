@@ -4,19 +4,17 @@ import re
 from datetime import datetime
 from typing import ClassVar, Self
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework_api_key import crypto
 
-from threadsvc.access import DEFAULT_TENANT
-
 KEY_MARK = "tsk_"
 PREFIX_CHARACTERS = 8
 SECRET_CHARACTERS = 40  # of 62: 238 random bits
 
-MAX_TENANT_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 50
 
 _KEY = re.compile(rf"{KEY_MARK}([0-9A-Za-z]{{{PREFIX_CHARACTERS}}})_[0-9A-Za-z]{{{SECRET_CHARACTERS}}}")
@@ -79,8 +77,8 @@ class APIKey(models.Model):
         max_length=MAX_NAME_CHARACTERS, validators=[validate_text], help_text="Who or what uses it."
     )
     tenant = models.CharField(
-        max_length=MAX_TENANT_CHARACTERS,
-        default=DEFAULT_TENANT,
+        max_length=settings.MAX_TENANT_CHARACTERS,
+        default=settings.DEFAULT_TENANT,
         validators=[validate_text],
         help_text="Whose threads it opens. A name that no thread has yet is a new tenant.",
     )

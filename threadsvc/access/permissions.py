@@ -1,22 +1,26 @@
-"""What a request must be before a view looks at it."""
+"""What DRF checks before a view handles a request: body size, origin of writes, rights of the key."""
 
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.http.request import UnreadablePostError
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from threadsvc.access import BODILESS_METHODS, is_unmeasured, measure
 from threadsvc.api.errors import LengthRequired, RequestBodyTooLarge
 
 if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
     from rest_framework.views import APIView
 
+# The service does not read the bodies of these (threads-api contract, "Everywhere").
+BODILESS_METHODS = ("GET", "HEAD", "DELETE")
+
 
 class BodyWithinLimit(BasePermission):
-    """413 before a body is read that says how long it is; of a chunked one no more is read than the limit.
+    """413 before a body beyond the limit is read; 411 if its length cannot be known.
 
     A view may raise the limit of an action in `body_limits`.
     """
@@ -26,20 +30,47 @@ class BodyWithinLimit(BasePermission):
             return True
         limits: dict[str, int] = getattr(view, "body_limits", {})
         limit = limits.get(getattr(view, "action", None) or "", settings.MAX_BODY_BYTES)
-        if is_unmeasured(request.META):
-            measure(request._request, limit)
-        if is_unmeasured(request.META):
+        length = content_length(request._request, limit)
+        if length is None:
             raise LengthRequired
-        if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+        if length > limit:
             raise RequestBodyTooLarge
         return True
 
 
-class OwnOriginWrites(BasePermission):
-    """403 for an anonymous write that a page of another origin makes a browser send.
+def content_length(request: Any, limit: int) -> int | None:
+    """Return the length of a body in bytes; of a chunked body, after reading it, at most `limit` + 1.
 
-    A service without keys on a loopback address would otherwise take messages from any web page that its owner visits:
-    a form post needs no consent of the server. Clients that are not browsers send no Origin.
+    Django takes a body without Content-Length for an empty one, so this buffers a chunked body and sets the header. The
+    extra byte tells a body that is too large. Returns None for a chunked body if the server does not guarantee that the
+    input ends with it. Raises UnreadablePostError.
+    """
+    meta = request.META
+    if "CONTENT_LENGTH" not in meta and "HTTP_TRANSFER_ENCODING" in meta:
+        if not meta.get("wsgi.input_terminated"):
+            return None
+        try:
+            body = read_up_to(meta["wsgi.input"], limit + 1)
+        except Exception as error:  # the server's own types: malformed chunks, a client that disconnected
+            raise UnreadablePostError(*error.args) from error
+        request._stream = BytesIO(body)
+        meta["CONTENT_LENGTH"] = str(len(body))
+    return int(meta.get("CONTENT_LENGTH") or 0)
+
+
+def read_up_to(stream: IO[bytes], limit: int) -> bytes:
+    pieces, missing = [], limit
+    while missing and (piece := stream.read(min(missing, 65536))):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+class OwnOriginWrites(BasePermission):
+    """403 for an anonymous write that a browser sends for a page of another origin.
+
+    A form post needs no preflight, so any web page that the owner visits could otherwise write to a service without
+    keys on a loopback address. Clients that are not browsers send no Origin.
     """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
@@ -55,7 +86,7 @@ class OwnOriginWrites(BasePermission):
 
 
 class WritingKeys(BasePermission):
-    """403 for a read-only key that writes."""
+    """403 for a write with a read-only key."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if getattr(request.auth, "read_only", False) and is_write(request, view):
@@ -64,7 +95,7 @@ class WritingKeys(BasePermission):
 
 
 def is_write(request: Request, view: "APIView") -> bool:
-    """Whether a method changes something; one that the path does not take is a 405 (or a 404) to everybody."""
+    """Whether the method changes something. A method that the path does not have is 405 (or 404) for everybody."""
     return request.method not in SAFE_METHODS and request.method in view.allowed_methods
 
 

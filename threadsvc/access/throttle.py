@@ -1,4 +1,7 @@
-"""THREADSVC_RATE_LIMIT: 429 for who asks too often, by key, or by address where there is none."""
+"""THREADSVC_RATE_LIMIT: 429 for a key, or an address without a key, that sends too many requests.
+
+Settings leave RateLimit out if no limit is set.
+"""
 
 import functools
 import logging
@@ -23,11 +26,10 @@ class RateLimit(BaseThrottle):
     seconds: float = 0
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
-        if settings.RATE_LIMIT is None:
-            return True
+        limit: Any = settings.RATE_LIMIT  # not None where this class is installed
         try:
-            self.seconds = table(settings.RATE_FILE).take(client_of(request), *settings.RATE_LIMIT)
-        except OSError as error:  # better a service without limits than none
+            self.seconds = table(settings.RATE_FILE).take(throttled_client(request), *limit)
+        except OSError as error:  # a service without limits is better than none
             logger.error("the rate limit does not hold: %s: %s", settings.RATE_FILE, error.strerror)
             return True
         return self.seconds == 0
@@ -36,8 +38,8 @@ class RateLimit(BaseThrottle):
         return self.seconds
 
 
-def client_of(request: Request) -> str:
-    """Whose requests are counted together: those of a key, or the anonymous ones of an address."""
+def throttled_client(request: Request) -> str:
+    """Return the name under which requests are counted: that of their key, or that of their address without a key."""
     key: Any = request.auth
     if key is not None:
         return f"key {key.prefix}"

@@ -1,1 +1,1 @@
-"""HTTP policy: errors, the body's parser, the renderer, shapes of answers, OpenAPI."""
+"""HTTP policy of the API: middleware, errors, JSON in and out, OpenAPI."""

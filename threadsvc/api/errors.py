@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.settings import api_settings
 
-from threadsvc.api.renderer import JSONRenderer
+from threadsvc.api.json import UNREADABLE_BODY, InvalidJSON, JSONRenderer
 from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 # Seconds after which a client may try again when a database did not answer.
 RETRY_AFTER = "1"
 
-UNREADABLE_BODY = "There was an error parsing the body"
 # The item of a ValidationError that names no error.
 _INVALID = {"loc": ["body"], "msg": "Invalid input.", "type": "value_error.invalid"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,14 +40,6 @@ class RequestBodyTooLarge(exceptions.APIException):
 class LengthRequired(exceptions.APIException):
     status_code = HTTPStatus.LENGTH_REQUIRED
     default_detail = "Length Required"
-
-
-class InvalidJSON(exceptions.ParseError):
-    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
-
-    def __init__(self, reason: str, position: int) -> None:
-        super().__init__(reason)
-        self.position = position
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
@@ -163,25 +154,6 @@ def server_error(request: HttpRequest) -> JsonResponse:
     if answer := answer_of_database(sys.exception()):
         return answer
     return JsonResponse({"detail": "Internal Server Error"}, status=500)
-
-
-class JSONErrorMiddleware:
-    """A body for the refusals that Django's decorators and WhiteNoise send without one (405, 416), a length for all."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
-        if response.status_code < HTTPStatus.BAD_REQUEST:
-            return response
-        if response.streaming or not response.content:
-            told = {name: response[name] for name in ("Allow", "Content-Range") if name in response}
-            response.close()
-            detail = HTTPStatus(response.status_code).phrase
-            response = JsonResponse({"detail": detail}, status=response.status_code, headers=told)
-        response["Content-Length"] = str(len(response.content))
-        return response
 
 
 def service_unavailable() -> JsonResponse:

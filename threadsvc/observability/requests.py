@@ -1,4 +1,4 @@
-"""What one sees of the running service: request ids, a log line for each answer, /healthz and /readyz."""
+"""The middleware that makes requests observable: the request id, the access log, metrics."""
 
 import logging
 import re
@@ -9,36 +9,32 @@ from functools import lru_cache
 from random import getrandbits
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.signals import got_request_exception
-from django.db import DatabaseError
 from django.dispatch import receiver
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 
-from threadsvc.access import DEFAULT_TENANT
-from threadsvc.api.errors import OUTAGES, service_unavailable
-from threadsvc.engines.base import reason_of
+from threadsvc.api.errors import OUTAGES
 from threadsvc.observability.logs import STARTED, fields, request_id
 
 logger = logging.getLogger(__name__)
-answers = logging.getLogger("threadsvc.access")
+access_logger = logging.getLogger("threadsvc.access")
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-OTHER = "(other)"
-UNKNOWN = "(unknown)"
-STATIC = f"{settings.STATIC_URL}{{path}}"
-# What asks for these asks all the time; their answers are told at level debug, unless they are refusals.
-QUIET = ("/healthz", "/readyz", STATIC)
+KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER_METHOD = "(other)"
+UNKNOWN_ROUTE = "(unknown)"
+STATIC_ROUTE = f"{settings.STATIC_URL}{{path}}"
+# Probes and pages request these all the time. Their responses are logged at level debug, unless they are errors.
+QUIET_ROUTES = ("/healthz", "/readyz", STATIC_ROUTE)
 
 _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
 
 
 class RequestIdMiddleware:
-    """Gives every answer an `x-request-id`: the client's, if it is 1 to 128 visible ASCII characters, or a new one.
+    """Adds `x-request-id` to every response: the client's, if it is 1 to 128 visible ASCII characters, or a new one.
 
-    Tells each answer to the log, under that id.
+    Logs each response under that id.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -48,24 +44,24 @@ class RequestIdMiddleware:
         started = started_at(request)
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         if not _GOOD_REQUEST_ID.fullmatch(given):
-            given = f"{getrandbits(128):032x}"  # no secret; asking the system lets other threads go first
+            given = f"{getrandbits(128):032x}"  # not a secret; os.urandom would release the GIL to other threads
         token = request_id.set(given)
         status = 500
         try:
             response = self.get_response(request)
             status = response.status_code
         finally:
-            log_answer(request, status, time.perf_counter() - started)
+            log_response(request, status, time.perf_counter() - started)
             request_id.reset(token)
         response["x-request-id"] = given
         return response
 
 
 class MetricsMiddleware:
-    """Counts and times answers; installed where THREADSVC_METRICS_PORT is set."""
+    """Counts and times responses. Installed if THREADSVC_METRICS_PORT is set."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        # Not before: Django's checks import all middleware, and prometheus_client asks at once where to write.
+        # Not at the top: Django's checks import all middleware, and prometheus_client reads its environment on import.
         from threadsvc.observability import metrics
 
         metrics.prepare()
@@ -84,73 +80,59 @@ class MetricsMiddleware:
 
 
 def started_at(request: HttpRequest) -> float:
-    """When the request came, by time.perf_counter()."""
+    """Return when a thread took the request, by time.perf_counter()."""
     started: float = request.META.get(STARTED) or time.perf_counter()
     return started
 
 
-def log_answer(request: HttpRequest, status: int, seconds: float) -> None:
+def log_response(request: HttpRequest, status: int, seconds: float) -> None:
     route = route_of(request)
-    level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
-    if answers.isEnabledFor(level):
-        told = fields(
+    level = logging.DEBUG if route in QUIET_ROUTES and status < 400 else logging.INFO
+    if access_logger.isEnabledFor(level):
+        extra = fields(
             method=method_of(request),
             route=route,
             status=status,
             ms=round(seconds * 1000, 3),
             tenant=tenant_of(request, status),
         )
-        answers.log(level, "answered", extra=told)
+        access_logger.log(level, "answered", extra=extra)
 
 
 def method_of(request: HttpRequest) -> str:
-    """The request's method; one that nobody knows could be any text, and is told as OTHER."""
-    return request.method if request.method in METHODS else OTHER
+    """Return the request's method, or OTHER_METHOD: a client could send any text."""
+    return request.method if request.method in KNOWN_METHODS else OTHER_METHOD
 
 
 def route_of(request: HttpRequest) -> str:
-    """The path without what is a client's in it, as `/threads/{thread_id}`: one of a fixed number of texts.
+    """Return the route of a request, as `/threads/{thread_id}`: one of a fixed number of texts, without client data.
 
-    UNKNOWN is for what is none of our paths, or was refused before that was looked at (a foreign Host).
+    UNKNOWN_ROUTE stands for unknown paths, and for requests that are refused before routing (a foreign Host).
     """
     if request.path_info.startswith(settings.STATIC_URL):
-        return STATIC
+        return STATIC_ROUTE
     match = request.resolver_match
-    return UNKNOWN if match is None or match.url_name == UNKNOWN else template_of(match.route)
+    return UNKNOWN_ROUTE if match is None or match.url_name == UNKNOWN_ROUTE else template_of(match.route)
 
 
 @lru_cache
 def template_of(route: str) -> str:
-    named = _PARAMETER.sub(lambda found: f"{{{found[1] or found[2]}}}", route)
-    return "/" + named.replace("^", "").replace("$", "")
+    template = _PARAMETER.sub(lambda found: f"{{{found[1] or found[2]}}}", route)
+    return "/" + template.replace("^", "").replace("$", "")
 
 
 def tenant_of(request: HttpRequest, status: int) -> str | None:
-    """Whose threads the request was about; None where nobody asked who sends it, or nobody was let in."""
-    auth: Any = getattr(request, "auth", UNKNOWN)  # of DRF's request, which gives it to Django's
-    if auth is UNKNOWN or (auth is None and status in (401, 403)):
+    """Return the tenant of the request; None if it was not authenticated, or refused without a key."""
+    if not hasattr(request, "auth"):  # set by DRF's request
         return None
-    return getattr(auth, "tenant", DEFAULT_TENANT)
+    if request.auth is None:
+        return None if status in (401, 403) else settings.DEFAULT_TENANT
+    tenant: str = request.auth.tenant
+    return tenant
 
 
 @receiver(got_request_exception)
 def log_fault(**kwargs: Any) -> None:
-    """What becomes a 500. Django's own line for it, which has the path in it, is turned off in settings."""
-    if not isinstance(sys.exception(), OUTAGES):  # told by who answers them
+    """Log what becomes a 500. Django's own line, which contains the path, is turned off in settings."""
+    if not isinstance(sys.exception(), OUTAGES):  # threadsvc/api/errors.py logs those
         logger.error("unhandled exception", exc_info=True)
-
-
-def healthz(request: HttpRequest) -> HttpResponse:
-    """200 as long as the process can answer at all."""
-    return JsonResponse({"status": "ok"})
-
-
-def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when every table answers; 503 otherwise. One small query a table."""
-    try:
-        for model in apps.get_models():
-            model._default_manager.exists()
-    except DatabaseError as error:
-        logger.warning("not ready: %s", reason_of(error))
-        return service_unavailable()
-    return JsonResponse({"status": "ready"})

@@ -110,6 +110,8 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         except TypeError:  # a lone surrogate, an integer of more than 64 bits
             return encoder().encode(value)
 
+    adapt_pairs = adapt_document
+
     def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Django's, for a time of a column, which is in UTC: the one time zone of the settings."""
         if value is None or (type(value) is datetime and value.tzinfo is None):

@@ -5,11 +5,11 @@ from argparse import ArgumentParser, ArgumentTypeError
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError
 from django.utils import timezone
 
-from threadsvc.access import DEFAULT_TENANT
 from threadsvc.access.management import shown, shown_time
 from threadsvc.access.models import APIKey
 
@@ -38,7 +38,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME", help="who or what uses it")
-        parser.add_argument("--tenant", default=DEFAULT_TENANT, help="whose threads it opens (default: %(default)s)")
+        parser.add_argument(
+            "--tenant", default=settings.DEFAULT_TENANT, help="whose threads it opens (default: %(default)s)"
+        )
         parser.add_argument("--read-only", action="store_true", help="it reads, and changes nothing")
         parser.add_argument(
             "--expires", type=moment, metavar="WHEN", help="12h, 90d, 4w, or a date, 2030-01-31 (UTC); default: never"

@@ -1,0 +1,130 @@
+"""JSON in and out: the parser of request bodies, with the exact position of every error, and the renderer.
+
+Source: create-message contract, sections 3 and 4 (docs/contract/create-message.md).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
+
+import orjson
+from rest_framework.exceptions import ParseError
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+UNREADABLE_BODY = "There was an error parsing the body"
+
+_JSON_MEDIA_TYPE = re.compile(r"application/(json|[-!#$%&'*+.^_`|~0-9a-z]*\+json)")
+# Python refuses integers of more digits; orjson returns a float.
+_TOO_MANY_DIGITS = re.compile(rb"[0-9]{4301}")
+_OUT_OF_RANGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?Infinity|NaN)', re.DOTALL)
+
+
+class JSONOnly(BaseContentNegotiation):
+    """Selects the view's first parser and first renderer. The parser judges Content-Type; Accept is ignored."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
+        return next(iter(parsers))
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type
+
+
+class JSONRenderer(BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset = None  # JSON is UTF-8 by definition (RFC 8259); the header names no charset
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        return b"" if data is None else orjson.dumps(data)
+
+
+class InvalidJSON(ParseError):
+    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(reason)
+        self.position = position
+
+
+class JSONBodyParser(BaseParser):
+    """Returns the JSON value of a body. A body of another media type stays bytes, which every field refuses."""
+
+    media_type = "application/json"  # for the documentation; JSONOnly gives every body to this parser
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        body = stream.read()
+        if len(body) != int((parser_context or {})["request"].META["CONTENT_LENGTH"]):
+            raise ParseError(UNREADABLE_BODY)  # the client disconnected before the end
+        return parse_json(body) if is_json(media_type or "") else body
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a Content-Type header means JSON: empty, application/json or application/*+json, any parameters."""
+    content_type = content_type.strip(" \t")
+    essence = content_type.partition(";")[0].rstrip(" \t").lower()
+    return not content_type or _JSON_MEDIA_TYPE.fullmatch(essence) is not None
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of UTF-8 encoded JSON. Lone surrogates, escaped or not, are kept: fields refuse them.
+
+    Raises InvalidJSON (422) for text that is not JSON. Raises ParseError (400) for bytes that are not UTF-8, nesting
+    beyond the interpreter's recursion limit and integers of more than 4300 digits.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return parse_with_python(body)
+    return parse_with_python(body) if len(body) > 4300 and _TOO_MANY_DIGITS.search(body) else value
+
+
+def parse_with_python(body: bytes) -> Any:
+    """`parse_json` by Python's decoder, for what orjson refuses.
+
+    Python's errors are the contract's words and positions. It accepts a byte order mark and lone surrogates.
+    """
+    try:
+        text = body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ParseError(UNREADABLE_BODY) from error
+    try:
+        return _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise InvalidJSON(*as_before_3_13(error)) from error
+    except _OutOfRangeError as error:
+        # Everything before it is valid JSON, so the decoder met the first such word outside of strings.
+        position = next(match.start() for match in _OUT_OF_RANGE.finditer(text) if match[1])
+        raise InvalidJSON("Out of range float values are not JSON compliant", position) from error
+    except (RecursionError, ValueError) as error:
+        raise ParseError(UNREADABLE_BODY) from error
+
+
+def as_before_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
+    """Return message and position as of CPython 3.8 to 3.12: 3.13 words a comma before a bracket differently."""
+    if not error.msg.startswith("Illegal trailing comma before end of"):
+        return error.msg, error.pos
+    bracket = re.compile(r"[ \t\n\r]*").match(error.doc, error.pos + 1)
+    expected = "property name enclosed in double quotes" if error.msg.endswith("object") else "value"
+    return f"Expecting {expected}", bracket.end() if bracket else error.pos
+
+
+class _OutOfRangeError(Exception):
+    """NaN, Infinity or -Infinity."""
+
+
+def _refuse_constant(literal: str) -> Any:
+    raise _OutOfRangeError(literal)
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)

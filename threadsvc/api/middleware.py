@@ -1,0 +1,131 @@
+"""The middleware of API requests, in the order of settings: CORS, response shape, error bodies, headers, Host.
+
+The first three handle the requests of pages too.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+
+import corsheaders.middleware
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import split_domain_port, validate_host
+from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
+
+from threadsvc.api.json import JSONRenderer
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
+    """Responds to preflights of the allowed origins. Any other OPTIONS request is 405, as the contract says."""
+
+    def check_preflight(self, request: HttpRequest) -> HttpResponseBase | None:
+        is_allowed = request.headers.get("Origin") in settings.CORS_ALLOWED_ORIGINS
+        return super().check_preflight(request) if is_allowed else None
+
+
+class ShapeMiddleware:
+    """Sets `request.wants_v2`: whether one entry of `OpenAI-Beta` is `assistants=v2`. Adds `error` to v2's errors.
+
+    Source: threads-api contract, "Two shapes of answer".
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        entries: str | None = request.META.get("HTTP_OPENAI_BETA")
+        is_v2 = entries is not None and "assistants=v2" in (each.strip(" \t").lower() for each in entries.split(","))
+        request.wants_v2 = is_v2  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        if is_v2 and response.status_code >= 400 and response["Content-Type"] == "application/json":
+            # DRF's responses keep the data that they render; a list of errors can be long.
+            body = getattr(response, "data", None) or json.loads(response.content)
+            error = JSONRenderer().render(openai_error(body["detail"]))
+            response.content = response.content.removesuffix(b"}") + b',"error":' + error + b"}"
+            response["Content-Length"] = str(len(response.content))
+        return response
+
+
+def openai_error(detail: Any) -> dict[str, Any]:
+    """Return OpenAI's error object for our `detail`; of a list, for its first error."""
+    if isinstance(detail, str):
+        message, param, code = detail, None, None
+    elif detail[0]["type"] == "json_invalid":
+        message, param, code = f"JSON decode error: {detail[0]['ctx']['error']}", None, "json_invalid"
+    else:
+        (_, *steps), message, code = detail[0]["loc"], detail[0]["msg"], detail[0]["type"]
+        param = ".".join(map(str, steps)) if steps else None
+        message = message if param is None else f"{param}: {message}"
+    return {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+
+
+class JSONErrorMiddleware:
+    """Gives every error a JSON body and a length. Django's decorators (405) and WhiteNoise (416) send no body."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        if response.streaming or not response.content:
+            headers = {name: response[name] for name in ("Allow", "Content-Range") if name in response}
+            response.close()
+            detail = HTTPStatus(response.status_code).phrase
+            response = JsonResponse({"detail": detail}, status=response.status_code, headers=headers)
+        response["Content-Length"] = str(len(response.content))
+        return response
+
+
+class APISecurityMiddleware:
+    """Adds the headers of Django's security middleware, which are the same for every response, and Content-Length."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.headers = {is_tls: security_headers(is_tls) for is_tls in (False, True)}
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        headers = response.headers
+        for name, value in self.headers[request.is_secure()].items():
+            headers[name] = value
+        if not response.streaming:
+            headers["Content-Length"] = str(len(response.content))
+        return response
+
+
+def security_headers(is_tls: bool) -> dict[str, str]:
+    """Return the headers that Django's security middleware adds to a response."""
+    request, response = HttpRequest(), HttpResponse(content_type="application/json")
+    request._get_scheme = lambda: "https" if is_tls else "http"  # type: ignore[attr-defined]  # not in the stubs
+    for middleware in (XFrameOptionsMiddleware, SecurityMiddleware):
+        middleware(lambda _: response)(request)
+    return {name: value for name, value in response.items() if name != "Content-Type"}
+
+
+class HostMiddleware:
+    """400 for a Host that is not in ALLOWED_HOSTS."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        host = request.META.get("HTTP_HOST")
+        if host is None or not is_allowed_host(host, tuple(settings.ALLOWED_HOSTS)):
+            request.get_host()  # raises DisallowedHost
+        return self.get_response(request)
+
+
+@lru_cache(maxsize=1024)
+def is_allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
+    """What Django checks of a Host header. Cached: most requests name the same few."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)

@@ -1,0 +1,28 @@
+"""The probes: /healthz (liveness) and /readyz (readiness)."""
+
+import logging
+
+from django.apps import apps
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from threadsvc.api.errors import service_unavailable
+from threadsvc.engines.base import reason_of
+
+logger = logging.getLogger(__name__)
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 while the process can respond."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200 if every table can be read, else 503. One small query a table."""
+    try:
+        for model in apps.get_models():
+            model._default_manager.exists()
+    except DatabaseError as error:
+        logger.warning("not ready: %s", reason_of(error))
+        return service_unavailable()
+    return JsonResponse({"status": "ready"})
