@@ -1,4 +1,4 @@
-"""What tests of the admin share: its addresses, somebody who is logged in, and threads to look at."""
+"""Helpers for tests of the admin: addresses, a client that is logged in, threads."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def page(client: Client, path: str, **query: Any) -> str:
 
 
 def store_thread(number: int, **fields: Any) -> Thread:
-    """A thread of this many messages: "number 1.", "number 2." and so on."""
+    """Store a thread with this many messages: "number 1.", "number 2." and so on."""
     thread = new_thread(**fields)
     messages = [
         new_message(thread=thread, position=i, role="user", content=[text_part(f"number {i}.")])

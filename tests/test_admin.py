@@ -1,4 +1,4 @@
-"""Operators in the admin: who may, reading a thread, exporting, deleting."""
+"""The admin: permissions, transcripts, export and delete."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.rows import append, delete_message, delete_thread, new_message, new_t
 
 @pytest.fixture(scope="module")
 def thread() -> Thread:
-    """Of a user with markup, of an assistant with a run, of a tool, and one with files."""
+    """A thread with markup in its texts, and a message each with a run, of a tool and with files."""
     thread = new_thread(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
     texts: list[tuple[str, str, dict[str, Any]]] = [
         (
@@ -42,14 +42,14 @@ def thread() -> Thread:
 
 
 def texts_of(html: str) -> list[str]:
-    """The messages of a transcript."""
+    """Return the texts of a transcript's messages."""
     return [unescape(text) for text in re.findall(r'<div class="text">(.*?)</div>', html, re.DOTALL)]
 
 
-# Coming in
+# Permissions
 
 
-def test_needs_a_login() -> None:
+def test_admin_requires_a_login() -> None:
     answer = Client().get(THREADS)
     assert (answer.status_code, answer["Location"]) == (302, f"/admin/login/?next={THREADS}")
     assert Client().get("/admin")["Location"] == "/admin/"
@@ -58,7 +58,7 @@ def test_needs_a_login() -> None:
     assert login["x-request-id"]
 
 
-def test_login_form_works_and_needs_its_token(admin: Client) -> None:
+def test_login_form_requires_its_csrf_token(admin: Client) -> None:
     client = Client(enforce_csrf_checks=True)
     form = {"username": "root", "password": "a long password", "next": "/admin/"}
     assert client.post("/admin/login/", form).status_code == 403
@@ -68,7 +68,7 @@ def test_login_form_works_and_needs_its_token(admin: Client) -> None:
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
 
 
-def test_there_is_a_group_that_may_look_and_do_nothing_else(thread: Thread) -> None:
+def test_viewers_group_can_read_and_nothing_else(thread: Thread) -> None:
     user = User.objects.create_user("viewer", password="a long password", is_staff=True)
     user.groups.add(Group.objects.get(name="Conversation viewers"))
     client, message = client_of(user), thread.messages.get(position=1)
@@ -85,9 +85,8 @@ def test_there_is_a_group_that_may_look_and_do_nothing_else(thread: Thread) -> N
     assert Thread.objects.get(id=thread.id).deleted_at is None
 
 
-@pytest.mark.process
 @pytest.mark.engine("sqlite")
-def test_migrating_again_leaves_what_an_operator_made_of_the_group(tmp_path: Any) -> None:
+def test_migrate_keeps_changes_to_the_viewers_group(tmp_path: Any) -> None:
     code = (
         "from django.contrib.auth.models import Group; "
         "[group] = Group.objects.all(); print(group.name, group.permissions.count()); group.permissions.clear()"
@@ -97,7 +96,7 @@ def test_migrating_again_leaves_what_an_operator_made_of_the_group(tmp_path: Any
         assert manage(tmp_path, "shell", "-v0", "-c", code).stdout == f"Conversation viewers {permissions}\n"
 
 
-def test_staff_sees_only_what_it_may(thread: Thread) -> None:
+def test_staff_see_only_what_their_permissions_allow(thread: Thread) -> None:
     user = User.objects.create_user("reader", password="a long password", is_staff=True)
     message = thread.messages.get(position=2)
     client = client_of(user)
@@ -113,14 +112,14 @@ def test_staff_sees_only_what_it_may(thread: Thread) -> None:
     user.user_permissions.add(Permission.objects.get(codename="view_thread"))
     assert [client.get(path).status_code for path in every_page] == [200, 200, 403, 403, 403, 403]
     shown = page(client, THREADS, q=thread.id) + page(client, f"{THREADS}{thread.id}/change/")
-    assert "otters" in shown  # of the metadata
+    assert "otters" in shown  # in the metadata
     assert "hold hands" not in shown
     assert "radeau" not in shown
     searched = page(client, THREADS, q="radeau")
     assert "you do not have permission to search messages" in searched
     assert thread.id not in searched
     user.user_permissions.add(Permission.objects.get(codename="delete_thread"))
-    assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403  # nor its messages
+    assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403  # needs delete_message
     user.user_permissions.set([Permission.objects.get(codename="view_message")])
     assert [client_of(user).get(path).status_code for path in every_page] == [403, 403, 403, 200, 200, 200]
     user.user_permissions.set(Permission.objects.filter(codename__in=["change_thread", "change_message"]))
@@ -131,10 +130,10 @@ def test_staff_sees_only_what_it_may(thread: Thread) -> None:
     assert "radeau" not in asked.content.decode()
 
 
-# Reading
+# Pages
 
 
-def test_thread_reads_as_a_transcript(admin: Client, thread: Thread) -> None:
+def test_page_of_a_thread_is_a_transcript(admin: Client, thread: Thread) -> None:
     html = page(admin, f"{THREADS}{thread.id}/change/")
     assert texts_of(html) == [message.text for message in thread.messages.order_by("position")]
     assert "<script>alert" not in html
@@ -163,7 +162,7 @@ def test_thread_reads_as_a_transcript(admin: Client, thread: Thread) -> None:
         assert f"{MESSAGES}{message.id.replace('_', '_5F')}/json/" in html
 
 
-def test_links_of_a_page_lead_there_and_back(admin: Client, thread: Thread) -> None:
+def test_transcript_links_to_message_run_and_metadata(admin: Client, thread: Thread) -> None:
     message = thread.messages.get(position=2)
     transcript = page(admin, f"{THREADS}{thread.id}/change/")
     (open_url,) = re.findall(rf'href="({MESSAGES}{message.id.replace("_", "_5F")}/change/)"', transcript)
@@ -177,7 +176,7 @@ def test_links_of_a_page_lead_there_and_back(admin: Client, thread: Thread) -> N
     assert thread.id in page(admin, unescape(pair_url))
 
 
-def test_json_of_a_message_is_that_of_the_api(admin: Client, api: Api, thread: Thread) -> None:
+def test_json_of_a_message_equals_the_api(admin: Client, api: Api, thread: Thread) -> None:
     message = thread.messages.get(position=4)
     path = f"/threads/{thread.id}/messages/{message.id}"
     assert admin.get(f"{MESSAGES}{message.id}/json/").json() == api.get(path).body
@@ -185,7 +184,7 @@ def test_json_of_a_message_is_that_of_the_api(admin: Client, api: Api, thread: T
     assert admin.get(f"{MESSAGES}{message.id}/json/?shape=v2").json() == v2
 
 
-def test_long_thread_is_paged_and_each_message_is_on_one_page(admin: Client) -> None:
+def test_each_message_of_a_long_thread_is_on_one_page(admin: Client) -> None:
     thread = store_thread(123)
     for position in (1, 60, 123):
         delete_message(thread.messages.get(position=position).id)
@@ -211,14 +210,14 @@ def test_long_thread_is_paged_and_each_message_is_on_one_page(admin: Client) -> 
     backwards = walk(unescape(last), "Earlier")
     assert [len(each) for each in backwards] == [50, 50, 20]
     assert list(chain(*backwards[::-1])) == expected
-    beyond = texts_of(page(admin, f"{path}?from=123"))  # of which the last is deleted
+    beyond = texts_of(page(admin, f"{path}?from=123"))  # which is deleted
     assert beyond[-1] == "number 122."
     around = texts_of(page(admin, path, at=80))
     assert around[5] == "number 80."
     assert around[0] == "number 75."
 
 
-def test_short_thread_and_empty_thread_need_no_pages(admin: Client, thread: Thread) -> None:
+def test_short_and_empty_threads_have_no_page_links(admin: Client, thread: Thread) -> None:
     whole = page(admin, f"{THREADS}{thread.id}/change/", at=4)
     assert len(texts_of(whole)) == 4
     assert 'class="pages"' not in whole
@@ -227,7 +226,7 @@ def test_short_thread_and_empty_thread_need_no_pages(admin: Client, thread: Thre
     assert "This thread has no messages." in empty
 
 
-def test_images_of_a_message_are_named(admin: Client, api: Api, thread_id: str) -> None:
+def test_images_are_shown_by_url_or_file_id(admin: Client, api: Api, thread_id: str) -> None:
     parts = [
         {"type": "image_url", "image_url": {"url": "https://x.example/<b>.png"}},
         {"type": "image_file", "image_file": {"file_id": "file-9", "detail": "low"}},
@@ -241,7 +240,7 @@ def test_images_of_a_message_are_named(admin: Client, api: Api, thread_id: str) 
         assert "[image_file: file-9]" in html
 
 
-# Parts that the API does not take yet, and the line that people read.
+# Parts that the API does not accept yet, and the line that the admin shows.
 UNKNOWN_PARTS: list[tuple[Any, str]] = [
     ({"type": "refusal", "refusal": "I <b>cannot</b>."}, "I <b>cannot</b>."),
     ({"type": "input_text", "text": "hi"}, "hi"),
@@ -274,7 +273,7 @@ UNKNOWN_PARTS: list[tuple[Any, str]] = [
 ]
 
 
-def test_message_with_parts_of_another_api_has_pages_too(admin: Client) -> None:
+def test_parts_of_another_api_are_shown(admin: Client) -> None:
     thread = new_thread(metadata={"of": "unknown parts"})
     contents = [[part] for part, _ in UNKNOWN_PARTS] + [[part for part, _ in UNKNOWN_PARTS]]
     messages = [
@@ -298,7 +297,7 @@ def test_message_with_parts_of_another_api_has_pages_too(admin: Client) -> None:
 
 
 @pytest.mark.parametrize("row_id", ["thread_3Aab_5F", "thread_2F..", "é ü/😀?#&", "_0A"])
-def test_ids_from_elsewhere_have_pages_too(admin: Client, row_id: str) -> None:
+def test_imported_ids_have_pages(admin: Client, row_id: str) -> None:
     thread = new_thread()
     thread.id = row_id
     message = new_message(thread=thread, position=1, role="user", content=[text_part("from elsewhere")])
@@ -321,10 +320,10 @@ def test_nothing_can_be_added_or_changed(admin: Client, thread: Thread) -> None:
     assert Message.objects.get(id=message.id).role == "user"
 
 
-# Exporting
+# Export
 
 
-def test_selected_threads_are_exported_as_the_command_does(admin: Client, thread: Thread) -> None:
+def test_export_of_selected_threads_equals_the_command(admin: Client, thread: Thread) -> None:
     other, unselected = store_thread(3, tenant="acme"), store_thread(1)
     action = {"action": "export", "_selected_action": [other.id, thread.id], "select_across": "1"}
     answer = admin.post(THREADS, action)
@@ -340,10 +339,10 @@ def test_selected_threads_are_exported_as_the_command_does(admin: Client, thread
     assert [json.loads(alone.getvalue())] == lines[:1]
 
 
-# Deleting
+# Delete
 
 
-def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(
+def test_delete_of_a_thread_asks_first_and_equals_the_api(
     admin: Client, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[bool] = []
@@ -362,10 +361,10 @@ def test_deleting_a_thread_asks_first_and_is_the_delete_of_the_api(
     assert thread.id not in page(admin, THREADS, q="topic=to go")
     purging.purge_threads()
     assert not Message.objects.filter(thread=thread.id).exists()
-    assert thread.id in page(admin, "/admin/")  # who deleted what is kept
+    assert thread.id in page(admin, "/admin/")  # in the history of the admin
 
 
-def test_deleting_selected_threads_says_how_many_messages_go(admin: Client, api: Api) -> None:
+def test_delete_of_selected_threads_counts_their_messages(admin: Client, api: Api) -> None:
     first, second, kept = store_thread(2), store_thread(1), store_thread(1)
     action = {"action": "delete_selected", "_selected_action": [first.id, second.id], "select_across": "1"}
     asked = admin.post(THREADS, action).content.decode()
@@ -378,7 +377,7 @@ def test_deleting_selected_threads_says_how_many_messages_go(admin: Client, api:
     assert statuses == [404, 404, 200]
 
 
-def test_deleting_a_message_is_the_delete_of_the_api(admin: Client, api: Api) -> None:
+def test_delete_of_a_message_equals_the_api(admin: Client, api: Api) -> None:
     thread = store_thread(3)
     first, second, third = thread.messages.order_by("position")
     path = f"{MESSAGES}{second.id}/delete/"
@@ -389,12 +388,12 @@ def test_deleting_a_message_is_the_delete_of_the_api(admin: Client, api: Api) ->
     admin.post(MESSAGES, {**action, "post": "yes"})
     listed = api.get(f"/threads/{thread.id}/messages?order=asc&after={first.id}")
     assert (listed.status, listed.body["data"]) == (200, [])
-    assert api.get(f"/threads/{thread.id}/messages?order=asc&after={second.id}").status == 200  # still a place
+    assert api.get(f"/threads/{thread.id}/messages?order=asc&after={second.id}").status == 200  # still a cursor
     assert Message.objects.get(id=second.id).content == []
     assert admin.get(f"{MESSAGES}{second.id}/change/").status_code == 302
 
 
-def test_what_is_deleted_is_not_shown_from_that_moment_on(admin: Client, api: Api) -> None:
+def test_deleted_rows_disappear_at_once(admin: Client, api: Api) -> None:
     kept, gone = (api.post("/threads", {"metadata": {"topic": "gone"}}).body["id"] for _ in range(2))
     good = {"role": "user", "content": "soon gone"}
     last, erased, within = (api.post(f"/threads/{thread}/messages", good).body["id"] for thread in (kept, kept, gone))
@@ -414,10 +413,10 @@ def test_what_is_deleted_is_not_shown_from_that_moment_on(admin: Client, api: Ap
             assert admin.get(f"{MESSAGES}{message}/{what}/").status_code == 302
 
 
-# What it costs
+# Queries
 
 
-def test_pages_cost_the_same_number_of_queries_however_many_rows(admin: Client, api: Api, thread: Thread) -> None:
+def test_query_count_does_not_grow_with_rows(admin: Client, api: Api, thread: Thread) -> None:
     def queries(path: str) -> int:
         with CaptureQueriesContext(connection) as captured:
             page(admin, path)
@@ -461,9 +460,7 @@ NUL = [
 
 @pytest.mark.parametrize(("method", "path", "more"), NUL)
 @pytest.mark.engine("sqlite", "postgresql")
-def test_null_character_is_a_bad_request_everywhere_in_the_admin(
-    admin: Client, method: str, path: str, more: dict[str, Any]
-) -> None:
+def test_null_character_is_a_bad_request(admin: Client, method: str, path: str, more: dict[str, Any]) -> None:
     client = Client() if "HTTP_COOKIE" in more else admin
     answer = getattr(client, method)(path, **more)
     assert (answer.status_code, answer.json()) == (400, {"detail": "Bad Request"})
@@ -486,7 +483,5 @@ def test_null_character_is_a_bad_request_everywhere_in_the_admin(
     ],
 )
 @pytest.mark.engine("sqlite", "postgresql")
-def test_hand_made_request_is_no_fault_of_the_server(
-    admin: Client, method: str, path: str, data: dict[str, str]
-) -> None:
+def test_handmade_request_is_not_a_server_error(admin: Client, method: str, path: str, data: dict[str, str]) -> None:
     assert getattr(admin, method)(path, data).status_code in (200, 302, 400)

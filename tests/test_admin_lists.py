@@ -1,4 +1,4 @@
-"""Finding threads and messages in the admin's lists: what is shown, in which order, how far a scan goes."""
+"""Search in the admin: matches, their order, pages, and the limit of a scan."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -17,11 +17,11 @@ from tests.admin_pages import MESSAGES, THREADS, page, store_thread
 from tests.rows import delete_message, delete_thread, new_message, new_thread, store_rows
 
 DAY = timedelta(days=1)
-YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # older than what other tests make
+YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # before the rows of other tests
 
 
 def ids_in(html: str) -> list[str]:
-    """The rows of a list, in order."""
+    """Return the ids of a list's rows, in order."""
     return [unescape(row_id) for row_id in re.findall(r'class="field-id">.*?>([^<]+)</a>', html)]
 
 
@@ -36,7 +36,7 @@ def link(html: str, text: str) -> str | None:
 
 
 def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
-    """The rows of each page, from an address on."""
+    """Return the ids on each page, following a link from an address on."""
     start, _, first = path.partition("?")
     pages: list[list[str]] = []
     query: str | None = f"?{first}"
@@ -49,14 +49,14 @@ def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
 
 
 def cells(html: str, row_id: str, *columns: str) -> list[str]:
-    """What stands in these columns of a row, without markup."""
+    """Return the texts of these columns of a row, without markup."""
     (row,) = [row for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if f">{row_id}</a>" in row]
     found = {name: re.sub("<[^>]+>", "", text) for name, text in re.findall(r'<td class="field-(\w+)">(.*?)</td>', row)}
     return [unescape(found[name]).strip() for name in columns]
 
 
 def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any = None, **fields: Any) -> Thread:
-    """A thread of that time, with a message a minute."""
+    """Store a thread that starts at this time, with one message a minute."""
     thread = new_thread(at=at, tenant=tenant, metadata=metadata or {})
     messages = [
         new_message(
@@ -69,7 +69,7 @@ def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any =
     return thread
 
 
-def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
+def test_list_summarizes_each_thread(admin: Client) -> None:
     thread = store_at(YEAR_1990, "Hello\nthere, " + "long " * 50, "yes", "no", tenant="acme", metadata={"a": "b c"})
     delete_message(thread.messages.get(position=2).id)
     html = page(admin, THREADS, q=thread.id)
@@ -89,7 +89,7 @@ def test_list_of_threads_tells_what_is_in_each(admin: Client) -> None:
     assert cells(html, empty.id, "message_count", "last_activity", "first_words", "metadata_pairs") == ["-"] * 4
 
 
-def test_threads_are_listed_newest_first_each_on_one_page(admin: Client) -> None:
+def test_threads_are_listed_newest_first_without_repeats(admin: Client) -> None:
     threads = [store_thread(0, tenant="pages", at=YEAR_1990 + number * DAY).id for number in range(120)]
     pages = walk(admin, f"{THREADS}?tenant=pages", "Older")
     assert [len(each) for each in pages] == [50, 50, 20]
@@ -135,7 +135,7 @@ def test_threads_are_found_by_date_metadata_and_words(
     assert ids_in(html) == [threads[number] for number in reversed(expected)]
 
 
-def test_pair_is_found_in_every_tenant_or_in_one(admin: Client) -> None:
+def test_metadata_search_covers_all_tenants_or_one(admin: Client) -> None:
     ours, theirs = (store_at(YEAR_1990, tenant=tenant, metadata={"ticket": "77"}).id for tenant in ("one", "two"))
     assert sorted(ids_in(page(admin, THREADS, q="ticket=77"))) == sorted([ours, theirs])
     assert ids_in(page(admin, THREADS, q="ticket=77", tenant="two")) == [theirs]
@@ -144,21 +144,21 @@ def test_pair_is_found_in_every_tenant_or_in_one(admin: Client) -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("x=y", "1"), ("", "v"), ('"q"', "a=b"), (" padded ", " too "), ("items", "x"), ("a", "<b>&")]
 )
-def test_link_of_any_pair_leads_to_its_threads(admin: Client, key: str, value: str) -> None:
+def test_metadata_link_leads_to_its_threads(admin: Client, key: str, value: str) -> None:
     thread = store_at(YEAR_1990, "hello", tenant="links", metadata={key: value})
     for html in (page(admin, THREADS, q=thread.id), page(admin, f"{THREADS}{thread.id}/change/")):
         (link,) = re.findall(r'class="pair" href="([^"]+)"', html)
         assert thread.id in ids_in(page(admin, unescape(link)))
 
 
-def test_pairs_that_contradict_each_other_find_nothing(admin: Client) -> None:
+def test_contradictory_pairs_find_nothing(admin: Client) -> None:
     store_at(YEAR_1990, metadata={"twice": "two"})
     html = page(admin, THREADS, metadata="twice=one", q="twice=two")
     assert ids_in(html) == []
     assert description(html) == "No thread can have both twice = one and twice = two in its metadata."
 
 
-def test_pair_of_more_tenants_than_are_asked_says_so(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_search_says_if_it_skipped_tenants(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MAX_TENANTS", 3)
     for number in range(4):
         store_at(YEAR_1990, tenant=f" many-{number}", metadata={"of": "many tenants"})
@@ -169,7 +169,7 @@ def test_pair_of_more_tenants_than_are_asked_says_so(admin: Client, monkeypatch:
     assert "tenants" not in description(html).replace("many tenants", "")
 
 
-def test_thread_with_many_found_messages_is_on_a_page_once_and_other_tenants_are_not(admin: Client) -> None:
+def test_thread_with_many_matches_is_listed_once(admin: Client) -> None:
     ours = store_at(YEAR_1990, *("bongo" for _ in range(60)), tenant="bongos", metadata={"k": "v"})
     theirs = store_at(YEAR_1990 + DAY, *("bongo" for _ in range(60)), tenant="others")
     assert ids_in(page(admin, THREADS, q="bongo")) == [theirs.id, ours.id]
@@ -191,13 +191,13 @@ def test_ids_of_24_hexadecimal_digits_are_found(admin: Client) -> None:
 
 
 @pytest.mark.parametrize("typed", ["привет", "ПРИВЕТ", "Привет", "élan", "Élan"])
-def test_words_of_any_alphabet_are_found_in_whatever_case(admin: Client, typed: str) -> None:
+def test_words_of_any_alphabet_match_in_any_case(admin: Client, typed: str) -> None:
     thread = store_at(YEAR_1990, "Привет, Élan")
     assert ids_in(page(admin, THREADS, q=typed)) == [thread.id]
     delete_thread(thread.id)
 
 
-def test_pages_of_a_pair_meet_each_thread_once(admin: Client) -> None:
+def test_pages_of_a_metadata_search_do_not_repeat_threads(admin: Client) -> None:
     threads = [
         store_thread(0, tenant=f"pair-{number % 2}", at=YEAR_1990 + number * DAY, metadata={"of": "pairs"}).id
         for number in range(70)
@@ -205,7 +205,7 @@ def test_pages_of_a_pair_meet_each_thread_once(admin: Client) -> None:
     assert list(chain(*walk(admin, f"{THREADS}?q=of%3Dpairs", "Older"))) == threads[::-1]
 
 
-def test_thread_is_found_by_its_own_ids_and_those_of_its_messages(admin: Client) -> None:
+def test_rows_are_found_by_their_ids_and_related_ids(admin: Client) -> None:
     thread = store_at(YEAR_1990, "one", "two")
     message = thread.messages.get(position=2)
     for text in (thread.id, thread.object_id, message.id, f" {thread.id} "):
@@ -217,7 +217,7 @@ def test_thread_is_found_by_its_own_ids_and_those_of_its_messages(admin: Client)
     assert ids_in(page(admin, MESSAGES, q=thread.id)) == [message.id, thread.messages.get(position=1).id]
 
 
-def test_found_words_are_shown_where_they_stand_and_lead_there(admin: Client) -> None:
+def test_match_is_shown_in_context_and_links_to_it(admin: Client) -> None:
     thread = store_at(YEAR_1990, "Good morning", "no", "and so on " * 40 + "the wombat, of course", "no")
     html = page(admin, THREADS, q="wombat")
     assert ids_in(html) == [thread.id]
@@ -252,7 +252,7 @@ def test_any_words_are_found(admin: Client, words: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["annotations", "value", "text", "type"])
-def test_words_of_the_stored_form_are_not_found_in_every_message(admin: Client, word: str) -> None:
+def test_words_of_the_stored_form_do_not_match(admin: Client, word: str) -> None:
     store_at(YEAR_1990, "nothing of the kind")
     found = ids_in(page(admin, MESSAGES, q=word, since="1990-01-01", until="1990-01-01"))
     assert found == []
@@ -314,7 +314,7 @@ def test_scan_that_stops_early_says_so_and_continues(admin: Client, monkeypatch:
     assert (len(pages), list(chain(*pages))) == (1 if engines.chosen == "mongodb" else 9, [])
 
 
-def test_full_pages_of_found_words_meet_each_message_once(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_of_matches_do_not_repeat_messages(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "PAGE_SIZE", 4)
     at = datetime(1994, 1, 1, tzinfo=UTC)
     thread = store_at(at, *(f"{'needle' if number % 2 else 'hay'} {number}" for number in range(22)))
@@ -343,12 +343,12 @@ def test_full_pages_of_found_words_meet_each_message_once(admin: Client, monkeyp
     ],
 )
 @pytest.mark.engine("sqlite", "postgresql")
-def test_odd_question_is_told_and_no_fault_of_the_server(admin: Client, path: str, query: dict[str, str]) -> None:
+def test_odd_query_is_not_a_server_error(admin: Client, path: str, query: dict[str, str]) -> None:
     answer = admin.get(path, {name: value.encode(errors="surrogatepass") for name, value in query.items()})
     assert answer.status_code == 200
 
 
-def test_bad_filter_says_what_is_wrong_and_shows_no_rows(admin: Client) -> None:
+def test_invalid_filter_shows_an_error_and_no_rows(admin: Client) -> None:
     store_thread(0)
     html = page(admin, THREADS, since="1990-02-30", metadata="no pair")
     assert "Enter a valid date." in html
@@ -359,7 +359,7 @@ def test_bad_filter_says_what_is_wrong_and_shows_no_rows(admin: Client) -> None:
 @pytest.mark.parametrize("path", [THREADS, MESSAGES])
 @pytest.mark.parametrize("row_id", ["'; --", "%2500", "é", "__"])
 @pytest.mark.engine("sqlite", "postgresql")
-def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Client, path: str, row_id: str) -> None:
+def test_odd_id_is_not_a_server_error(admin: Client, path: str, row_id: str) -> None:
     for what in ("change", "delete", "json" if path == MESSAGES else "export"):
         assert admin.get(f"{path}{row_id}/{what}/").status_code == 302
     for action in ("delete_selected", "export", ""):
@@ -368,7 +368,7 @@ def test_odd_row_in_an_address_or_an_action_is_no_fault_of_the_server(admin: Cli
 
 @pytest.mark.parametrize("parameter", ["from", "upto", "at"])
 @pytest.mark.engine("sqlite", "postgresql")
-def test_odd_place_in_a_transcript_is_no_fault_of_the_server(admin: Client, parameter: str) -> None:
+def test_odd_position_in_a_transcript_is_not_a_server_error(admin: Client, parameter: str) -> None:
     thread = store_thread(60)
     for value in ("9" * 18, "9" * 30, "0", "-1", "x"):
         assert admin.get(f"{THREADS}{thread.id}/change/", {parameter: value}).status_code == 200

@@ -109,7 +109,7 @@ def scan(
     return SearchResult(matches, next_cursor=last, scanned_until=last and last[0])
 
 
-# Queries in words
+# Search terms
 
 _TERM = re.compile(r'["“”]([^"“”]+)["“”]?|(\S+)')
 MAX_TERMS = 10
