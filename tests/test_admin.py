@@ -86,6 +86,7 @@ def test_viewers_group_can_read_and_nothing_else(thread: Thread) -> None:
 
 
 @pytest.mark.engine("sqlite")
+@pytest.mark.process
 def test_migrate_keeps_changes_to_the_viewers_group(tmp_path: Any) -> None:
     code = (
         "from django.contrib.auth.models import Group; "
