@@ -357,13 +357,13 @@ def test_thread_that_is_there_stays_as_it_is_unless_it_is_to_be_updated(api: Api
     assert dry.out == [
         "Would import 0 threads with 0 messages.",
         "Already stored: 1 threads, 1 out of date (2 messages missing, 1 changed).",
-        "Not restored: 1 messages of those, which were deleted from this store.",
+        "Not restored: 1 messages that were deleted from this store.",
     ]
     assert stored_line(line["id"]) == before
     told = run([line], update=True)
     assert told.out[1:] == [
         "Already stored: 1 threads, 1 updated (2 messages added, 1 changed).",
-        "Not restored: 1 messages of those, which were deleted from this store.",
+        "Not restored: 1 messages that were deleted from this store.",
     ]
     after = stored_line(line["id"])
     assert after["metadata"] == {"b": "2"}

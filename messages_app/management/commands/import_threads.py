@@ -28,11 +28,7 @@ class Command(BaseCommand):
             "files", nargs="*", metavar="file", help="all files are one import; gzip is recognised (default -: stdin)"
         )
         parser.add_argument("--tenant", help="the owner of all threads (default: the tenant in the file)")
-        parser.add_argument(
-            "--update",
-            action="store_true",
-            help="also update existing threads; messages that are not in the files stay",
-        )
+        parser.add_argument("--update", action="store_true", help="update existing threads; their other messages stay")
         parser.add_argument("--dry-run", action="store_true", help="validate and count, but write nothing")
 
     def handle(
@@ -68,7 +64,7 @@ def summary_lines(summary: ImportSummary, seconds: float, update: bool, dry_run:
     if summary.existing:
         yield f"Already stored: {summary.existing:,} threads, {state_of_existing(summary, update, dry_run)}."
     if summary.deleted:
-        yield f"Not restored: {summary.deleted:,} messages of those, which were deleted from this store."
+        yield f"Not restored: {summary.deleted:,} messages that were deleted from this store."
     if summary.without_own_object:
         first = summary.first_without_own_object
         yield f"Made from messages alone: {summary.without_own_object:,} threads (first: {first})."
