@@ -1,6 +1,7 @@
 """What users meet when a database goes away under load, a disk is full, a worker dies, or we are at fault ourselves."""
 
 import http.client
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from uuid import uuid4
 import psycopg
 import pymongo
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from messages_app.models import Message, Thread
@@ -302,14 +304,16 @@ def test_full_file_is_507_for_each_kind_of_write_and_nothing_is_half_written(api
     """As on a full disk, where none may be made: SQLite is told not to let its file grow."""
     big = {**SAID, "content": BIG}
     full_of = {str(number): BIG[:512] for number in range(16)}
+    call_command("purge", stdout=io.StringIO())  # what other tests deleted, so that nothing makes room meanwhile
     thread = api.post("/threads", {"messages": [SAID]}).body["id"]
     (message,) = (each["id"] for each in api.get(f"/threads/{thread}/messages").body["data"])
     with connection.cursor() as cursor:
         (pages,) = cursor.execute("PRAGMA page_count").fetchone()
         cursor.execute(f"PRAGMA max_page_count = {pages}")
         try:
-            while api.post(f"/threads/{thread}/messages", big).status == 200:
-                pass
+            for content in (BIG, BIG[:1000], "x"):  # until no page is left, not only none for a large one
+                while api.post(f"/threads/{thread}/messages", {**SAID, "content": content}).status == 200:
+                    pass
             before = Thread.objects.count(), Message.objects.count()
             for path, body in (
                 (f"/threads/{thread}/messages", big),

@@ -344,7 +344,8 @@ def test_thread_that_is_there_stays_as_it_is_unless_it_is_to_be_updated(api: Api
     new = [new_message("new 1"), new_message("new 2", role="assistant", run_id="run_9")]
     changed |= {"content": [part("other")], "role": "assistant", "metadata": {"x": "y"}, "run_id": "run_8",
                 "assistant_id": "asst", "attachments": [{"file_id": "f", "tools": []}]}  # fmt: skip
-    line |= {"messages": [new[0], kept, changed, lost, new[1]], "metadata": {"b": "2"}}
+    mark = uuid4().hex
+    line |= {"messages": [new[0], kept, changed, lost, new[1]], "metadata": {"b": mark}}
     assert run([line]).out[1:] == ["There already: 1 threads, left as they are."]
     dry = run([line], dry_run=True)
     assert dry.out == [
@@ -359,10 +360,11 @@ def test_thread_that_is_there_stays_as_it_is_unless_it_is_to_be_updated(api: Api
         "Stay deleted: 1 messages of those, which were deleted here.",
     ]
     after = stored_line(line["id"])
-    assert after["metadata"] == {"b": "2"}
+    assert after["metadata"] == {"b": mark}
     assert after["messages"] == [kept, changed, before["messages"][2], *new]
     assert after["messages"][2]["id"] == here["id"]
-    assert [row["id"] for row in api.get("/threads", QUERY_STRING="metadata[b]=2").body["data"]][:1] == [line["id"]]
+    listed = api.get("/threads", QUERY_STRING=f"metadata[b]={mark}").body["data"]
+    assert [row["id"] for row in listed] == [line["id"]]
     assert run([line], update=True).out[1] == "There already: 1 threads, all as given."
 
 
