@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import psycopg
-import pymongo
 import pytest
 from django.core.management import call_command
 from django.test import Client
@@ -333,6 +332,7 @@ def test_full_file_is_507_for_each_kind_of_write_and_nothing_is_half_written(api
 # A fault of ours
 
 
+@pytest.mark.once
 def test_fault_of_ours_shows_nothing_of_itself_and_is_in_the_log_under_its_request_id(
     serve: Callable[..., Served],
 ) -> None:
@@ -355,13 +355,7 @@ def test_fault_of_ours_shows_nothing_of_itself_and_is_in_the_log_under_its_reque
 def damage(service: Served, message: str) -> None:
     """Makes of a message what no version of this service would store."""
     url = database_url(service.directory, service.environment)
-    if url.startswith("mongodb"):
-        with pymongo.MongoClient[dict[str, Any]](url) as client:
-            client.get_default_database()["messages_app_message"].update_one(
-                {"id": message}, {"$set": {"attachments": 5}}
-            )
-    else:
-        execute(url, f"UPDATE messages_app_message SET attachments = '5' WHERE id = '{message}'")
+    execute(url, f"UPDATE messages_app_message SET attachments = '5' WHERE id = '{message}'")
 
 
 def assert_told_in_the_log(service: Served, request_id: str) -> None:

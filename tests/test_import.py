@@ -696,6 +696,7 @@ def test_file_that_is_not_there_is_told_before_anything_is_read(run: Callable[..
     assert not Thread.objects.filter(id=line["id"]).exists()
 
 
+@pytest.mark.once
 @pytest.mark.process
 def test_standard_input_is_read_and_a_fault_is_the_status(tmp_path: Path) -> None:
     migrate(tmp_path / "data")
