@@ -1,27 +1,39 @@
-# Two commands do everything: `make run` serves, `make test` proves. Each makes the environment it needs.
-# PYTHON=... chooses the interpreter (3.11 or 3.12).
+# Three commands do everything: `make run` serves, `make quick` is for every change of a line, `make test` is for what
+# lands. Each creates the environment that it needs. PYTHON=... chooses the interpreter (3.11 or 3.12).
 BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
+# Processes that share the tests of a run; each has a database of its own.
+WORKERS := 2
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: run test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
+.PHONY: run quick quick-lint quick-tests test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
 
-# One suite on each engine, side by side: half of the time they wait, for servers and for time-outs to end.
-test: lint
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-sqlite test-postgresql test-mongodb
+# The tests that start no process, on SQLite, and lint of the files that changed since `main`; side by side.
+quick: $(TESTS)
+	@scripts/timed "make quick=60" $(MAKE) --no-print-directory --jobs=2 --output-sync=target quick-lint quick-tests
 
-# What follows = is the budget in seconds, beside the others.
+quick-lint:
+	@scripts/timed "lint of what changed=30" scripts/lint --changed
+
+quick-tests:
+	@scripts/timed "tests without processes=50" $(PYTEST) --engine=sqlite -m "not process"
+
+# The whole suite on each engine.
+test: lint test-sqlite test-postgresql test-mongodb
+
+# What follows = is the budget in seconds on 2 cores.
 test-sqlite: $(TESTS)
-	@scripts/timed "tests on SQLite=720" $(BIN)/python -m pytest --engine=sqlite
+	@scripts/timed "tests on SQLite=720" $(PYTEST) --engine=sqlite
 
 test-postgresql: $(TESTS)
-	@scripts/timed "tests on PostgreSQL=480" $(BIN)/python -m pytest --engine=postgresql
+	@scripts/timed "tests on PostgreSQL=480" $(PYTEST) --engine=postgresql
 
 test-mongodb: $(TESTS)
-	@scripts/timed "tests on MongoDB=600" $(BIN)/python -m pytest --engine=mongodb
+	@scripts/timed "tests on MongoDB=600" $(PYTEST) --engine=mongodb
 
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -56,6 +57,29 @@ def database(
         created = setup_databases(verbosity=0, interactive=False)
         yield
         teardown_databases(created, verbosity=0)
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[[str, int | str], None]:
+    """Record what a test counted. The run prints it at its end; integers of one name are added up."""
+
+    def record(name: str, value: int | str) -> None:
+        request.node.user_properties.append((name, value))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    sums = Counter[str]()
+    for report in terminalreporter.getreports(""):
+        if report.when == "teardown":
+            for name, value in report.user_properties:
+                if isinstance(value, int):
+                    sums[name] += value
+                else:
+                    terminalreporter.write_line(f"{name}: {value}")
+    for name, total in sums.items():
+        terminalreporter.write_line(f"{name}: {total:,}")
 
 
 class Answer(NamedTuple):

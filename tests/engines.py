@@ -25,23 +25,26 @@ MARKERS = (
 SERVER_VARIABLE = "TESTS_DATABASE_SERVER"
 
 chosen = "sqlite"
+is_long = False  # whether --requests asks for long runs: `make fuzz`
 server: DatabaseServer | None = None
 _urls: dict[Path, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", choices=ENGINES, default=ENGINES[0], help="what keeps threads and messages")
-    parser.addoption("--requests", type=int, default=0, help="how many tests/test_fuzz.py sends; 0: a few thousand")
+    help_ = "how many tests/test_fuzz.py sends; 0: a short run, also of the tests that try random values"
+    parser.addoption("--requests", type=int, default=0, help=help_)
     parser.addoption("--fuzz-seed", type=int, default=0, help="which ones those are")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
     """A wrapper, to come before pytest-django, which reads the settings here."""
-    global chosen, server
+    global chosen, server, is_long
     # As Ctrl-C does, SIGTERM ends the tests and what they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = early_config.known_args_namespace.engine
+    is_long = early_config.known_args_namespace.requests > 0
     try:
         server = shared_server() or start(chosen)
     except Unavailable as error:

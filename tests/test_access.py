@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import product
@@ -82,13 +82,11 @@ class Asked:
         return self.api.call(method, f"http://testserver{path}", body, **meta)
 
 
-@pytest.fixture(scope="module")
-def ask(request: pytest.FixtureRequest) -> Iterator[Asked]:
+@pytest.fixture
+def ask(figures: Callable[[str, int | str], None]) -> Iterator[Asked]:
     asked = Asked()
     yield asked
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    reporter.ensure_newline()
-    reporter.write_line(f"access: {asked.number:,} requests to {len(API)} routes and {len(UNKNOWN_PATHS)} other paths")
+    figures(f"access: requests to {len(API)} routes and {len(UNKNOWN_PATHS)} other paths", asked.number)
 
 
 def seen(answer: Answer) -> tuple[int, str, dict[str, str]]:

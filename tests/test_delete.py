@@ -327,6 +327,7 @@ with ThreadPoolExecutor(4) as pool:
     assert run(tmp_path, program) == f"6 {6 * 150} 149 0\n"
 
 
+@pytest.mark.once
 @pytest.mark.process
 def test_purger_removes_at_its_start_and_again_without_being_woken(tmp_path: Path) -> None:
     program = """

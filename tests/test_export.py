@@ -226,6 +226,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.once
 @pytest.mark.process
 def test_standard_output_gets_the_lines_and_nothing_else(seeded: Path) -> None:
     done = manage(seeded, "export_threads")
@@ -234,6 +235,7 @@ def test_standard_output_gets_the_lines_and_nothing_else(seeded: Path) -> None:
     assert done.stderr.startswith("Exported 3 threads in ")
 
 
+@pytest.mark.once
 @pytest.mark.process
 def test_reader_that_goes_away_is_a_failure_without_words(seeded: Path) -> None:
     read, write = os.pipe()

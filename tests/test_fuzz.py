@@ -39,8 +39,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture
-def counting(target: Target, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
-    """A context that prints what its requests got."""
+def counting(target: Target, figures: Callable[[str, int | str], None]) -> Callable[[str], Any]:
+    """Return a context that records the answers to its requests."""
 
     @contextmanager
     def counting(name: str) -> Iterator[None]:
@@ -48,8 +48,7 @@ def counting(target: Target, capsys: pytest.CaptureFixture[str]) -> Callable[[st
         try:
             yield
         finally:
-            with capsys.disabled():
-                print(f"\n{name}: {counted(target.counts - before, time.monotonic() - started)}")
+            figures(name, counted(target.counts - before, time.monotonic() - started))
 
     return counting
 
@@ -64,7 +63,7 @@ def test_requests_made_from_the_description_are_answered_as_it_says(
     if not is_about_form and shape == "default":
         pytest.skip("v2 is the shape in which an engine is asked for more")
     described = Described(target, shape)
-    tries = max(1, int(wanted * SHARE_DESCRIBED / len(SHAPES) / REQUESTS_A_TRY)) if wanted else 4
+    tries = max(1, int(wanted * SHARE_DESCRIBED / len(SHAPES) / REQUESTS_A_TRY)) if wanted else 2
     with counting(f"made from the description, shape {shape}"):
         findings = list(
             described.findings(tries, pytestconfig.option.fuzz_seed, is_short=not wanted, is_about_form=is_about_form)
@@ -80,7 +79,7 @@ def test_no_bytes_make_the_service_fail(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config
 ) -> None:
     wanted: int = pytestconfig.option.requests
-    count = wanted - target.counts.total() if wanted else 2500 if engines.chosen == "sqlite" else 1000
+    count = wanted - target.counts.total() if wanted else 1000 if engines.chosen == "sqlite" else 500
     first: int = pytestconfig.option.fuzz_seed
     rounds = range(first, first + max(1, math.ceil(count / (TOGETHER * IN_A_ROUND))))
     requests = st.lists(drafts(target.described, target.pages), min_size=TOGETHER, max_size=TOGETHER)

@@ -90,6 +90,7 @@ def test_one_long_thread_is_made_piece_by_piece(data: Path) -> None:
     assert ([row["id"] for row in rows(data, "thread")], count) == ([thread], 2100)
 
 
+@pytest.mark.once
 def test_same_seed_makes_the_same_rows_elsewhere(data: Path, tmp_path: Path) -> None:
     migrate(tmp_path / "other")
     options = ("seed", "--threads", "9", "--messages", "120", "--seed", "42")
@@ -110,6 +111,7 @@ def test_same_seed_a_second_time_is_refused_and_changes_nothing(data: Path) -> N
     assert len(rows(data, "message")) == 50
 
 
+@pytest.mark.once
 def test_threads_go_to_the_tenant_that_is_named(data: Path) -> None:
     manage(data, "seed", "--threads", "2", "--messages", "2", "--tenant", "acme")
     assert {thread["tenant"] for thread in rows(data, "thread")} == {"acme"}
@@ -147,6 +149,7 @@ def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
     assert f"`manage.py {migrate}` creates the tables" in refused.stderr
 
 
+@pytest.mark.once
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))

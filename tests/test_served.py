@@ -43,6 +43,7 @@ def stored(served: Served, thread_id: str) -> int:
     return len(served.stored("message", thread_id=thread_id))
 
 
+@pytest.mark.once
 def test_answers_soon_after_a_second_start(serve: Callable[..., Served]) -> None:
     for start in ("first", "second"):
         service = serve()
@@ -51,6 +52,7 @@ def test_answers_soon_after_a_second_start(serve: Callable[..., Served]) -> None
             assert service.seconds_to_first_answer < 3
 
 
+@pytest.mark.once
 def test_prints_where_everything_is(served: Served) -> None:
     at = f"http://127.0.0.1:{served.port}"
     printed = served.log.read_text()
@@ -68,6 +70,7 @@ def test_data_directory_and_secret_key_are_for_their_owner_alone(tmp_path: Path)
     assert len(key.read_text()) >= 50
 
 
+@pytest.mark.once
 def test_chunked_body_is_read_like_any_other(served: Served) -> None:
     thread = served.new_thread()
     received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, chunks(GOOD[:7], GOOD[7:], b"")))
@@ -79,6 +82,7 @@ def test_chunked_body_is_read_like_any_other(served: Served) -> None:
     assert stored(served, thread) == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("body", [chunks(GOOD), chunks(GOOD[:5]), b"40\r\n" + GOOD, b"zz\r\n{}\r\n0\r\n\r\n", b""])
 def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes) -> None:
     thread = served.new_thread()
@@ -87,6 +91,7 @@ def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes
     assert stored(served, thread) == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("body", [GOOD, GOOD[:5], b""])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 def test_body_shorter_than_its_length_stores_nothing(served: Served, content_type: str, body: bytes) -> None:
@@ -101,6 +106,7 @@ def test_body_shorter_than_its_length_stores_nothing(served: Served, content_typ
     assert served.stored("thread") == before
 
 
+@pytest.mark.once
 def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
     thread = served.new_thread()
     for length in ("Content-Length: 10", "Transfer-Encoding: chunked"):
@@ -109,6 +115,7 @@ def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
             assert status_of(connection.recv(65536)) == 200
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "header",
     [
@@ -139,6 +146,7 @@ def test_chunked_body_over_the_limit_is_413(served: Served) -> None:
     assert (status_of(received), body_of(received)) == (413, {"detail": "Request body too large"})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("content_type", "status"),
     [
@@ -177,6 +185,7 @@ def test_endless_request_line_is_cut_off(served: Served) -> None:
     assert served.call("GET", "/healthz").status == 200
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -230,6 +239,7 @@ def test_clients_that_do_not_close_their_connections_keep_nobody_waiting(served:
         client.close()
 
 
+@pytest.mark.once
 def test_head_has_the_length_and_no_body(served: Served) -> None:
     thread = served.new_thread()
     received = served.send(f"HEAD /threads/{thread} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -251,6 +261,7 @@ def test_requests_of_one_connection_are_answered_in_turn(served: Served) -> None
     assert received.count(b"HTTP/1.1 200 OK") == 3
 
 
+@pytest.mark.once
 def test_termination_finishes_the_request_in_flight(serve: Callable[..., Served]) -> None:
     service = serve()
     thread = service.new_thread()
