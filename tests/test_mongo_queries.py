@@ -269,12 +269,12 @@ def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Mes
         model: Any = rng.choice([Thread, Message])
         rows: Any = threads if model is Thread else messages
         low, high = (
-            rng.choice([None, tuple(getattr(rng.choice(rows), name) for name in model.objects.all().place)])
+            rng.choice([None, tuple(getattr(rng.choice(rows), name) for name in model.objects.all().order)])
             for _ in range(2)
         )
         descending = rng.choice([True, False])
         pages = [
-            [row.pk for row in model.objects.using(alias).window(low, high, descending=descending).order_by("id")]
+            [row.pk for row in window(model.objects.using(alias), low, high, descending=descending).order_by("id")]
             for alias in (SQLITE, MONGODB)
         ]
         assert pages[0] == pages[1]
