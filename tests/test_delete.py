@@ -185,6 +185,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from messages_app.models import Message, Thread
 from messages_app.store.deletion import Purger, purge
+from tests.rows import delete_thread, new_message, new_thread, store_rows
 
 connection = connections[Message.objects.db]
 call_command("migrate", database=connection.alias, verbosity=0)
@@ -247,7 +248,7 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
     service.process.wait()
     # As if the service had been killed after it marked one as deleted, and amid the removal of the other.
     program = (
-        "from messages_app.models import Message, Thread\n"
+        "from messages_app.models import Message\nfrom tests.rows import delete_thread\n"
         f"for thread in {made!r}: delete_thread(thread)\n"
         f"Message.objects.filter(thread_id={made[1]!r}, position__lt=3).delete()"
     )

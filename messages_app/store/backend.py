@@ -159,8 +159,11 @@ class Backend(ABC):
         """Remove the deleted thread that this query finds, whose messages are gone; return the number of threads."""
 
     @abstractmethod
-    def without_last(self, deleted: list[Message]) -> list[str]:
-        """Return the ids of these deleted messages, except for those that are the last of their thread."""
+    def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
+        """Return the first rows of a query of deleted messages, and the ids of those that may be removed.
+
+        The last message of a thread may not. The rows may leave it out.
+        """
 
     @abstractmethod
     def claim(self, deleted: ThreadQuerySet) -> bool:

@@ -75,14 +75,15 @@ def remove_messages(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
     total = 0
     while True:
         with half_of_the_time(), transaction.atomic(using=backend().database):
-            ids = first_ids(messages) if backend().lock(of).only("id").first() else []
-            total += remove_rows(ids)
-        if not ids:
+            # One id more than is removed shows whether there are more.
+            ids = ids_of(messages, ROWS_PER_REMOVAL + 1) if backend().lock(of).only("id").first() else []
+            total += remove_rows(ids[:ROWS_PER_REMOVAL])
+        if len(ids) <= ROWS_PER_REMOVAL:
             return total
 
 
-def first_ids(rows: QuerySet[Any]) -> list[str]:
-    return list(rows.values_list("pk", flat=True)[:ROWS_PER_REMOVAL])
+def ids_of(rows: QuerySet[Any], limit: int) -> list[str]:
+    return list(rows.values_list("pk", flat=True)[:limit])
 
 
 def remove_rows(ids: list[str]) -> int:
@@ -104,19 +105,22 @@ def remove_deleted_messages(before: datetime) -> int:
     """
     total, seen = 0, (EPOCH, "")
     deleted = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
+    deleted = deleted.only("deleted_at", "id", "thread_id", "position")
     order = Tuple(F("deleted_at"), F("id"))
-    columns = ("deleted_at", "id", "thread_id", "position")
-    while rows := list(deleted.filter(TupleGreaterThan(order, seen)).only(*columns)[:ROWS_PER_REMOVAL]):
-        with half_of_the_time(), transaction.atomic(using=backend().database):
-            total += remove_rows(backend().without_last(rows))
+    while True:
+        rows, ids = backend().removable(deleted.filter(TupleGreaterThan(order, seen)), ROWS_PER_REMOVAL)
+        if not rows:
+            return total
+        if ids:  # a message that is not the last of its thread never becomes the last
+            with half_of_the_time(), transaction.atomic(using=backend().database):
+                total += remove_rows(ids)
         seen = rows[-1].deleted_at, rows[-1].id  # type: ignore[assignment]  # deleted: not None
-    return total
 
 
 def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
     """Remove records of idempotency keys, some at a time; return their number."""
     total = 0
-    while digests := first_ids(records):
+    while digests := ids_of(records, ROWS_PER_REMOVAL):
         with half_of_the_time(), transaction.atomic(using=backend().database):
             total += records.filter(digest__in=digests).delete()[0]
     return total

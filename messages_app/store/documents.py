@@ -253,10 +253,11 @@ class DocumentBackend(Backend):
             return 0
         return deleted.filter(tenant=thread.tenant).update(tenant=NO_TENANT, deleted_at=now + WRITERS_LAST)
 
-    def without_last(self, deleted: list[Message]) -> list[str]:
-        """One query for each message."""
-        last = {message.thread_id: self._last_position.rows(thread_id=message.thread_id)[0][0] for message in deleted}
-        return [message.id for message in deleted if message.position != last[message.thread_id]]
+    def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
+        """One query, and one for each message."""
+        rows = list(deleted[:limit])
+        last = {row.thread_id: self._last_position.rows(thread_id=row.thread_id)[0][0] for row in rows}
+        return rows, [row.id for row in rows if row.position != last[row.thread_id]]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
         """Change the time of deletion, which all others name in their writes."""

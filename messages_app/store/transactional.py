@@ -208,11 +208,11 @@ class TransactionalBackend(Backend):
             thread = self.lock(deleted).first()
             return 0 if thread is None else thread.delete()[1].get(Thread._meta.label, 0)
 
-    def without_last(self, deleted: list[Message]) -> list[str]:
+    def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
         """One query."""
         later = Message.objects.filter(thread=OuterRef("thread"), position__gt=OuterRef("position"))
-        rows = Message.objects.filter(Exists(later), id__in=[message.id for message in deleted])
-        return list(rows.order_by().values_list("id", flat=True))
+        rows = list(deleted.filter(Exists(later))[:limit])
+        return rows, [message.id for message in rows]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
         """The lock lasts until the transaction ends."""
