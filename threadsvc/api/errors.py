@@ -1,7 +1,7 @@
-"""Every refusal in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
+"""Every error response in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
 
-A text `detail` says what happened (404, 405, 413, ...); a list says what is wrong with the request (422), one item
-`{"loc", "msg", "type"[, "ctx"]}` an error, in the vocabulary of pydantic v1 as FastAPI shows it.
+`detail` is a text (404, 405, 413, ...), or for 422 a list with one item `{"loc", "msg", "type"[, "ctx"]}` for each
+error, in the vocabulary of pydantic v1 as FastAPI shows it.
 """
 
 import logging
@@ -24,7 +24,7 @@ from threadsvc.engines.databases import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a client may try again when a database did not answer.
+# Seconds after which a client may retry when the database is unavailable.
 RETRY_AFTER = "1"
 
 UNREADABLE_BODY = "There was an error parsing the body"
@@ -44,7 +44,7 @@ class LengthRequired(exceptions.APIException):
 
 
 class InvalidJSON(exceptions.ParseError):
-    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
+    """The body is not JSON: `reason` at character `position`. Becomes 422 `json_invalid`."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -88,12 +88,12 @@ class ErrorResponse(HttpResponse):
         super().__init__(renderer.render(self.data), renderer.media_type, status, headers=headers)
 
 
-# What a database raises that is away, full, or a standby that is read-only.
+# What a database raises that is unavailable, full, or a read-only standby.
 OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
 def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
-    """The answer where a database cannot do what it is asked for; None for any other exception. The log gets a line."""
+    """Return the 503 or 507 for a database that is unavailable or full, and log it; None for any other exception."""
     match exc:
         case DiskFull():
             logger.error("database full: %s", reason_of(exc))
@@ -139,7 +139,7 @@ def _valid_utf8(value: str | int) -> str | int:
     return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
-# Django's own handlers, for what is raised outside of DRF's views.
+# Django's handlers, for exceptions outside of DRF's views
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
@@ -166,7 +166,7 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 class JSONErrorMiddleware:
-    """A body for the refusals that Django's decorators and WhiteNoise send without one (405, 416), a length for all."""
+    """Adds a body to errors without one (405 of Django's decorators, 416 of WhiteNoise), and a length to all errors."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
