@@ -1,7 +1,7 @@
-"""Keyset pagination: which rows a page of a list has. Source: threads-api contract, "Lists".
+"""Lists: which rows a page has. What may be asked for is read by serializers; rows and their order are the models'.
 
-A cursor is the id of a row. Its sort key is looked up, and the page is read from there in an index, so every page of
-every list costs the same.
+Every page starts at a place in an index, found by the cursor's id: it costs the same wherever it is in a list, and
+however long the list is. Source: threads-api contract, "Lists".
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, Protocol
 
 from messages_app.api.errors import Code, Fault, Faults
 
-SortKey = Any  # a tuple of the column values that rows are ordered by
+SortKey = Any  # what rows are ordered by: tuples of column values, compared from the left
 
 
 class Cursors(Protocol):
-    """The rows that a cursor may name."""
+    """Whatever a cursor may name."""
 
     def places(self, public_ids: Iterable[str]) -> Mapping[str, SortKey]: ...
 
 
 class Rows(Protocol):
-    """The rows that a page may show."""
+    """Whatever a page may show."""
 
     def between(self, low: SortKey, high: SortKey, *, descending: bool, limit: int) -> list[Any]: ...
 
@@ -38,9 +38,9 @@ class Page(NamedTuple):
 
 
 def page_of(rows: Rows, cursors: Cursors, unknown: Code, query: Mapping[str, Any]) -> Page:
-    """Return the page that limit, order, after and before of `query` ask for. One query, two with a cursor.
+    """The rows that limit, order, after and before of `query` ask for: one query, and one more where there are cursors.
 
-    Raises Faults with the code `unknown` (422) for each cursor that names no row.
+    Raises Faults of code `unknown` for cursors that name nothing.
     """
     named = {name: query[name] for name in ("after", "before") if query[name] is not None}
     places = cursors.places(named.values()) if named else {}
@@ -50,16 +50,16 @@ def page_of(rows: Rows, cursors: Cursors, unknown: Code, query: Mapping[str, Any
     after, before = (places.get(query[name]) for name in ("after", "before"))
     descending = query["order"] == "desc"
     low, high = (before, after) if descending else (after, before)
-    # With `before` alone the page has the rows nearest to it: read backwards from there, then reverse.
+    # With `before` alone the page is what is nearest to it: read from there, and turned round.
     backwards = before is not None and after is None
-    # One row more than the limit, to see whether there are more.
+    # One more than is shown tells whether there are more.
     found = rows.between(low, high, descending=descending != backwards, limit=query["limit"] + 1)
     shown = found[: query["limit"]]
     return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))
 
 
 class Listed(list[Any]):
-    """Rows in memory, in ascending order, with unique ids."""
+    """Rows that are in memory, in ascending order, each id once."""
 
     def places(self, public_ids: Iterable[str]) -> dict[str, SortKey]:
         places = {row.id: (number,) for number, row in enumerate(self)}

@@ -24,7 +24,7 @@ from threadsvc.engines.databases import DiskFull, RowTooLarge, reason_of
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a client may retry when the database is unavailable.
+# Seconds after which a client may try again when a database did not answer.
 RETRY_AFTER = "1"
 
 UNREADABLE_BODY = "There was an error parsing the body"
@@ -44,7 +44,7 @@ class LengthRequired(exceptions.APIException):
 
 
 class InvalidJSON(exceptions.ParseError):
-    """The body is not JSON: `reason` at character `position`. Becomes 422 `json_invalid`."""
+    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -166,7 +166,7 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 class JSONErrorMiddleware:
-    """Adds a body to errors without one (405 of Django's decorators, 416 of WhiteNoise), and a length to all errors."""
+    """A body for the refusals that Django's decorators and WhiteNoise send without one (405, 416), a length for all."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,6 +1,6 @@
-"""The views of /threads: each one validates the request, calls the store and renders the result.
+"""Threads and messages over HTTP. A view introduces serializer and model to each other; both do their own work.
 
-Source of the order: threads-api contract. The body or query is validated first, then the path, then stored data.
+The order of work is the contract's: the form of body or query, then what the path names, then what needs stored data.
 """
 
 from typing import Any, ClassVar
@@ -37,26 +37,26 @@ from messages_app.store.messages import OneThread
 
 
 class ContractViewSet(JSONViewSet):
-    """What both view sets share: tenant, shape, body, query, idempotent creation and errors."""
+    """What the views share: the tenant of a request, its shape, its body, what a missing row is."""
 
     @property
     def tenant(self) -> str:
-        """Return the tenant of the request's API key."""
+        """The tenant that the request's key belongs to."""
         return getattr(self.request.auth, "tenant", DEFAULT_TENANT)
 
     @property
     def shape(self) -> Shape:
-        """Return the shape that the request asks for. The project's middleware reads the header."""
+        """The serializers of the shape that the request asks for; the project's middleware reads the header."""
         return V2 if getattr(self.request, "wants_v2", False) else DEFAULT
 
     @property
     def threads(self) -> ThreadQuerySet:
-        """Return the tenant's threads."""
+        """The threads that this request may know of."""
         return Thread.objects.of_tenant(self.tenant)
 
     def body(self, serializer_class: type[BodySerializer]) -> dict[str, Any]:
         """Return the validated values of the request's body. Raises Faults (422)."""
-        # DRF's `data` is {} for a request without a body; the contract treats that body as absent.
+        # For a request without bytes DRF's `data` is {}; here it is absent.
         has_body = int(self.request.META.get("CONTENT_LENGTH") or 0)
         return serializer_class.validated(self.request.data if has_body else None)
 
@@ -65,16 +65,16 @@ class ContractViewSet(JSONViewSet):
         return serializer_class.validated(self.request.query_params)
 
     def attempt(self, path: str) -> Attempt | None:
-        """Return the attempt that the request's idempotency key stands for; None without a key.
+        """What the request's idempotency key stands for on that path; None where it has no key.
 
-        Call it before the body is parsed: it needs the bytes of the body.
+        Taken before the body is parsed: the key's record knows its bytes.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         shape = "v2" if self.shape is V2 else "default"
         return None if key is None else Attempt.of(self.tenant, path, key, shape, self.request.body)
 
     def created(self, attempt: Attempt | None, serializer_class: Any, shown: Any, **given: str) -> HttpResponse:
-        """Store what the body asks for and return the response. Requests with the same key store it once."""
+        """Store what the body asks for and show it, once for all requests of one key."""
         values, serializer = self.body(serializer_class), serializer_class()
         if attempt is None:
             return self.answer(shown(serializer.create({**values, **given})))
@@ -89,7 +89,7 @@ class ContractViewSet(JSONViewSet):
 
 
 class ThreadViewSet(ContractViewSet):
-    # A thread can be created with a hundred messages.
+    # A thread may be made with a hundred messages.
     body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
     optional_bodies: ClassVar = {"create"}
 
@@ -144,16 +144,16 @@ class MessageViewSet(ContractViewSet):
         try:
             page = page_of(messages, cursors=messages, unknown=NO_SUCH_MESSAGE, query=query)
         except Faults:
-            messages.require()  # 404 for a missing thread goes before 422 for a cursor
+            messages.require()  # that it is missing goes before bad cursors
             raise
         return self.answer(self.shape.messages.shown(page))
 
     def message(self, thread_id: str, message_id: str) -> Message:
-        """Return a message of the tenant. Raises Thread.DoesNotExist and Message.DoesNotExist (404)."""
+        """A message that this request may know of. Raises Thread.DoesNotExist, Message.DoesNotExist."""
         return OneThread(self.tenant, thread_id).message(message_id)
 
     def messages_in(self, thread_id: str) -> MessageQuerySet:
-        """Return the messages of one of the tenant's threads. Raises Thread.DoesNotExist (404)."""
+        """The messages of a thread that this request may know of. Raises Thread.DoesNotExist."""
         self.threads.require(thread_id)
         return Message.objects.visible_in(thread_id)
 
