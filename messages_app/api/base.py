@@ -205,7 +205,10 @@ class RequestSerializer(WireSerializer):
 
 
 class BodySerializer(RequestSerializer):
-    """A JSON object with these fields and no others. Replaces DRF's validation, which ignores unknown keys."""
+    """A JSON object with these fields and no others.
+
+    Replaces DRF's validation, which ignores unknown keys, and whose errors have no order and no params.
+    """
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         if data is None or data is empty:
@@ -216,7 +219,7 @@ class BodySerializer(RequestSerializer):
 class QuerySerializer(RequestSerializer):
     """Keys of the query string. The last value of a repeated key counts, and unknown keys are ignored.
 
-    Replaces DRF's validation for the form of its errors.
+    Replaces DRF's validation, whose errors have no order and no params.
     """
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
