@@ -1,8 +1,7 @@
-"""The values that a client may send and gets back, one class each, which says itself what it is in OpenAPI.
+"""The fields of requests and responses: one class for each kind of value, with its limits and its OpenAPI schema.
 
-A field takes a value of the parsed JSON (or of the query) and gives back what is stored, or raises Faults: all that is
-wrong with the value, in order. Text is never made from another JSON type. Source: create-message contract, sections 6
-and 7; threads-api contract, "Two shapes of answer" and "Endpoints".
+Fields never coerce one JSON type to another. Source: create-message contract, sections 6 and 7; threads-api contract,
+"Two shapes of answer" and "Endpoints".
 """
 
 import re
@@ -45,12 +44,12 @@ MAX_METADATA_VALUE_CHARACTERS = 512
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
-# What OpenAPI can say of U+0000. It has no words for lone surrogates, which are no Unicode text in the first place.
+# U+0000 in OpenAPI. A pattern cannot exclude lone surrogates, which are not valid Unicode text anyway.
 NO_NUL = {"pattern": r"^[^\u0000]*$"}
 
 
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
-    """The first thing wrong with a text. Lengths count code points."""
+    """Return the first error of a text, None if it is valid. Lengths count code points."""
     if value is None:
         return Fault(NULL, loc)
     if not isinstance(value, str):
@@ -68,16 +67,18 @@ def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most
 
 def _has_surrogate(value: str) -> bool:
     try:
-        value.encode()  # far faster than a search
+        value.encode()  # much faster than a regular expression
     except UnicodeEncodeError:
         return True
     return False
 
 
-# What clients send. The building blocks first.
+# Requests: building blocks
 
 
 class TextField(WireField):
+    """A text without U+0000 and lone surrogates. `at_least` and `at_most` count code points."""
+
     def __init__(self, at_least: int | None = None, at_most: int | None = None, **kwargs: Any) -> None:
         self.at_least, self.at_most = at_least, at_most
         super().__init__(**kwargs)
@@ -95,6 +96,8 @@ class TextField(WireField):
 
 
 class EnumField(WireField):
+    """One of these texts."""
+
     def __init__(self, permitted: Iterable[str], **kwargs: Any) -> None:
         self.permitted = list(permitted)
         super().__init__(**kwargs)
@@ -110,7 +113,7 @@ class EnumField(WireField):
 
 
 class ListField(WireField):
-    """A list of which a field judges each item. A wrong count is the only error, and the items are not looked at."""
+    """A list whose items one field validates. If the count is wrong, the items are not validated."""
 
     def __init__(self, item: WireField, at_most: int, at_least: int = 0, **kwargs: Any) -> None:
         self.item, self.at_least, self.at_most = item, at_least, at_most
@@ -140,7 +143,7 @@ class ListField(WireField):
 
 
 class ObjectField(WireField):
-    """A JSON object that has these keys and no others."""
+    """A JSON object with these keys and no others."""
 
     def __init__(self, keys: Mapping[str, WireField], **kwargs: Any) -> None:
         self.keys = keys
@@ -160,11 +163,11 @@ class ObjectField(WireField):
         }
 
 
-# What a message is made of.
+# Requests: the fields of messages and threads
 
 
 class ContentField(WireField):
-    """A text, stored as the one part of a message's content."""
+    """A text. Returns the content to store: a list with one text part."""
 
     text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS)
 
@@ -177,7 +180,7 @@ class ContentField(WireField):
 
 
 class PartField(WireField):
-    """One part of a content: its type names the one other key that it has."""
+    """One part of a message's content. Its type is also the name of its other key."""
 
     image = {"detail": EnumField(["auto", "low", "high"], required=False)}
     kinds: Mapping[str, WireField] = {
@@ -206,7 +209,7 @@ class PartField(WireField):
 
 
 class ContentOrPartsField(ContentField):
-    """A text, or a list of parts, whose texts together are limited as the text is."""
+    """A text, or a list of parts. The limit of the text applies to the sum of the texts in the parts."""
 
     text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS_V2)
     parts = ListField(PartField(), at_least=1, at_most=MAX_PARTS)
@@ -225,14 +228,14 @@ class ContentOrPartsField(ContentField):
 
 
 class FileIdsField(ListField):
-    """A list of file ids, which are not looked up; repeats keep their place."""
+    """A list of file ids. The ids are not looked up, and repeated ids are kept."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(TextField(), at_most=MAX_FILES_OF_MESSAGE, **kwargs)
 
 
 class AttachmentsField(ListField):
-    """Files, each with the tools that it is for."""
+    """A list of files, each with the tools that may use it."""
 
     def __init__(self, **kwargs: Any) -> None:
         tool = ObjectField({"type": EnumField(["code_interpreter", "file_search"])})
@@ -241,7 +244,7 @@ class AttachmentsField(ListField):
 
 
 class AuthorField(TextField):
-    """The id of an assistant or a run. Empty text is none."""
+    """The id of an assistant or a run. An empty text means no id."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(at_most=MAX_AUTHOR_CHARACTERS, **kwargs)
@@ -251,7 +254,7 @@ class AuthorField(TextField):
 
 
 class MetadataField(WireField):
-    """At most 16 pairs of text, of which keys and values have limits of their own."""
+    """At most 16 pairs of texts. Keys have at most 64 characters, values at most 512."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -267,7 +270,7 @@ class MetadataField(WireField):
         return len(pairs)
 
     def faults_of_pairs(self, pairs: dict[str, Any]) -> Iterator[Fault]:
-        """At most one fault a pair, in the order of the pairs; the value of a bad key is not looked at."""
+        """Yield at most one error for each pair, in order. The value of an invalid key is not validated."""
         for key, value in pairs.items():
             fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS) or self.fault_of_value(key, value)
             if fault:
@@ -282,7 +285,7 @@ class MetadataField(WireField):
 
 
 class MetadataChangesField(MetadataField):
-    """Pairs to be set, and keys to be removed: those whose value is null, which do not count."""
+    """Pairs to set, and keys to remove: those whose value is null. Keys to remove do not count towards the limit."""
 
     def count(self, pairs: dict[str, Any]) -> int:
         return sum(value is not None for value in pairs.values())
@@ -305,7 +308,7 @@ METADATA_SCHEMA = {
     "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS, **NO_NUL},
     "maxProperties": MAX_METADATA_PAIRS,
     "examples": [{"topic": "ai"}],
-    # The reference page's own words and spelling.
+    # The words and the spelling of the reference page.
     "description": "Set of 16 key-value pairs that can be attached to an object. This can be useful for storing "
     "additional information about the object in a structured format. Keys can be a maximum of 64 characters long and "
     "values can be a maxium of 512 characters long.",
@@ -317,23 +320,25 @@ METADATA_CHANGES = (
 
 
 class IgnoredField(WireField):
-    """Any JSON value, of which nothing is kept."""
+    """Any JSON value. It is accepted and not stored."""
 
     def run_validation(self, data: Any = empty) -> None:
         return None
 
 
-# What a list is asked for. Values are texts of the query.
+# Requests: the query string of lists, whose values are texts
 
 
 class LimitField(WireField):
+    """The number of rows in a page: 1 to 100."""
+
     integer = re.compile("[+-]?[0-9]+")
 
     def to_internal_value(self, data: str) -> int:
         if not self.integer.fullmatch(data):
             raise Faults([Fault(NOT_AN_INTEGER)])
         digits = data.lstrip("+-").lstrip("0")
-        # Python turns no text of more than 4300 digits into a number; here three digits are too many already.
+        # Python refuses to convert a text of more than 4300 digits. Four digits are enough to see that it is too large.
         limit = int(digits[:4] or "0") * (-1 if data.startswith("-") else 1)
         if limit < 1:
             raise Faults([Fault(NOT_GE, params={"limit_value": 1})])
@@ -347,7 +352,7 @@ class LimitField(WireField):
 
 
 class NameInQueryField(WireField):
-    """A text of the query; an empty one counts as absent."""
+    """A text. An empty text means absent."""
 
     def to_internal_value(self, data: str) -> str | None:
         return data or None
@@ -357,11 +362,11 @@ class NameInQueryField(WireField):
         return {"type": "string", **super().schema}
 
 
-# What clients get.
+# Responses
 
 
 class UnixSecondsField(ShownField):
-    """A moment as an integer of Unix seconds (UTC)."""
+    """A time, shown as an integer: Unix seconds (UTC)."""
 
     @property
     def show(self) -> Callable[[Any], Any]:
@@ -370,7 +375,7 @@ class UnixSecondsField(ShownField):
 
 
 class ConstantField(ShownField):
-    """The same in every answer."""
+    """A value that is the same in every response."""
 
     def __init__(self, value: Any, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.value = value
@@ -382,7 +387,7 @@ class ConstantField(ShownField):
 
 
 class AuthorShownField(ShownField):
-    """The id of an assistant or a run; what is shown where there is none, each shape of answer says itself."""
+    """The id of an assistant or a run. Without one it shows the `no_author` of its serializer."""
 
     @property
     def show(self) -> Callable[[Any], Any]:

@@ -1,7 +1,7 @@
-"""Every refusal in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
+"""Every error response in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
 
-A text `detail` says what happened (404, 405, 413, ...); a list says what is wrong with the request (422), one item
-`{"loc", "msg", "type"[, "ctx"]}` an error, in the vocabulary of pydantic v1 as FastAPI shows it.
+`detail` is a text (404, 405, 413, ...), or for 422 a list with one item `{"loc", "msg", "type"[, "ctx"]}` for each
+error, in the vocabulary of pydantic v1 as FastAPI shows it.
 """
 
 import logging
@@ -79,12 +79,12 @@ class ErrorResponse(HttpResponse):
         super().__init__(renderer.render(self.data), renderer.media_type, status, headers=headers)
 
 
-# What a database raises that is away, full, or a standby that is read-only.
+# What a database raises that is unavailable, full, or a read-only standby.
 OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
 def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
-    """The answer where a database cannot do what it is asked for; None for any other exception. The log gets a line."""
+    """Return the 503 or 507 for a database that is unavailable or full, and log it; None for any other exception."""
     match exc:
         case DiskFull():
             logger.error("database full: %s", reason_of(exc))
@@ -130,7 +130,7 @@ def _valid_utf8(value: str | int) -> str | int:
     return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
-# Django's own handlers, for what is raised outside of DRF's views.
+# Django's handlers, for exceptions outside of DRF's views
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:

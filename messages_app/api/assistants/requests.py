@@ -59,7 +59,7 @@ class CreateMessageSerializer(BodySerializer):
 
 @extend_schema_serializer(component_name="CreateMessageRequestV2")
 class CreateMessageV2Serializer(CreateMessageSerializer):
-    # Every field again: errors are told in this order, and DRF would put the inherited ones first.
+    # Repeat every field: errors have the order of the fields, and DRF puts inherited fields first.
     role = EnumField(
         ["user", "assistant"],
         schema={"title": "Role", "description": "The role of the entity that is creating the message."},
@@ -86,7 +86,7 @@ class CreateMessageV2Serializer(CreateMessageSerializer):
 
 
 def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
-    """The files of a message: the attachments, then those files that none of them names."""
+    """Return the files of a message: the attachments, then the files that no attachment names. Raises Faults."""
     named = {attachment["file_id"] for attachment in attachments}
     files = attachments + [{"file_id": file_id, "tools": []} for file_id in file_ids if file_id not in named]
     if len(files) > MAX_FILES_OF_MESSAGE:
@@ -95,7 +95,7 @@ def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dic
 
 
 class MessageField(WireField):
-    """A message of a thread that is being made."""
+    """A message in the body of Create Thread."""
 
     def __init__(self, message: type[CreateMessageSerializer], **kwargs: Any) -> None:
         self.message = message
@@ -107,7 +107,7 @@ class MessageField(WireField):
     @property
     def schema(self) -> dict[str, Any]:
         name = self.message._spectacular_annotation["component_name"]  # type: ignore[attr-defined]
-        return {"$ref": f"#/components/schemas/{name}"}  # a component of Create Message
+        return {"$ref": f"#/components/schemas/{name}"}  # Create Message defines the component
 
 
 def messages_field(message: type[CreateMessageSerializer]) -> ListField:
@@ -168,5 +168,5 @@ _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 def metadata_filter(query: Mapping[str, str]) -> dict[str, str]:
-    """The pairs that `metadata[KEY]=VALUE` asks for."""
+    """Return the metadata that `metadata[KEY]=VALUE` asks for."""
     return {match[1]: query[name] for name in query if (match := _METADATA_KEY.fullmatch(name))}

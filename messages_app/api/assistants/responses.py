@@ -135,13 +135,13 @@ class MessageFileSerializer(ResponseSerializer):
 
 
 class Deleted(NamedTuple):
-    """What is left of a thread or a message for its answer."""
+    """A thread or message that was deleted."""
 
     id: str
 
 
 def deleted(component_name: str, name: str) -> type[ResponseSerializer]:
-    """What says that something is deleted; made from a Deleted."""
+    """Return a serializer that confirms a deletion. It shows a Deleted."""
 
     class DeletedSerializer(ResponseSerializer):
         id = ShownField(ID_SCHEMA)
@@ -152,7 +152,7 @@ def deleted(component_name: str, name: str) -> type[ResponseSerializer]:
 
 
 def list_of(component_name: str, item: type[ResponseSerializer]) -> type[ResponseSerializer]:
-    """A page of a list; made from a Page."""
+    """Return a serializer for a page of a list. It shows a Page."""
 
     class PageSerializer(ResponseSerializer):
         object = object_field("list")

@@ -21,7 +21,7 @@ from messages_app.api.base import ResponseSerializer
 
 
 class Shape(NamedTuple):
-    """The serializers of one shape of the API; those that are not here are the same in both."""
+    """The serializers that differ between the two shapes. All others serve both."""
 
     create_thread: type[CreateThreadSerializer]
     modify_thread: type[ModifySerializer]

@@ -1,7 +1,6 @@
-"""The API's paths, mounted under / and /v1.
+"""The paths of /threads, mounted under / and /v1.
 
-They are written out, since the contract fixes each path and method. An id is any text: a malformed one is a 404 of
-ours.
+The contract fixes each path and method, so there is no router. An id is any text: a malformed one is not found (404).
 """
 
 from django.urls import path, register_converter
@@ -11,7 +10,7 @@ from messages_app.api.assistants.views import MessageViewSet, ThreadViewSet
 
 
 class LastOfPath(StringConverter):
-    """A thread's id, but not `runs`: that is create_and_run, an unknown path, and not a thread of that name."""
+    """A thread's id, except `runs`: /threads/runs (create_and_run) is an unknown path, not a thread."""
 
     regex = r"(?!runs\Z)[^/]+"
 
@@ -22,7 +21,7 @@ THREAD_PATH = "threads/<thread:thread_id>"
 MESSAGES_PATH = "threads/<str:thread_id>/messages"
 MESSAGE_PATH = f"{MESSAGES_PATH}/<str:message_id>"
 
-# Looked through from the top: what is asked for most comes first.
+# Django tries them in order, so the most frequent come first.
 urlpatterns = [
     path(MESSAGES_PATH, MessageViewSet.as_view({"get": "list", "post": "create"})),
     path(MESSAGE_PATH, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),
