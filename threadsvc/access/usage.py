@@ -9,7 +9,7 @@ from django.db import Error, connections
 from django.utils import timezone
 
 from threadsvc.access.models import APIKey
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class LastUses:
                 with self._lock:
                     self._unwritten = {**due, **self._unwritten}
                 is_known = isinstance(error, Error)
-                told = reason_of(error)
+                told = error_reason(error)
                 logger.warning("last use of keys not recorded, to be tried again: %s", told, exc_info=not is_known)
             finally:
                 if due:

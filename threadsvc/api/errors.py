@@ -18,7 +18,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
+from threadsvc.engines.base import DiskFull, RowTooLarge, error_reason
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,10 @@ def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
     """The answer where a database cannot do what it is asked for; None for any other exception. The log gets a line."""
     match exc:
         case DiskFull():
-            logger.error("database full: %s", reason_of(exc))
+            logger.error("database full: %s", error_reason(exc))
             return JsonResponse({"detail": "Insufficient Storage"}, status=HTTPStatus.INSUFFICIENT_STORAGE)
         case _ if isinstance(exc, OUTAGES):
-            logger.error("database unavailable: %s", reason_of(exc))
+            logger.error("database unavailable: %s", error_reason(exc))
             return service_unavailable()
     return None
 

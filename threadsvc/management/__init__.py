@@ -13,7 +13,7 @@ from tqdm import tqdm
 from threadsvc.checks import url_setting
 from threadsvc.engines.sqlite.backup import Report
 
-TOOLS = {
+BACKUP_TOOLS = {
     "threadsvc.engines.postgresql": ("PostgreSQL", "pg_dump and pg_restore"),
     "threadsvc.engines.mongodb": ("MongoDB", "mongodump and mongorestore"),
 }
@@ -30,7 +30,7 @@ def add_database_option(parser: ArgumentParser) -> None:
 
 def file_of(alias: str) -> Path:
     """The file of an SQLite database. Raises CommandError, which names what to use, for another engine."""
-    if other := TOOLS.get(connections[alias].settings_dict["ENGINE"]):
+    if other := BACKUP_TOOLS.get(connections[alias].settings_dict["ENGINE"]):
         engine, tools = other
         raise CommandError(
             f"this command is for SQLite, and {url_setting(alias)} is {engine}: use {tools} (docs/operations.md)"

@@ -23,7 +23,7 @@ from threadsvc import __version__
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
+METRICS_HOST = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of its own in it, for its owner alone
 SECONDS_TO_ASK = 10
 ATTEMPTS, SECONDS_TO_FILL = 10, 0.05
@@ -57,7 +57,7 @@ def start(port: int, data_directory: Path) -> Started:
 
     To be called before anything imports prometheus_client, which asks the environment where to write.
     """
-    server = Exporter((HOST, port), BaseHTTPRequestHandler)  # until it is known what to answer with
+    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # until it is known what to answer with
     directory = new_directory(port, data_directory)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 

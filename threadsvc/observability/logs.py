@@ -45,7 +45,7 @@ class LineFormatter(logging.Formatter):
     def __init__(self, form: str, with_words: bool) -> None:
         super().__init__()
         self.escapes = form == "text"
-        self.exceptions = ExceptionRenderer(in_its_words if with_words else by_kind)
+        self.exceptions = ExceptionRenderer(with_messages if with_words else without_messages)
         self.renderer: Any = (
             ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
             if form == "text"
@@ -85,11 +85,11 @@ def to_ascii(line: dict[str, Any], default: Any) -> str:
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
-def in_its_words(exc_info: ExcInfo) -> str:
+def with_messages(exc_info: ExcInfo) -> str:
     return "".join(traceback.format_exception(exc_info[1])).rstrip()
 
 
-def by_kind(exc_info: ExcInfo) -> str:
+def without_messages(exc_info: ExcInfo) -> str:
     """What was raised, where, and because of what, the first cause first. No message: it may quote what was sent, as
     those of databases and of int() do."""
     chain: list[BaseException] = []
@@ -100,11 +100,11 @@ def by_kind(exc_info: ExcInfo) -> str:
     told = []
     for error in reversed(chain):
         frames = traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES)
-        told.append("".join(["Traceback (most recent call last):\n", *frames, kind_of(error)]))
+        told.append("".join(["Traceback (most recent call last):\n", *frames, type_and_code(error)]))
     return "\n\n".join(told)
 
 
-def kind_of(error: BaseException) -> str:
+def type_and_code(error: BaseException) -> str:
     """The type of an exception, and its code where it is an operating system's or a database's."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     codes = [getattr(error, name, None) for name in ("errno", "sqlstate", "sqlite_errorname")]

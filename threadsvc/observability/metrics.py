@@ -14,7 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("threadsvc_http_requests_total", "Requests answered.", ["method", "route", "status"])
-SECONDS = Histogram(
+REQUEST_SECONDS = Histogram(
     "threadsvc_http_request_duration_seconds",
     "From when a thread takes a request up to its answer.",
     ["method", "route"],
@@ -51,10 +51,10 @@ def start_worker(directory: Path) -> None:
     IN_PROGRESS.inc(0)
 
 
-def count(method: str, route: str, status: int, seconds: float) -> None:
+def count_response(method: str, route: str, status: int, seconds: float) -> None:
     """Counts an answer."""
     REQUESTS.labels(method, route, status).inc()
-    SECONDS.labels(method, route).observe(seconds)
+    REQUEST_SECONDS.labels(method, route).observe(seconds)
     if status >= 500:
         ERRORS.labels(KINDS.get(status, FAULT)).inc()
 

@@ -3,10 +3,10 @@
 from datetime import datetime
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """A text as it may go to a terminal, in one line."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def shown_time(at: datetime | None) -> str:
+def format_time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"

@@ -7,12 +7,12 @@ what is in the server, and the `__schema__` collection. What was measured to be 
 |---|---|
 | conditions after BETWEEN and in nested NOTs are dropped: wrong rows | sql.py: a grammar; what it lacks is refused |
 | INSERT, ORDER BY and GROUP BY as sqlparse groups them since 0.3 are misread | sql.py: sqlparse is not used |
-| `exists()`, a place in ORDER BY are not understood | sql.py: item, ordering |
+| `exists()`, a place in ORDER BY are not understood | sql.py: select_item, ordering |
 | LIKE is an unescaped regular expression | statements.py: Like |
 | more than 10,000 tokens in a bulk insert | sql.py: one regular expression splits a statement |
-| the key of a new row is not given back; a round trip more for each INSERT | statements.py: Insert |
+| the key of a new row is not given back; a round trip more for each INSERT | statements.py: InsertStatement |
 | a duplicate key is no IntegrityError, a network failure no OperationalError | errors.py: database_error |
-| the client is closed and used again; a new one for each thread; unsafe after a fork | base.py: client_of |
+| the client is closed and used again; a new one for each thread; unsafe after a fork | base.py: process_client |
 | a failed `atomic` block breaks the connection | base.py: DatabaseWrapper._rollback |
 | a bare boolean in WHERE | base.py: DatabaseOperations |
 | JSON is stored as text | base.py: DatabaseOperations.adapt_json_value |

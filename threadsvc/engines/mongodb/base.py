@@ -22,16 +22,16 @@ from threadsvc.engines.mongodb import lookups
 from threadsvc.engines.mongodb.errors import database_errors
 from threadsvc.engines.mongodb.schema import DatabaseSchemaEditor
 from threadsvc.engines.mongodb.sql import read
-from threadsvc.engines.mongodb.statements import Answer, Document, is_field_name
+from threadsvc.engines.mongodb.statements import Document, ResultSet, is_field_name
 
-lookups.register()
+lookups.register_lookups()
 
 # One client a process and server: it holds the pool of connections that the threads share.
 _clients: dict[tuple[int, str], MongoClient[Document]] = {}
 _clients_lock = Lock()
 
 
-def client_of(options: dict[str, Any]) -> MongoClient[Document]:
+def process_client(options: dict[str, Any]) -> MongoClient[Document]:
     """This process's client. One that was there before a fork belongs to the parent: its threads did not come along."""
     key = os.getpid(), repr(sorted(options.items()))
     client = _clients.get(key)
@@ -51,38 +51,38 @@ def close_clients() -> None:
             _clients.pop(key).close()
 
 
-class Cursor(cursor.Cursor):
+class MongoCursor(cursor.Cursor):
     """Runs one statement at a time. Rows are tuples in the order of the SELECT."""
 
-    answer: Answer = Answer(iter(()))
+    result_set: ResultSet = ResultSet(iter(()))
 
     def execute(self, sql: str, params: Sequence[Any] | None = None) -> None:
         self.close()
         with database_errors():
-            self.answer = read(sql).run(self.db_conn, params or ())
+            self.result_set = read(sql).run(self.db_conn, params or ())
 
     def executemany(self, sql: str, param_list: Sequence[Sequence[Any]]) -> None:
         for params in param_list:
             self.execute(sql, params)
 
     def close(self) -> None:
-        self.answer.close()
+        self.result_set.close()
 
     @property
     def rowcount(self) -> int:
-        return self.answer.rowcount
+        return self.result_set.rowcount
 
     def fetchone(self) -> tuple[Any, ...] | None:
         with database_errors():
-            return next(self.answer.rows, None)
+            return next(self.result_set.rows, None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         with database_errors():
-            return [row for _, row in zip(range(size), self.answer.rows, strict=False)]
+            return [row for _, row in zip(range(size), self.result_set.rows, strict=False)]
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         with database_errors():
-            return list(self.answer.rows)
+            return list(self.result_set.rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (row := self.fetchone()) is not None:
@@ -227,7 +227,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        client_of(self.connection.get_connection_params()).drop_database(test_database_name)
+        process_client(self.connection.get_connection_params()).drop_database(test_database_name)
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
@@ -266,13 +266,13 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
     def get_new_connection(self, connection_params: dict[str, Any]) -> Database[Document]:
         with database_errors():
-            self.client_connection = client_of(connection_params)
+            self.client_connection = process_client(connection_params)
             return self.client_connection[self.settings_dict["NAME"]]
 
-    def create_cursor(self, name: str | None = None) -> Cursor:
+    def create_cursor(self, name: str | None = None) -> MongoCursor:
         # Asked for again each time: this process may be a child of the one that connected.
         self.connection = self.get_new_connection(self.get_connection_params())
-        return Cursor(self.client_connection, self.connection, self.djongo_connection)
+        return MongoCursor(self.client_connection, self.connection, self.djongo_connection)
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         cursor = self.create_cursor()

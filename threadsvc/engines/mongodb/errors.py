@@ -25,7 +25,7 @@ IMMUTABLE_FIELD = 66
 # Codes of failures that pass: no primary, shutting down, interrupted, out of time, log-in refused.
 UNAVAILABLE = {6, 7, 13, 18, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 262, 365}
 UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
-DISK_FULL = 14031
+DISK_FULL_CODE = 14031
 TOO_LARGE = {10334, 17419, 17420}  # a document, with what an update adds to it
 
 
@@ -37,7 +37,7 @@ def database_error(error: Exception) -> Exception:
             kind = database.IntegrityError
         case BulkWriteError():
             codes = {write["code"] for write in error.details.get("writeErrors", ())}
-            if DISK_FULL in codes:
+            if DISK_FULL_CODE in codes:
                 return DiskFull(str(error))
             if DUPLICATE_KEY in codes:
                 kind = database.IntegrityError
@@ -50,7 +50,7 @@ def database_error(error: Exception) -> Exception:
         case OperationFailure():
             if error.code in TOO_LARGE:
                 return RowTooLarge(str(error))
-            if error.code == DISK_FULL:
+            if error.code == DISK_FULL_CODE:
                 return DiskFull(str(error))
             if error.code in UNAVAILABLE:
                 kind = database.OperationalError

@@ -8,14 +8,14 @@ from django.db.models.fields.json import DataContains, HasKeyLookup, JSONField, 
 from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
-Compiled = tuple[str, list[Any]]
+CompiledSQL = tuple[str, list[Any]]
 
 
 def stores_pairs(expression: Any) -> bool:
     return getattr(expression.output_field, "stores_pairs", False)
 
 
-def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compiled:
+def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> CompiledSQL:
     column, params, keys = self.preprocess_lhs(compiler, connection)
     previous: Any = self.lhs
     while isinstance(previous, KeyTransform):
@@ -27,7 +27,7 @@ def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compile
     return f"PAIR({column}, %s)", [*params, *keys]
 
 
-def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compiled:
+def data_contains(self: DataContains, compiler: Any, connection: Any) -> CompiledSQL:
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'contains' is for fields of pairs")
     column, params = self.process_lhs(compiler, connection)
@@ -35,7 +35,7 @@ def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compile
     return f"{column} @> {value}", [*params, *value_params]
 
 
-def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compiled:
+def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> CompiledSQL:
     """Text anywhere in a field of pairs is text in a key or in a value."""
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
@@ -45,11 +45,11 @@ def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compi
     return condition, [*params, "k", pattern, *params, "v", pattern]
 
 
-def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> Compiled:
+def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> CompiledSQL:
     raise NotSupportedError(f"MongoDB: no {self.lookup_name!r}; KEY__isnull=False says the same")
 
 
-def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> Compiled:
+def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
     """(a, b) > (x, y) as a >= x AND (a > x OR (a = x AND b > y)): where a page starts in its index.
 
     Without the first part the server would read the index from its beginning and compare each entry.
@@ -61,7 +61,7 @@ def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: An
     return f"({bound_sql} AND {sql})", [*bound_params, *params]
 
 
-def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
+def order_by(self: OrderBy, compiler: Any, connection: Any) -> CompiledSQL:
     expression: Any = self.expression
     if isinstance(expression.output_field, JSONField):
         raise NotSupportedError("MongoDB does not order documents as text")
@@ -69,7 +69,7 @@ def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
     return sql, list(params)
 
 
-def register() -> None:
+def register_lookups() -> None:
     """Tells Django, which looks for a method of the engine's name before `as_sql`."""
     methods = {
         KeyTransform: key_transform,

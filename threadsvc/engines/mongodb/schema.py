@@ -16,7 +16,7 @@ from threadsvc.engines.mongodb.statements import SCHEMA_COLLECTION, Document
 PRIMARY_KEY = "__primary_key__"  # djongo's name of that index
 
 # A change of all documents takes as long as it takes; the time-outs of requests are not for it.
-SECONDS = 24 * 3600
+MIGRATION_SECONDS = 24 * 3600
 
 INDEX_NOT_FOUND = 27
 NAMESPACE_NOT_FOUND = 26
@@ -38,7 +38,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     @contextmanager
     def at_length(self) -> Iterator[None]:
-        with self.connection.errors(), pymongo.timeout(SECONDS):
+        with self.connection.errors(), pymongo.timeout(MIGRATION_SECONDS):
             yield
 
     def collection(self, model: type[Model]) -> Collection[Document]:

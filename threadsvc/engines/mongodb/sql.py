@@ -12,30 +12,28 @@ from typing import Any, NamedTuple, NoReturn
 
 from django.db import NotSupportedError
 
+from threadsvc.engines.base import MAX_CACHED_CHARACTERS
 from threadsvc.engines.mongodb.statements import (
     ORDERED,
-    Among,
-    Both,
     Column,
-    Compare,
+    Comparison,
     Condition,
-    Delete,
+    DeleteStatement,
     HasPairs,
-    Insert,
+    In,
+    InsertStatement,
     IsNull,
-    Item,
+    Junction,
     Like,
     Not,
     Operand,
     Pair,
-    Select,
-    Statement,
-    Update,
+    SelectItem,
+    SelectStatement,
+    SQLStatement,
+    UpdateStatement,
     Value,
 )
-
-# Longer statements are bulk inserts and long lists of ids, seldom repeated; reading them takes time in their length.
-CACHED_CHARACTERS = 4096
 
 _TOKENS = re.compile(
     r'\s*(?:"(?P<name>[^"]+)"|(?P<param>%s)|(?P<number>\d+)|(?P<word>[A-Za-z_]\w*)'
@@ -52,13 +50,13 @@ END = Token("end", "")
 AGGREGATES = ("COUNT", "MAX", "MIN")
 
 
-def read(sql: str) -> Statement:
+def read(sql: str) -> SQLStatement:
     """The statement that this text says. Raises NotSupportedError for what MongoDB, or this reader, cannot do right."""
-    return _read_cached(sql) if len(sql) <= CACHED_CHARACTERS else Reader(sql).statement()
+    return _read_cached(sql) if len(sql) <= MAX_CACHED_CHARACTERS else Reader(sql).statement()
 
 
 @lru_cache(maxsize=1024)
-def _read_cached(sql: str) -> Statement:
+def _read_cached(sql: str) -> SQLStatement:
     return Reader(sql).statement()
 
 
@@ -120,7 +118,7 @@ class Reader:
 
     # Statements
 
-    def statement(self) -> Statement:
+    def statement(self) -> SQLStatement:
         kinds = {"SELECT": self.select, "INSERT": self.insert, "UPDATE": self.update, "DELETE": self.delete}
         word = self.kind("word")
         if word not in kinds:
@@ -130,7 +128,7 @@ class Reader:
             self.refuse(self.next.text)
         return statement
 
-    def select(self) -> Select:
+    def select(self) -> SelectStatement:
         # What is selected stands before the table that it is selected from, whose name columns are checked against.
         start, depth = self.at, 0
         while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
@@ -142,7 +140,7 @@ class Reader:
         outer = self.names
         table = self.table()
         after, self.at = self.at, start
-        select = Select(table, items=self.listed(self.item))
+        select = SelectStatement(table, items=self.listed(self.select_item))
         self.need("FROM")
         self.at = after
         if self.take("WHERE"):
@@ -169,20 +167,20 @@ class Reader:
         self.names = outer
         return select
 
-    def counted(self, start: int) -> Select:
+    def counted(self, start: int) -> SelectStatement:
         """SELECT COUNT(*) FROM (SELECT ...) name"""
         inner = self.select()
         self.need(")")
         self.kind("word")
         after, self.at = self.at, start
-        items = self.listed(self.item)
+        items = self.listed(self.select_item)
         self.need("FROM")
         self.at = after
         if [(item.function, item.column) for item in items] != [("COUNT", None)]:
             self.refuse("FROM (SELECT")
         if any(item.function for item in inner.items):
             self.refuse("FROM (SELECT COUNT")
-        return Select(inner.table, items=items, inner=inner)
+        return SelectStatement(inner.table, items=items, inner=inner)
 
     def table(self) -> str:
         name = self.kind("name")
@@ -193,35 +191,35 @@ class Reader:
             self.names = {self.kind("word")}
         return name
 
-    def item(self) -> Item:
+    def select_item(self) -> SelectItem:
         if self.next.kind in ("param", "number"):
-            item = Item(constant=self.value())
+            item = SelectItem(constant=self.value())
         elif self.next.kind == "word" and self.next.text in AGGREGATES:
             function = self.kind("word")
             self.need("(")
             column = None if function == "COUNT" and self.take("*") else self.column().name
             self.need(")")
-            item = Item(column, function=function)
+            item = SelectItem(column, function=function)
         else:
-            item = Item(self.column().name)
-        return Item(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
+            item = SelectItem(self.column().name)
+        return SelectItem(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
 
-    def ordering(self, items: list[Item]) -> tuple[str, int]:
+    def ordering(self, items: list[SelectItem]) -> tuple[str, int]:
         column = self.column_of(items)
         descending = not self.take("ASC") and self.take("DESC")
         return column, -1 if descending else 1
 
-    def column_of(self, items: list[Item]) -> str:
+    def column_of(self, items: list[SelectItem]) -> str:
         """A column that stands there by its name, or by its place among what is selected."""
         if self.next.kind != "number":
             return self.column().name
         number = int(self.kind("number"))
-        item = items[number - 1] if 0 < number <= len(items) else Item()
+        item = items[number - 1] if 0 < number <= len(items) else SelectItem()
         if item.column is None or item.function:
             self.refuse(str(number))
         return item.column
 
-    def insert(self) -> Insert:
+    def insert(self) -> InsertStatement:
         self.need("INTO")
         table = self.table()
         self.need("(")
@@ -231,7 +229,7 @@ class Reader:
         returning = [column.name for column in self.listed(self.column)] if self.take("RETURNING") else []
         if any(len(row) != len(columns) for row in rows):
             self.refuse("VALUES")
-        return Insert(table, columns, rows, returning)
+        return InsertStatement(table, columns, rows, returning)
 
     def row(self) -> list[Value]:
         self.need("(")
@@ -239,21 +237,21 @@ class Reader:
         self.need(")")
         return values
 
-    def update(self) -> Update:
+    def update(self) -> UpdateStatement:
         table = self.table()
         self.need("SET")
         values = self.listed(self.assignment)
-        return Update(table, self.either() if self.take("WHERE") else None, values)
+        return UpdateStatement(table, self.either() if self.take("WHERE") else None, values)
 
     def assignment(self) -> tuple[str, Value]:
         column = self.kind("name")
         self.need("=")
         return column, self.value()
 
-    def delete(self) -> Delete:
+    def delete(self) -> DeleteStatement:
         self.need("FROM")
         table = self.table()
-        return Delete(table, self.either() if self.take("WHERE") else None)
+        return DeleteStatement(table, self.either() if self.take("WHERE") else None)
 
     # Conditions
 
@@ -261,13 +259,13 @@ class Reader:
         parts = [self.both()]
         while self.take("OR"):
             parts.append(self.both())
-        return parts[0] if len(parts) == 1 else Both(tuple(parts), either=True)
+        return parts[0] if len(parts) == 1 else Junction(tuple(parts), either=True)
 
     def both(self) -> Condition:
         parts = [self.term()]
         while self.take("AND"):
             parts.append(self.term())
-        return parts[0] if len(parts) == 1 else Both(tuple(parts))
+        return parts[0] if len(parts) == 1 else Junction(tuple(parts))
 
     def term(self) -> Condition:
         if self.take("NOT"):
@@ -285,14 +283,14 @@ class Reader:
             return IsNull(operand, negated=True)
         if self.take("IN", "("):
             values = self.select() if self.take("SELECT") else tuple(self.listed(self.value))
-            if isinstance(values, Select) and (len(values.items) != 1 or values.items[0].column is None):
+            if isinstance(values, SelectStatement) and (len(values.items) != 1 or values.items[0].column is None):
                 self.refuse("IN (SELECT")
             self.need(")")
-            return Among(operand, values)
+            return In(operand, values)
         if self.take("BETWEEN"):
             low = self.value()
             self.need("AND")
-            return Both((Compare(operand, ">=", low), Compare(operand, "<=", self.value())))
+            return Junction((Comparison(operand, ">=", low), Comparison(operand, "<=", self.value())))
         for word, any_case in (("LIKE", False), ("ILIKE", True)):
             if self.take(word):
                 return Like(operand, self.value(), any_case)
@@ -301,7 +299,7 @@ class Reader:
         operator = self.kind("sign")
         if operator not in ("=", *ORDERED):
             self.refuse(operator)
-        return Compare(operand, operator, self.value())
+        return Comparison(operand, operator, self.value())
 
     def operand(self) -> Operand:
         if self.take("PAIR", "("):

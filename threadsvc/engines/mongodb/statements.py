@@ -29,7 +29,7 @@ MAX_EXPRESSION_BYTES = 16_000  # of a regular expression; the server refuses a l
 SCHEMA_COLLECTION = "__schema__"
 
 
-class Answer(NamedTuple):
+class ResultSet(NamedTuple):
     """What a statement gives: its rows, and how many rows it changed (-1 for a SELECT)."""
 
     rows: Iterator[tuple[Any, ...]]
@@ -51,12 +51,12 @@ class Value:
         return self.constant if self.index is None else params[self.index]
 
 
-_OBJECT_ID = re.compile("[0-9a-f]{24}")
+_HEX_OBJECT_ID = re.compile("[0-9a-f]{24}")
 
 
 def to_bson(column: str, value: Any) -> Any:
     """`_id` is an ObjectId, which models know as text. Another text stays one, and equals none that is stored."""
-    return ObjectId(value) if column == "_id" and isinstance(value, str) and _OBJECT_ID.fullmatch(value) else value
+    return ObjectId(value) if column == "_id" and isinstance(value, str) and _HEX_OBJECT_ID.fullmatch(value) else value
 
 
 def from_bson(value: Any) -> Any:
@@ -133,7 +133,7 @@ class Condition(ABC):
 
 
 @dataclass(frozen=True)
-class Both(Condition):
+class Junction(Condition):
     """AND, and (`either`) OR. NOT goes to the parts by De Morgan's laws, which hold with three truth values too."""
 
     parts: tuple[Condition, ...]
@@ -177,7 +177,7 @@ ORDERED = {"<": ("$lt", "$gte"), "<=": ("$lte", "$gt"), ">": ("$gt", "$lte"), ">
 
 
 @dataclass(frozen=True)
-class Compare(Condition):
+class Comparison(Condition):
     operand: Operand
     operator: str
     right: Value
@@ -205,15 +205,15 @@ class Compare(Condition):
 
 
 @dataclass(frozen=True)
-class Among(Condition):
+class In(Condition):
     """IN, of values or of what another SELECT gives; that one is asked first."""
 
     operand: Operand
-    values: "tuple[Value, ...] | Select"
+    values: "tuple[Value, ...] | SelectStatement"
 
     def filter(self, params: Params, negated: bool, run: "Run") -> Document:
         found: Iterable[Any]
-        if isinstance(self.values, Select):
+        if isinstance(self.values, SelectStatement):
             found = (value for (value,) in run(self.values, params).rows)
         else:
             found = (value.of(params) for value in self.values)
@@ -296,7 +296,7 @@ class HasPairs(Condition):
 
 
 @dataclass(frozen=True)
-class Item:
+class SelectItem:
     """What a SELECT asks for: a column, a constant, or an aggregate of rows (`function`, of a column or `*`)."""
 
     column: str | None = None
@@ -305,14 +305,14 @@ class Item:
     alias: str | None = None
 
 
-class Statement(ABC):
+class SQLStatement(ABC):
     table: str
 
     @abstractmethod
-    def run(self, database: Database[Document], params: Params) -> Answer: ...
+    def run(self, database: Database[Document], params: Params) -> ResultSet: ...
 
 
-Run = Callable[["Select", Params], Answer]
+Run = Callable[["SelectStatement", Params], ResultSet]
 
 
 @cache
@@ -323,7 +323,7 @@ def columns_of(table: str) -> set[str]:
 
 
 @dataclass
-class Filtered(Statement):
+class FilteredStatement(SQLStatement):
     table: str
     where: Condition | None = None
 
@@ -334,19 +334,19 @@ class Filtered(Statement):
 
 
 @dataclass
-class Select(Filtered):
-    items: list[Item] = field(default_factory=list)
+class SelectStatement(FilteredStatement):
+    items: list[SelectItem] = field(default_factory=list)
     group: str | None = None  # the column of GROUP BY
     order: list[tuple[str, int]] = field(default_factory=list)
     limit: int = 0
     offset: int = 0
-    inner: "Select | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
+    inner: "SelectStatement | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         if self.inner is not None:
-            return Answer(iter([(self.inner.number(database, params),)]))
+            return ResultSet(iter([(self.inner.number(database, params),)]))
         if self.group is None and [(item.function, item.column) for item in self.items] == [("COUNT", None)]:
-            return Answer(iter([(self.number(database, params),)]))
+            return ResultSet(iter([(self.number(database, params),)]))
         if any(item.function for item in self.items):
             return self.aggregated(database, params)
         columns = [item.column for item in self.items]
@@ -361,7 +361,7 @@ class Select(Filtered):
             )
             for document in found
         )
-        return Answer(rows, close=found.close)
+        return ResultSet(rows, close=found.close)
 
     def projection(self, columns: list[str | None]) -> Document | None:
         """What is asked for of each document; None, which costs the server less, where that is all that is in it."""
@@ -376,7 +376,7 @@ class Select(Filtered):
             self.filter(database, params), **{name: bound for name, bound in bounds.items() if bound}
         )
 
-    def aggregated(self, database: Database[Document], params: Params) -> Answer:
+    def aggregated(self, database: Database[Document], params: Params) -> ResultSet:
         """A row for each value of the column that groups; one row, also of nothing, where none does."""
         group: Document = {"_id": self.group and f"${self.group}"}
         for number, item in enumerate(self.items):
@@ -394,17 +394,17 @@ class Select(Filtered):
                 documents = [next(found, empty)]
         names = [str(number) if item.function else "_id" for number, item in enumerate(self.items)]
         rows = (tuple(from_bson(document.get(name)) for name in names) for document in documents)
-        return Answer(rows, close=found.close)
+        return ResultSet(rows, close=found.close)
 
 
 @dataclass
-class Insert(Statement):
+class InsertStatement(SQLStatement):
     table: str
     columns: list[str]
     rows: list[list[Value]]
     returning: list[str]
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         documents = [
             {column: to_bson(column, value.of(params)) for column, value in zip(self.columns, row, strict=True)}
             for row in self.rows
@@ -421,7 +421,7 @@ class Insert(Statement):
         else:
             collection.insert_many(documents)
         returned = (tuple(from_bson(document[column]) for column in self.returning) for document in documents)
-        return Answer(returned, len(documents))
+        return ResultSet(returned, len(documents))
 
 
 def last_number(database: Database[Document], table: str, count: int) -> int:
@@ -434,16 +434,16 @@ def last_number(database: Database[Document], table: str, count: int) -> int:
 
 
 @dataclass
-class Update(Filtered):
+class UpdateStatement(FilteredStatement):
     values: list[tuple[str, Value]] = field(default_factory=list)
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         changes = {"$set": {column: to_bson(column, value.of(params)) for column, value in self.values}}
         result = database[self.table].update_many(self.filter(database, params), changes)
-        return Answer(iter(()), result.matched_count)
+        return ResultSet(iter(()), result.matched_count)
 
 
 @dataclass
-class Delete(Filtered):
-    def run(self, database: Database[Document], params: Params) -> Answer:
-        return Answer(iter(()), database[self.table].delete_many(self.filter(database, params)).deleted_count)
+class DeleteStatement(FilteredStatement):
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
+        return ResultSet(iter(()), database[self.table].delete_many(self.filter(database, params)).deleted_count)

@@ -23,7 +23,7 @@ PROMISES = {"w": "majority", "journal": True}
 PROMISED = {"w": "majority", "journal": "true", "j": "true", "readpreference": "primary"}
 
 # What the URL may say besides. Other options of pymongo's change what values come back as, or how they are read.
-OPTIONS = {
+ALLOWED_OPTIONS = {
     *PROMISED,
     *map(str.lower, TIMEOUTS),
     *("replicaset", "directconnection", "loadbalanced", "srvservicename", "srvmaxhosts", "localthresholdms"),
@@ -59,7 +59,7 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
             f"{setting}: must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"
         )
     names = re.findall(r"(?:^|[&;])([^=&;]+)", match["options"] or "")
-    if any(name.lower() not in OPTIONS for name in names) or len({*map(str.lower, names)}) < len(names):
+    if any(name.lower() not in ALLOWED_OPTIONS for name in names) or len({*map(str.lower, names)}) < len(names):
         raise ImproperlyConfigured(f"{setting}: has an option that is none here, or one twice: {', '.join(names)}")
     try:
         options = split_options(match["options"], validate=True, warn=False) if match["options"] else {}

@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 # How long a server may take over a statement before it is asked whether it still answers anybody; and to say so.
-SILENT_SECONDS = 0.8
+PROBE_SECONDS = 0.8
 
 # "Do you speak TLS?", to which each server has an answer of one byte, before any log-in.
 SSL_REQUEST = pack("!ii", 8, 80877103)
@@ -35,7 +35,7 @@ class Connection(psycopg.Connection[Any]):
                 ready = yield awaited
                 if ready:
                     since = time.monotonic()
-                elif time.monotonic() - since > SILENT_SECONDS:
+                elif time.monotonic() - since > PROBE_SECONDS:
                     if not self._is_answered():
                         self.close()
                         raise psycopg.OperationalError("the database server does not answer")
@@ -49,7 +49,7 @@ class Connection(psycopg.Connection[Any]):
         is_local = host.startswith("/")  # the directory of a socket
         family = socket.AF_UNIX if is_local else socket.AF_INET6 if ":" in self.info.hostaddr else socket.AF_INET
         with socket.socket(family) as probe:
-            probe.settimeout(SILENT_SECONDS)
+            probe.settimeout(PROBE_SECONDS)
             try:
                 probe.connect(f"{host}/.s.PGSQL.{port}" if is_local else (self.info.hostaddr, port))
                 probe.sendall(SSL_REQUEST)

@@ -7,18 +7,18 @@ from django.core.exceptions import ImproperlyConfigured
 MAX_STATEMENT_SECONDS = 3600
 
 # How long a server may leave us without any sign of life before it counts as away.
-SILENT_SECONDS = 2
+UNRESPONSIVE_SECONDS = 2
 
 # How long a request may wait for a connection: so short that two, one after the other, have their 503 in two seconds.
 POOL_SECONDS = 0.9
 
-OPTIONS = {
+LIBPQ_OPTIONS = {
     "application_name": "threadsvc",
-    "connect_timeout": SILENT_SECONDS,
+    "connect_timeout": UNRESPONSIVE_SECONDS,
     # Of a machine that is gone TCP itself would say so after a quarter of an hour.
-    "tcp_user_timeout": SILENT_SECONDS * 1000,
+    "tcp_user_timeout": UNRESPONSIVE_SECONDS * 1000,
     "keepalives_idle": 30,
-    "keepalives_interval": SILENT_SECONDS,
+    "keepalives_interval": UNRESPONSIVE_SECONDS,
 }
 
 # After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those are
@@ -67,7 +67,7 @@ def postgresql_entry(
         "ENGINE": "threadsvc.engines.postgresql",
         "CONN_MAX_AGE": 0,  # after each request a connection goes back to the pool
         "OPTIONS": {
-            **OPTIONS,
+            **LIBPQ_OPTIONS,
             "prepare_threshold": RUNS_BEFORE_PREPARED if prepared == "1" else None,
             **options,
             "options": f"{limits} {options.get('options', '')}".strip(),  # of two that are the same the later counts

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from threadsvc.engines.sqlite.base import turn_of
+from threadsvc.engines.sqlite.base import write_queue
 
 # What SQLite and this engine keep beside a database, by the name of the database and one of these.
 BESIDE = ("", "-wal", "-shm", "-journal", ".turn")
@@ -72,8 +72,8 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
     Writers wait for it in line, as for any other writer. `keep` gets what was there, to the last committed write.
     `seconds` is how long to wait for those who write now. Raises sqlite3.Error and OSError.
     """
-    turn = turn_of(str(database))
-    if not turn.take(seconds):
+    queue = write_queue(str(database))
+    if not queue.acquire(seconds):
         raise sqlite3.OperationalError("database is locked")
     try:
         if keep is not None:
@@ -92,7 +92,7 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(database.parent)
     finally:
-        turn.give_on()
+        queue.release()
 
 
 def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Report) -> None:
@@ -123,7 +123,7 @@ def page_size_of(path: Path) -> int:
     return size
 
 
-def rows_of(path: Path, *tables: str) -> list[int | None]:
+def row_counts(path: Path, *tables: str) -> list[int | None]:
     """How many rows each of these tables has; None for one that is not there."""
     there = tables_of(path)
     with opened(path) as database:

@@ -18,10 +18,10 @@ from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
 from django.utils import dateparse
 
-from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
+from threadsvc.engines.base import MAX_CACHED_CHARACTERS, EngineConnection, EngineFeatures, EngineOperations
 
 # The second: the file by which processes find their way in the log cannot grow.
-DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
 # with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
@@ -31,11 +31,8 @@ MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000"
 # A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
 BRIEF_SECONDS = 0.1
 
-# Longer statements are bulk inserts and long lists of ids, seldom repeated.
-CACHED_CHARACTERS = 4096
 
-
-class Turn:
+class WriteQueue:
     """The turn to write to one database file, among the threads of this process and among processes.
 
     Threads wait for each other here, with a time-out; then one thread a process waits in a `flock`. That has no
@@ -46,7 +43,7 @@ class Turn:
         self._threads = Lock()
         self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # as long as the process lives
 
-    def take(self, seconds: float) -> bool:
+    def acquire(self, seconds: float) -> bool:
         if not self._threads.acquire(timeout=seconds):
             return False
         try:
@@ -56,25 +53,25 @@ class Turn:
             raise
         return True
 
-    def give_on(self) -> None:
+    def release(self) -> None:
         flock(self._file, LOCK_UN)
         self._threads.release()
 
 
-_turns: dict[str, Turn] = {}
+_write_queues: dict[str, WriteQueue] = {}
 # In a child the thread that holds a lock does not exist, and an inherited file is the parent's place in the line.
-os.register_at_fork(after_in_child=_turns.clear)
+os.register_at_fork(after_in_child=_write_queues.clear)
 
 
-def turn_of(database: str) -> Turn:
-    return _turns.get(database) or _turns.setdefault(database, Turn(database))
+def write_queue(database: str) -> WriteQueue:
+    return _write_queues.get(database) or _write_queues.setdefault(database, WriteQueue(database))
 
 
-class Cursor(base.SQLiteCursorWrapper):
+class SQLiteCursor(base.SQLiteCursorWrapper):
     """Django's, which puts SQLite's placeholders into a statement each time it is run."""
 
     def convert_query(self, query: str, *, param_names: Any = None) -> str:
-        if param_names is None and len(query) <= CACHED_CHARACTERS:
+        if param_names is None and len(query) <= MAX_CACHED_CHARACTERS:
             return convert_query(query)
         return str(super().convert_query(query, param_names=param_names))
 
@@ -119,7 +116,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         return super().convert_datetimefield_value(value, expression, connection)
 
 
-class OneTurn(AbstractContextManager[None]):
+class QueuedWrite(AbstractContextManager[None]):
     """A context manager as a class: one made of a generator takes three times as long."""
 
     def __init__(self, connection: "DatabaseWrapper") -> None:
@@ -127,13 +124,13 @@ class OneTurn(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self.connection.ensure_connection()
-        left = self.connection.take_turn()
-        self.busy = None if left is None else self.connection.busy_seconds(left)
+        left = self.connection.enter_queue()
+        self.busy = None if left is None else self.connection.busy_timeout(left)
         try:
             if self.busy:
                 self.busy.__enter__()
         except BaseException:
-            self.connection.end_turn()
+            self.connection.leave_queue()
             raise
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +138,7 @@ class OneTurn(AbstractContextManager[None]):
             if self.busy:
                 self.busy.__exit__(None, None, None)
         finally:
-            self.connection.end_turn()
+            self.connection.leave_queue()
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
@@ -156,50 +153,50 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     timed_methods: ClassVar[dict[str, str]] = {
         **EngineConnection.timed_methods,
         "_start_transaction_under_autocommit": "begin",
-        "take_turn": "begin",
+        "enter_queue": "begin",
     }
-    _turn: Turn | None = None
+    _queue: WriteQueue | None = None
 
-    def create_cursor(self, name: str | None = None) -> Cursor:
-        cursor: Cursor = self.connection.cursor(factory=Cursor)
+    def create_cursor(self, name: str | None = None) -> SQLiteCursor:
+        cursor: SQLiteCursor = self.connection.cursor(factory=SQLiteCursor)
         return cursor
 
     def is_disk_full(self, error: Exception) -> bool:
-        return getattr(error, "sqlite_errorcode", None) in DISK_FULL
+        return getattr(error, "sqlite_errorcode", None) in DISK_FULL_CODES
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
         return list(self.connection.execute(convert_query(sql), params).fetchall())
 
     def write_turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.in_atomic_block else OneTurn(self)
+        return nullcontext() if self.in_atomic_block else QueuedWrite(self)
 
     def _start_transaction_under_autocommit(self) -> None:
-        left = self.take_turn()
+        left = self.enter_queue()
         try:
-            with nullcontext() if left is None else self.busy_seconds(left):
+            with nullcontext() if left is None else self.busy_timeout(left):
                 super()._start_transaction_under_autocommit()
         except BaseException:
-            self.end_turn()
+            self.leave_queue()
             raise
 
-    def take_turn(self) -> float | None:
+    def enter_queue(self) -> float | None:
         """Waits for it. Of a long wait returns the seconds that are left to wait for SQLite, which others than the
         service may have locked."""
         seconds: float = self.settings_dict["OPTIONS"]["timeout"]
         start = time.monotonic()
         try:
-            turn = turn_of(str(self.settings_dict["NAME"]))
-            taken = turn.take(seconds)
+            queue = write_queue(str(self.settings_dict["NAME"]))
+            acquired = queue.acquire(seconds)
         except OSError as error:  # a directory that cannot be written, a file system without locks
             raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
-        if not taken:
+        if not acquired:
             raise OperationalError("database is locked")
-        self._turn = turn
+        self._queue = queue
         waited = time.monotonic() - start
         return seconds - waited if waited > BRIEF_SECONDS else None
 
     @contextmanager
-    def busy_seconds(self, seconds: float) -> Iterator[None]:
+    def busy_timeout(self, seconds: float) -> Iterator[None]:
         """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
         with self.cursor() as cursor:
             (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
@@ -215,28 +212,31 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             for statement in MANY_WRITES:
                 cursor.execute(statement)
 
-    def end_turn(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.give_on()
+    def close_pool(self) -> None:
+        """Do nothing: there is no pool."""
+
+    def leave_queue(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.release()
 
     def _commit(self) -> None:
         try:
             super()._commit()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def _rollback(self) -> None:
         try:
             super()._rollback()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def _close(self) -> None:
         try:
             super()._close()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def __del__(self) -> None:
-        self.end_turn()  # of a thread that ended amid a transaction
+        self.leave_queue()  # of a thread that ended amid a transaction

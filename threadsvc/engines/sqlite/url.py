@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 MAX_BUSY_SECONDS = 3600
 
-OPTIONS = {
+SQLITE_OPTIONS = {
     # A transaction that begins as a reader and then writes can fail at once with "database is locked", whatever the
     # busy time-out. Taking the write lock at BEGIN queues writers instead.
     "transaction_mode": "IMMEDIATE",
@@ -36,5 +36,5 @@ def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], se
         **parsed,
         "ENGINE": "threadsvc.engines.sqlite",
         "NAME": os.path.realpath(name),  # one file, one name
-        "OPTIONS": {"timeout": seconds, **OPTIONS},
+        "OPTIONS": {"timeout": seconds, **SQLITE_OPTIONS},
     }
