@@ -19,7 +19,7 @@ LOOKUPS = {"is_staff__exact", "is_superuser__exact", "is_active__exact", "groups
 
 
 class StrictAdminMixin(ModelAdmin):
-    """400, or nothing found, for what Django's admin answers with a 500."""
+    """Refuses lookups and selected rows that make Django's admin fail with a 500."""
 
     row_key = re.compile("[0-9]{1,18}")
 

@@ -1,10 +1,10 @@
-"""What commands share."""
+"""Text formats of the commands."""
 
 from datetime import datetime
 
 
 def printable(text: str) -> str:
-    """A text as it may go to a terminal, in one line."""
+    """Return a text in one line that is safe for a terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""How Django's expressions say in this engine's SQL (sql.py) what only it has: paths into documents, and pairs."""
+"""How Django's expressions compile to the SQL that only this engine has (sql.py): paths into documents, and pairs."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compile
 
 
 def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> CompiledSQL:
-    """Text anywhere in a field of pairs is text in a key or in a value."""
+    """Find text in a key or a value of a field of pairs."""
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
     column, params = compiler.compile(self.lhs)
@@ -49,10 +49,10 @@ def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> CompiledSQL:
     raise NotSupportedError(f"MongoDB: no {self.lookup_name!r}; KEY__isnull=False says the same")
 
 
-def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
-    """(a, b) > (x, y) as a >= x AND (a > x OR (a = x AND b > y)): where a page starts in its index.
+def tuple_comparison(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
+    """Compile (a, b) > (x, y), where a page starts, as a >= x AND (a > x OR (a = x AND b > y)).
 
-    Without the first part the server would read the index from its beginning and compare each entry.
+    Without the first condition, the server scans the index from its start.
     """
     (column, *_), (value, *_) = tuple(self.lhs), tuple(self.rhs)
     bound = (GreaterThanOrEqual if isinstance(self, TupleGreaterThan) else LessThanOrEqual)(column, value)
@@ -70,15 +70,15 @@ def order_by(self: OrderBy, compiler: Any, connection: Any) -> CompiledSQL:
 
 
 def register_lookups() -> None:
-    """Tells Django, which looks for a method of the engine's name before `as_sql`."""
+    """Register the functions as `as_djongo`, which Django prefers to `as_sql` for this vendor."""
     methods = {
         KeyTransform: key_transform,
         DataContains: data_contains,
         HasKeyLookup: has_key,
         JSONIContains: json_icontains,
         OrderBy: order_by,
-        TupleGreaterThan: beyond,
-        TupleLessThan: beyond,
+        TupleGreaterThan: tuple_comparison,
+        TupleLessThan: tuple_comparison,
     }
     for node, method in methods.items():
         setattr(node, "as_djongo", method)  # noqa: B010

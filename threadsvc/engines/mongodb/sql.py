@@ -1,8 +1,7 @@
-"""The reader of SQL as Django writes it, for one table; instead of djongo's own (`djongo.sql2mongo`).
+"""A parser of the SQL that Django writes for one table; replaces djongo's (`djongo.sql2mongo`).
 
-djongo picks out of a statement the tokens that it knows, and steps over the others: conditions vanish, and rows come
-back that nobody asked for. Here a statement is read by a grammar, whole or not at all: what the grammar does not have
-(joins, DISTINCT, HAVING, functions, expressions) raises NotSupportedError.
+djongo skips tokens that it does not know: conditions vanish, and queries return wrong rows. This grammar parses a
+whole statement or raises NotSupportedError (joins, DISTINCT, HAVING, functions, expressions).
 """
 
 import re
@@ -51,7 +50,7 @@ AGGREGATES = ("COUNT", "MAX", "MIN")
 
 
 def read(sql: str) -> SQLStatement:
-    """The statement that this text says. Raises NotSupportedError for what MongoDB, or this reader, cannot do right."""
+    """Return the parsed statement. Raises NotSupportedError for SQL that MongoDB or this parser does not support."""
     return _read_cached(sql) if len(sql) <= MAX_CACHED_CHARACTERS else Reader(sql).statement()
 
 
@@ -61,14 +60,14 @@ def _read_cached(sql: str) -> SQLStatement:
 
 
 class Reader:
-    """Reads one statement from left to right."""
+    """A recursive descent parser of one statement."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
         self.tokens = list(self.split(sql))
         self.at = 0
         self.params = 0
-        self.names: set[str] = set()  # what columns of the table may be called by
+        self.names: set[str] = set()  # names that may qualify a column of the table
 
     def split(self, sql: str) -> Iterator[Token]:
         end = 0
@@ -91,7 +90,7 @@ class Reader:
         return self.tokens[self.at]
 
     def take(self, *texts: str) -> bool:
-        """Steps over these words or signs where they come next."""
+        """Consume these words or signs if they come next."""
         for offset, text in enumerate(texts):
             token = self.tokens[min(self.at + offset, len(self.tokens) - 1)]
             if token.kind not in ("word", "sign") or token.text != text:
@@ -129,7 +128,7 @@ class Reader:
         return statement
 
     def select(self) -> SelectStatement:
-        # What is selected stands before the table that it is selected from, whose name columns are checked against.
+        # The parser checks columns against the table's name, so it reads FROM before the items.
         start, depth = self.at, 0
         while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
             depth += {"(": 1, ")": -1}.get(self.next.text, 0)
@@ -147,7 +146,7 @@ class Reader:
             select.where = self.either()
         if self.take("GROUP", "BY"):
             select.group = self.column_of(select.items)
-        # The column that groups may stand beside aggregates, and no other.
+        # Only the column of GROUP BY may be selected with aggregates.
         others = (item for item in select.items if item.function or item.column is None or item.column != select.group)
         aggregates = [item.function for item in others]
         if any(aggregates) and not all(aggregates):
@@ -210,7 +209,7 @@ class Reader:
         return column, -1 if descending else 1
 
     def column_of(self, items: list[SelectItem]) -> str:
-        """A column that stands there by its name, or by its place among what is selected."""
+        """Parse a column, given by name or by its number in the SELECT."""
         if self.next.kind != "number":
             return self.column().name
         number = int(self.kind("number"))
@@ -315,7 +314,7 @@ class Reader:
         return Column(column.name, tuple(keys))
 
     def column(self) -> Column:
-        """A column by the name of its table, which must be this statement's own: no join, no outer statement's."""
+        """Parse a column, qualified by this statement's own table: not by a joined or an outer one."""
         table = self.next
         self.at += 1
         if table.kind not in ("name", "word") or table.text not in self.names:

@@ -1,4 +1,4 @@
-"""The engine's DatabaseWrapper; everything else is Django's."""
+"""The SQLite engine: Django's, with a queue of writers and faster conversions."""
 
 import os
 import sqlite3
@@ -20,23 +20,22 @@ from django.utils import dateparse
 
 from threadsvc.engines.base import MAX_CACHED_CHARACTERS, EngineConnection, EngineFeatures, EngineOperations
 
-# The second: the file by which processes find their way in the log cannot grow.
+# The second one: the shared-memory file of the write-ahead log cannot grow.
 DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
-# For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
-# with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
-# is the same.
+# For processes that store millions of rows. Ids are random, so each commit changes many index pages: a cache of 16 MB
+# holds them, and a log of up to 160 MB copies a page to the database once for many commits. Commits stay as durable.
 MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
 
-# A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
+# A wait in the queue up to this long does not shorten SQLite's busy time-out: to set it costs three statements.
 BRIEF_SECONDS = 0.1
 
 
 class WriteQueue:
-    """The turn to write to one database file, among the threads of this process and among processes.
+    """A lock of the writers to one database file, among the threads of this process and among processes.
 
-    Threads wait for each other here, with a time-out; then one thread a process waits in a `flock`. That has no
-    time-out, but ends with the transaction of the process that has it, however that process ends.
+    Threads wait for a lock of the process, with a time-out. One thread of each process waits for a `flock`. That wait
+    has no time-out, but the kernel releases the lock however the process that holds it ends.
     """
 
     def __init__(self, database: str) -> None:
@@ -59,7 +58,7 @@ class WriteQueue:
 
 
 _write_queues: dict[str, WriteQueue] = {}
-# In a child the thread that holds a lock does not exist, and an inherited file is the parent's place in the line.
+# A child has no thread that could release an inherited lock, and an inherited file shares the parent's `flock`.
 os.register_at_fork(after_in_child=_write_queues.clear)
 
 
@@ -68,7 +67,7 @@ def write_queue(database: str) -> WriteQueue:
 
 
 class SQLiteCursor(base.SQLiteCursorWrapper):
-    """Django's, which puts SQLite's placeholders into a statement each time it is run."""
+    """Caches the conversion to SQLite's placeholders, which Django repeats for each execution."""
 
     def convert_query(self, query: str, *, param_names: Any = None) -> str:
         if param_names is None and len(query) <= MAX_CACHED_CHARACTERS:
@@ -82,14 +81,14 @@ def convert_query(query: str) -> str:
 
 
 class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
-    # Django 5.2 leaves them out for SQLite, which has had them since 3.15: pages start by (created_at, id) < (?, ?).
+    # Since SQLite 3.15; Django 5.2 does not use them. Pages start at (created_at, id) < (?, ?).
     supports_tuple_lookups = True
     prefers_executemany = True
     folds_unicode_case = False
 
 
 def parse_datetime(text: bytes) -> datetime | None:
-    """Django's, which takes longer; that one is asked for what nobody of ours has written."""
+    """Return a stored time. Faster than Django's converter, which handles what this service has not written."""
     try:
         return datetime.fromisoformat(text.decode())
     except ValueError:
@@ -101,7 +100,7 @@ sqlite3.register_converter("datetime", parse_datetime)
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> str:
-        """Return the JSON text that the encoder writes. orjson writes the same, faster, and refuses the rest."""
+        """Return the JSON text that the encoder writes. orjson writes the same text faster, or refuses."""
         try:
             return orjson.dumps(value).decode()
         except TypeError:  # a lone surrogate, an integer of more than 64 bits
@@ -110,14 +109,14 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     adapt_pairs = adapt_document
 
     def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Django's, for a time of a column, which is in UTC: the one time zone of the settings."""
+        """Return a stored time as aware. Columns hold UTC, the time zone of the settings."""
         if value is None or (type(value) is datetime and value.tzinfo is None):
             return value and value.replace(tzinfo=UTC)
         return super().convert_datetimefield_value(value, expression, connection)
 
 
 class QueuedWrite(AbstractContextManager[None]):
-    """A context manager as a class: one made of a generator takes three times as long."""
+    """The context manager of `write_turn`. A class, because a generator takes three times as long."""
 
     def __init__(self, connection: "DatabaseWrapper") -> None:
         self.connection = connection
@@ -142,10 +141,10 @@ class QueuedWrite(AbstractContextManager[None]):
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    """Waits for its turn before it asks SQLite for the write lock.
+    """Queues before it asks SQLite for the write lock.
 
-    SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
-    writers some wait for seconds. Writers that queue wake as soon as it is their turn.
+    SQLite's writers poll for the lock with pauses of up to 100 ms, and a new writer may overtake: among many writers
+    some wait for seconds. Queued writers wake as soon as the lock is free.
     """
 
     features_class = DatabaseFeatures
@@ -180,14 +179,17 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             raise
 
     def enter_queue(self) -> float | None:
-        """Waits for it. Of a long wait returns the seconds that are left to wait for SQLite, which others than the
-        service may have locked."""
+        """Wait for the write queue.
+
+        After a long wait, return the seconds that are left to wait for SQLite's lock, which another program may hold.
+        Raises OperationalError after the time-out.
+        """
         seconds: float = self.settings_dict["OPTIONS"]["timeout"]
         start = time.monotonic()
         try:
             queue = write_queue(str(self.settings_dict["NAME"]))
             acquired = queue.acquire(seconds)
-        except OSError as error:  # a directory that cannot be written, a file system without locks
+        except OSError as error:  # a read-only directory, a file system without locks
             raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
         if not acquired:
             raise OperationalError("database is locked")
@@ -197,7 +199,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
     @contextmanager
     def busy_timeout(self, seconds: float) -> Iterator[None]:
-        """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
+        """Set SQLite's busy time-out for a block, so that both waits together have one time-out."""
         with self.cursor() as cursor:
             (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
             cursor.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
@@ -239,4 +241,4 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             self.leave_queue()
 
     def __del__(self) -> None:
-        self.leave_queue()  # of a thread that ended amid a transaction
+        self.leave_queue()  # if a thread ended inside a transaction

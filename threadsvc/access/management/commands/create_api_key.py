@@ -17,7 +17,7 @@ EXPIRY_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(
 
 
 def expiry(text: str) -> datetime:
-    """When that time will be over: `90d`, or the start of a day (UTC)."""
+    """Return the time in `90d` from now, or at the start of a date (UTC)."""
     now = timezone.now()
     try:
         if span := re.fullmatch(r"([1-9][0-9]{0,6})([hdw])", text, re.ASCII):
