@@ -59,6 +59,7 @@ class EngineConnection:
         "_rollback": "rollback",
         "fetch_directly": "query",
     }
+    is_timed = False  # inside one of them: metrics count a nested operation as part of it
 
     def fetch_all(self: Any, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return the rows of one statement; for a write, those of its RETURNING.

@@ -86,12 +86,12 @@ def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
 
 def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function and time it, unless it is part of another operation, as BEGIN is of "begin"."""
-    if getattr(connection, "is_observed", False):
+    if connection.is_timed:
         return function(*arguments)
-    connection.is_observed = True
+    connection.is_timed = True
     started = time.perf_counter()
     try:
         return function(*arguments)
     finally:
-        connection.is_observed = False
+        connection.is_timed = False
         DATABASE_SECONDS.labels(connection.alias, operation).observe(time.perf_counter() - started)
