@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
@@ -20,4 +20,4 @@ if __name__ == "__main__":
         sys.stderr.write("threadsvc: interrupted\n")
         sys.exit(130)  # as the shell says it of Ctrl-C
     except OperationalError as error:  # a database that does not answer, whatever the command wanted of it
-        sys.exit(f"threadsvc: a database cannot be used: {reason_of(error)}")
+        sys.exit(f"threadsvc: a database cannot be used: {error_reason(error)}")

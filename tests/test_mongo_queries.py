@@ -17,7 +17,7 @@ from messages_app.store.paging import window
 from tests import engines
 from tests.rows import new_message, new_thread
 from threadsvc.engines.mongodb.sql import read
-from threadsvc.engines.mongodb.statements import Select
+from threadsvc.engines.mongodb.statements import SelectStatement
 
 pytestmark = pytest.mark.engine("mongodb")
 
@@ -297,7 +297,7 @@ def test_page_starts_at_its_place_in_the_index() -> None:
     rows = window(Thread.objects.visible("x"), (START, "a"), (START, "b"), descending=True)
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)
-    assert isinstance(statement, Select)
+    assert isinstance(statement, SelectStatement)
     found = statement.filter(None, params)  # type: ignore[arg-type]  # no statement within it to ask
     bounds = [each["created_at"] for each in found["$and"] if "created_at" in each]
     assert bounds == [{"$gte": START.replace(tzinfo=None)}, {"$lte": START.replace(tzinfo=None)}]

@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, InterfaceError, connections
 
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 
 
 def url_setting(alias: str) -> str:
@@ -25,7 +25,7 @@ def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, *
         try:
             connections[alias].introspection.table_names()
         except (DatabaseError, InterfaceError, OSError) as error:
-            problems.append(Error(f"{url_setting(alias)}: {reason_of(error)}", id="threadsvc.E001"))
+            problems.append(Error(f"{url_setting(alias)}: {error_reason(error)}", id="threadsvc.E001"))
     return problems
 
 

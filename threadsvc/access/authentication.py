@@ -1,4 +1,4 @@
-"""Who asks: the API key of a request. Source: threads-api contract, "Access"."""
+"""Authentication by API key. Source: threads-api contract, "Access"."""
 
 from django.conf import settings
 from rest_framework.authentication import BaseAuthentication
@@ -14,11 +14,11 @@ class InvalidAPIKey(AuthenticationFailed):
 
 
 class BearerKeyAuthentication(BaseAuthentication):
-    """Makes `request.auth` the key; None for an anonymous request, where those are allowed. Raises InvalidAPIKey."""
+    """Sets `request.auth` to the key, or to None for an anonymous request if allowed. Raises InvalidAPIKey (401)."""
 
     def authenticate(self, request: Request) -> tuple[None, APIKey] | None:
         token = bearer_token(request.META.get("HTTP_AUTHORIZATION", ""))
-        if not token.startswith(KEY_MARK):  # SDKs must send some key
+        if not token.startswith(KEY_MARK):  # another text is anonymous: SDKs always send a key
             if settings.ALLOW_ANONYMOUS:
                 return None
             raise InvalidAPIKey
@@ -34,6 +34,6 @@ class BearerKeyAuthentication(BaseAuthentication):
 
 
 def bearer_token(authorization: str) -> str:
-    """What follows `Bearer`, in any case; empty where a header is none of that kind."""
+    """Return the token after `Bearer` (in any case); empty for another scheme."""
     scheme, _, token = authorization.partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else ""

@@ -1,6 +1,5 @@
 """The middleware of pages and of the admin. The API's is in threadsvc/api/middleware.py."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -15,8 +14,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from threadsvc.access.permissions import BODILESS_METHODS, content_length
 from threadsvc.api.errors import bad_request
-
-GetResponse = Callable[[HttpRequest], HttpResponse]
+from threadsvc.api.middleware import GetResponse
 
 ADMIN_PATH = "/admin/"
 # A page loads everything from this server. Swagger UI and Redoc need inline styles; Redoc's search runs in a worker

@@ -1,4 +1,4 @@
-"""API keys: who may come in, as which tenant, and whether to write. Of a key itself only the hash is stored."""
+"""API keys: their tenant and rights. Only the hash of a key is stored."""
 
 import re
 from datetime import datetime
@@ -21,7 +21,7 @@ _KEY = re.compile(rf"{KEY_MARK}([0-9A-Za-z]{{{PREFIX_CHARACTERS}}})_[0-9A-Za-z]{
 
 
 class KeyGenerator(crypto.KeyGenerator):
-    """The library's, for keys that a double click selects and that searches for leaked secrets can know."""
+    """Generates keys that a double click selects and that scanners for leaked secrets recognize."""
 
     def __init__(self) -> None:
         super().__init__(prefix_length=PREFIX_CHARACTERS, secret_key_length=SECRET_CHARACTERS)
@@ -33,16 +33,17 @@ class KeyGenerator(crypto.KeyGenerator):
 
 
 def validate_text(text: str) -> None:
-    """Refuses what cannot be stored on every engine."""
+    """Raise ValidationError for text that some engine cannot store."""
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
         raise ValidationError("Null and surrogate characters are not allowed.")
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def usable(self, key: str) -> "APIKey":
-        """The row of a key that may come in now. One query, by primary key. Raises DoesNotExist, for any text.
+        """Return the row of an active key. Raises DoesNotExist for any other text. One query, by primary key.
 
-        The SQL is written out, since each request with a key needs it: to build it takes longer than to answer it.
+        Each request with a key runs this. Raw SQL, because the ORM takes longer to compile the query than SQLite to
+        run it.
         """
         form = _KEY.fullmatch(key)
         if form:
@@ -53,12 +54,12 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
         raise APIKey.DoesNotExist
 
     def used(self, prefix: str, at: datetime) -> None:
-        """Records that a key was used then, where no later use is known."""
+        """Record a use of a key, unless a later one is recorded."""
         with transaction.atomic():
             self.filter(prefix=prefix).exclude(last_used_at__gte=at).update(last_used_at=at)
 
     def in_state(self, state: str) -> Self:
-        """The keys that are "active", "expired" or "revoked"."""
+        """Return the keys that are "active", "expired" or "revoked"."""
         expired = Q(revoked_at=None, expires_at__lte=timezone.now())
         match state:
             case "revoked":
@@ -69,7 +70,7 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
 
 
 class APIKey(models.Model):
-    """A key of one tenant. It can be revoked, not changed or deleted: its row is the record of it."""
+    """A key of one tenant. It can be revoked, but not changed or deleted: its row is the record of it."""
 
     prefix = models.CharField(primary_key=True, max_length=PREFIX_CHARACTERS, editable=False)
     hashed_key = models.CharField(max_length=150, editable=False)
@@ -103,14 +104,14 @@ class APIKey(models.Model):
             raise ValidationError({"expires_at": "That time is past."})
 
     def issue(self) -> str:
-        """Stores this new row and returns its key, which nothing can show again."""
+        """Store this new row and return its key, which cannot be shown again."""
         key, self.prefix, self.hashed_key = self.generator.generate()
-        with transaction.atomic():  # on SQLite, what is not in a transaction does not queue
-            self.save(force_insert=True)  # a prefix that another key has must not replace that key
+        with transaction.atomic():  # on SQLite, only transactions queue
+            self.save(force_insert=True)  # must not overwrite a key with the same prefix
         return key
 
     def revoke(self) -> bool:
-        """Makes the key useless from the next request on; False where it was already. Cannot be undone."""
+        """Revoke the key for good, from the next request on. Returns False if it was revoked before."""
         with transaction.atomic():
             return bool(APIKey.objects.filter(prefix=self.prefix, revoked_at=None).update(revoked_at=timezone.now()))
 

@@ -1,4 +1,4 @@
-"""Who the client is where proxies stand in front: only the named ones are believed about it."""
+"""The client's address behind proxies. Only trusted proxies may forward it."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from wsgiref.types import WSGIEnvironment
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# As proxies write them in X-Forwarded-For: some add the port, and then an IPv6 address is in brackets.
+# Some proxies add the port in X-Forwarded-For, and then put an IPv6 address in brackets.
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([\d.]+):\d+")
 
 
 def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> None:
-    """Makes REMOTE_ADDR the client's address; leaves X-Forwarded-Proto where a trusted proxy sent it.
+    """Set REMOTE_ADDR to the client's address, and remove forwarding headers of untrusted peers.
 
-    Walks X-Forwarded-For from its right end as long as who added the next address is trusted, and stops at what is
-    none. What other peers send is removed, so that nothing behind this can believe it.
+    Walks X-Forwarded-For from the right while the address is a trusted proxy's, and stops at an invalid one. Keeps
+    X-Forwarded-Proto of a trusted proxy.
     """
     said = environ.pop("HTTP_X_FORWARDED_FOR", "").split(",")
     address = parsed_peer(environ.get("REMOTE_ADDR", ""))
@@ -34,7 +34,7 @@ def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> Non
 
 
 def parsed(text: str) -> Address | None:
-    """The address that this names, with or without a port; IPv4 in IPv6's clothes is IPv4."""
+    """Return the address in a text, with or without a port; IPv4 for an IPv4-mapped IPv6 address."""
     text = text.strip(" \t")
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2] or ""
@@ -44,19 +44,19 @@ def parsed(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    if address.scope_id:  # names an interface of another machine
+    if address.scope_id:  # an interface of another machine
         return None
     return address.ipv4_mapped or address
 
 
-# The peers of connections: some proxies, or clients that come back.
+# For the peers of connections, which repeat.
 parsed_peer = lru_cache(maxsize=4096)(parsed)
 
 
 def counted_as(text: str) -> str | None:
-    """What a client is counted by: its address; of IPv6 the first of its /64, all of which a single client can have.
+    """Return the address that a client is counted by. For IPv6 its /64, all of which one client may own.
 
-    None for what is no address, as of a socket that has none.
+    Returns None for an invalid address, as that of a Unix socket.
     """
     address = parsed(text)
     if isinstance(address, IPv6Address):

@@ -1,8 +1,7 @@
-"""How many requests each client has left: one small file for all processes of a machine that have one data directory.
+"""The token buckets of the rate limit: one small file for all processes of a machine that share a data directory.
 
-Each client has a bucket of `number` requests that fills up evenly in `seconds`. All that is kept of it is when it will
-be full, which is now or earlier for whom nothing is kept. A process that is killed leaves no lock, and what a crash
-leaves in the file is a time that can be, or is not believed.
+Each client has a bucket of `number` requests, which refills evenly in `seconds`. The file stores when a bucket will be
+full; a missing bucket is full. A killed process leaves no lock. A time that is too late, as after a crash, is ignored.
 """
 
 import fcntl
@@ -13,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-# A client and the time, in nanoseconds since the machine started, at which its bucket is full.
+# A client's digest, and when its bucket is full, in nanoseconds since the machine started.
 SLOT = struct.Struct("<16sQ")
-# A client's slot is one of those of its set. Where they are all taken, the one that is full first is given away.
+# A client's slot is in its set, by digest. A full set evicts the bucket that is full first.
 SLOTS_IN_SET = 8
 SETS = 8192
 SET_BYTES = SLOTS_IN_SET * SLOT.size
@@ -23,12 +22,12 @@ SET_BYTES = SLOTS_IN_SET * SLOT.size
 
 class RateTable:
     def __init__(self, path: Path) -> None:
-        self._threads = threading.Lock()  # the file's lock is one of processes
+        self._threads = threading.Lock()  # the lock of the file is per process
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # so that a full disk is told here, and not later
+        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # so that a full disk raises here, not later
 
     def take(self, client: str, number: int, seconds: int) -> float:
-        """Takes a request out of the client's bucket: 0; or, where it is empty, the seconds until there is one."""
+        """Take a request from the client's bucket. Returns 0, or for an empty bucket the seconds until the next one."""
         digest = hashlib.blake2b(client.encode("utf-8", "surrogateescape"), digest_size=16).digest()
         at = int.from_bytes(digest[:8], "little") % SETS * SET_BYTES
         period = seconds * 10**9
@@ -37,7 +36,7 @@ class RateTable:
             try:
                 now = time.monotonic_ns()
                 slots = list(SLOT.iter_unpack(os.pread(self._file, SET_BYTES, at).ljust(SET_BYTES, b"\0")))
-                # None is full later than that, but for what a crash, a restart or a longer period before left.
+                # Only a crash, a restart or a former, longer period leaves a later time.
                 full_at = [full if full <= now + period else 0 for _, full in slots]
                 mine = next((i for i, (owner, _) in enumerate(slots) if owner == digest), None)
                 slot = full_at.index(min(full_at)) if mine is None else mine

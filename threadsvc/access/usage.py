@@ -1,4 +1,4 @@
-"""When keys were last used: remembered in memory, written by a thread of the worker's own, never in a request."""
+"""When keys were last used: kept in memory, and written by a thread of the worker, never in a request."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from django.db import Error, connections
 from django.utils import timezone
 
 from threadsvc.access.models import APIKey
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,10 @@ SECONDS_BETWEEN_WRITES = 60
 
 
 class LastUses:
-    """Writes the first use of a key at once, later ones at most once in so many seconds. What a worker that ends has
-    not written yet is forgotten."""
+    """Writes the first use of a key at once, and later ones at most once in `seconds_between`.
+
+    A worker that ends loses what it has not written.
+    """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_WRITES) -> None:
         self._seconds_between = seconds_between
@@ -31,7 +33,7 @@ class LastUses:
     def record(self, prefix: str) -> None:
         with self._lock:
             self._unwritten[prefix] = timezone.now()
-            if self._thread is None or not self._thread.is_alive():  # nor is it in a process that was forked since
+            if self._thread is None or not self._thread.is_alive():  # also dead after a fork
                 self._thread = threading.Thread(target=self._run, name="last-uses", daemon=True)
                 self._thread.start()
             if prefix not in self._due:
@@ -60,15 +62,15 @@ class LastUses:
             try:
                 for prefix, at in due.items():
                     APIKey.objects.used(prefix, at)
-            except Exception as error:  # whatever it is: it is no reason to refuse a request, nor to end this thread
+            except Exception as error:  # no error may end this thread
                 with self._lock:
                     self._unwritten = {**due, **self._unwritten}
                 is_known = isinstance(error, Error)
-                told = reason_of(error)
-                logger.warning("last use of keys not recorded, to be tried again: %s", told, exc_info=not is_known)
+                reason = error_reason(error)
+                logger.warning("last use of keys not recorded, to be tried again: %s", reason, exc_info=not is_known)
             finally:
                 if due:
-                    connections.close_all()  # this thread's own; it may sleep for long
+                    connections.close_all()  # of this thread, which may sleep for long
 
 
 record_use = LastUses().record

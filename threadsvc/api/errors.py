@@ -20,7 +20,7 @@ from rest_framework import exceptions
 from rest_framework.settings import api_settings
 
 from threadsvc.api.json import UNREADABLE_BODY, InvalidJSON, JSONRenderer
-from threadsvc.engines.base import DiskFull, RowTooLarge, reason_of
+from threadsvc.engines.base import DiskFull, RowTooLarge, error_reason
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +87,10 @@ def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
     """Return the 503 or 507 for a database that is unavailable or full, and log it; None for any other exception."""
     match exc:
         case DiskFull():
-            logger.error("database full: %s", reason_of(exc))
+            logger.error("database full: %s", error_reason(exc))
             return JsonResponse({"detail": "Insufficient Storage"}, status=HTTPStatus.INSUFFICIENT_STORAGE)
         case _ if isinstance(exc, OUTAGES):
-            logger.error("database unavailable: %s", reason_of(exc))
+            logger.error("database unavailable: %s", error_reason(exc))
             return service_unavailable()
     return None
 

@@ -19,6 +19,9 @@ from typing import Any, ClassVar
 from django.db import DataError, OperationalError
 from django.db.utils import DatabaseErrorWrapper
 
+# Caches of SQL skip longer statements: bulk inserts and long lists of ids seldom repeat.
+MAX_CACHED_CHARACTERS = 4096
+
 
 class RowTooLarge(DataError):
     """A row is larger than its engine accepts (16 MB in MongoDB). Becomes 413."""
@@ -28,7 +31,7 @@ class DiskFull(OperationalError):
     """The database has no disk space left for a write, and wrote nothing. Becomes 507."""
 
 
-def reason_of(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Return the first line of a database's error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -56,6 +59,7 @@ class EngineConnection:
         "_rollback": "rollback",
         "fetch_directly": "query",
     }
+    is_timed = False  # inside one of them: metrics count a nested operation as part of it
 
     def fetch_all(self: Any, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return the rows of one statement; for a write, those of its RETURNING.

@@ -1,4 +1,4 @@
-"""What backup and restore share: which database, in which file, and how far they are."""
+"""What backup and restore share: the choice of the database, its file, a progress bar."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from threadsvc.checks import url_setting
 from threadsvc.engines.sqlite.backup import Report
 
-TOOLS = {
+BACKUP_TOOLS = {
     "threadsvc.engines.postgresql": ("PostgreSQL", "pg_dump and pg_restore"),
     "threadsvc.engines.mongodb": ("MongoDB", "mongodump and mongorestore"),
 }
@@ -29,8 +29,8 @@ def add_database_option(parser: ArgumentParser) -> None:
 
 
 def file_of(alias: str) -> Path:
-    """The file of an SQLite database. Raises CommandError, which names what to use, for another engine."""
-    if other := TOOLS.get(connections[alias].settings_dict["ENGINE"]):
+    """Return the file of an SQLite database. For another engine, raises CommandError that names its tools."""
+    if other := BACKUP_TOOLS.get(connections[alias].settings_dict["ENGINE"]):
         engine, tools = other
         raise CommandError(
             f"this command is for SQLite, and {url_setting(alias)} is {engine}: use {tools} (docs/operations.md)"
@@ -40,7 +40,7 @@ def file_of(alias: str) -> Path:
 
 @contextmanager
 def bar(doing: str) -> Iterator[Report]:
-    """A bar on a terminal, and nothing elsewhere, for what reports bytes done and bytes in all."""
+    """Show a progress bar in bytes, on a terminal only."""
     with tqdm(desc=doing, unit="B", unit_scale=True, leave=False, disable=None) as shown:
 
         def report(done: int, total: int) -> None:

@@ -1,6 +1,6 @@
-"""Shows the metrics of all workers to Prometheus, on a port of its own of the loopback address.
+"""Exposes the metrics of all workers to Prometheus, on a separate port of the loopback address.
 
-A process of its own does: in that which forks the workers, a thread would be a hazard, and a worker may be stuck.
+Runs in a process of its own: threads are unsafe in the process that forks the workers, and a worker may hang.
 """
 
 import ctypes
@@ -23,8 +23,8 @@ from threadsvc import __version__
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a directory of its own in it, for its owner alone
+METRICS_HOST = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # in a private subdirectory
 SECONDS_TO_ASK = 10
 ATTEMPTS, SECONDS_TO_FILL = 10, 0.05
 PR_SET_PDEATHSIG = 1
@@ -35,17 +35,17 @@ class Exporter(ThreadingTCPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.exception("metrics were asked for and not told")
+        logger.exception("could not expose the metrics")
 
 
 class Started(NamedTuple):
-    """The process, and the directory that workers write their numbers to."""
+    """The exporter's process, and the directory for the files of workers."""
 
-    process: int  # a file descriptor (pidfd_open(2)): who forks workers may have asked long ago how it ended
+    process: int  # a file descriptor (pidfd_open(2)): gunicorn's master may have reaped the process already
     directory: Path
 
     def end(self) -> None:
-        """Returns when the port is free again."""
+        """Stop the process. Returns when the port is free."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGTERM)
         select.select([self.process], [], [])
@@ -53,11 +53,11 @@ class Started(NamedTuple):
 
 
 def start(port: int, data_directory: Path) -> Started:
-    """Starts the process, which ends with the one that calls this, however that ends. Raises OSError.
+    """Start the process, which ends with the caller's, however that ends. Raises OSError.
 
-    To be called before anything imports prometheus_client, which asks the environment where to write.
+    Call this before anything imports prometheus_client, which reads its directory from the environment.
     """
-    server = Exporter((HOST, port), BaseHTTPRequestHandler)  # until it is known what to answer with
+    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # replaced below
     directory = new_directory(port, data_directory)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
@@ -74,7 +74,7 @@ def start(port: int, data_directory: Path) -> Started:
         server.server_close()
         return Started(os.pidfd_open(child), directory)
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, and this ends when that has
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the service, and this process after it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == parent:
             server.serve_forever()
@@ -83,20 +83,20 @@ def start(port: int, data_directory: Path) -> Started:
 
 
 def new_directory(port: int, data_directory: Path) -> Path:
-    """An empty directory that no other service uses, under a name that nobody can guess.
+    """Create an empty private directory with a random name.
 
-    In shared memory where there is some: a file that is mapped into memory, on a disk that is full, kills who writes.
+    In shared memory if possible: writing to a mapped file on a full disk kills the process.
     """
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else data_directory
     prefix = f"threadsvc-metrics-{port}-"
-    for left in parent.glob(f"{prefix}*"):  # by a service that was killed: who has the port now is the only one
+    for left in parent.glob(f"{prefix}*"):  # of a killed service: only this one has the port now
         if left.stat(follow_symlinks=False).st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 class Sums:
-    """What all workers have counted. A worker's new file is empty for a moment: then they are asked once more."""
+    """Collects the sums over all workers. Retries while a worker's new file is still empty."""
 
     def __init__(self, workers: Any) -> None:
         self.workers = workers
@@ -113,7 +113,7 @@ class Sums:
 
 
 class Processes:
-    """The numbers that every client library of Prometheus tells of its process, for all of a service together."""
+    """Collects what Prometheus client libraries report of a process, for all processes of the service together."""
 
     def __init__(self, master: int) -> None:
         self.master = master
@@ -138,7 +138,7 @@ class Processes:
 
 
 def stat_of(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (proc_pid_stat(5)); none where the process has ended."""
+    """Return the fields of /proc/PID/stat from the third on (proc_pid_stat(5)); empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -7,7 +7,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from threadsvc.api.errors import service_unavailable
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,6 @@ def readyz(request: HttpRequest) -> HttpResponse:
         for model in apps.get_models():
             model._default_manager.exists()
     except DatabaseError as error:
-        logger.warning("not ready: %s", reason_of(error))
+        logger.warning("not ready: %s", error_reason(error))
         return service_unavailable()
     return JsonResponse({"status": "ready"})

@@ -1,4 +1,4 @@
-"""The form of log lines, a JSON object each or text for people, and what never gets into one: what a request quotes."""
+"""Log lines: a JSON object each, or text for people. They never contain data of requests."""
 
 import json
 import logging
@@ -17,35 +17,34 @@ from structlog.processors import ExceptionRenderer, JSONRenderer
 
 logger = logging.getLogger(__name__)
 
-# The id of the request that is being answered.
+# The id of the current request.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# In the environment of a request: when a thread took it up, by time.perf_counter(). wsgi.py sets it, before Django
-# sees anything.
+# The WSGI variable that holds when a thread took the request, by time.perf_counter(). wsgi.py sets it.
 STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50
 
-# What no line tells is not looked for: who called, and in which thread (logging HOWTO, "Optimization").
-logging._srcfile = None  # its documented switch
+# No line contains the caller or the thread, so logging need not determine them (logging HOWTO, "Optimization").
+logging._srcfile = None  # the documented switch
 logging.logThreads = logging.logMultiprocessing = False
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """The `extra` of a logging call that puts these beside the event."""
+    """Return the `extra` of a logging call that adds these fields to the line."""
     return {"fields": values}
 
 
 class LineFormatter(logging.Formatter):
-    """A record as one line. `form` is json or text; `with_words` lets exceptions be told in their own words.
+    """Formats a record as one line. `form` is json or text; `with_words` includes the messages of exceptions.
 
-    structlog's ProcessorFormatter does the same, but copies each record first, which alone takes as long as the rest.
+    structlog's ProcessorFormatter does the same, but copies each record, which doubles the time.
     """
 
     def __init__(self, form: str, with_words: bool) -> None:
         super().__init__()
         self.escapes = form == "text"
-        self.exceptions = ExceptionRenderer(in_its_words if with_words else by_kind)
+        self.exceptions = ExceptionRenderer(with_messages if with_words else without_messages)
         self.renderer: Any = (
             ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
             if form == "text"
@@ -60,7 +59,7 @@ class LineFormatter(logging.Formatter):
             "timestamp": time.removesuffix("+00:00") + "Z",
             "level": level,
             "logger": record.name,
-            # In JSON nothing can look like the start of another line.
+            # JSON escapes line breaks by itself.
             "event": event.encode("unicode_escape").decode() if self.escapes and not event.isprintable() else event,
         }
         if (answered := request_id.get()) is not None:
@@ -74,7 +73,7 @@ class LineFormatter(logging.Formatter):
 
 
 def to_ascii(line: dict[str, Any], default: Any) -> str:
-    """A JSON object in ASCII: what reads the log, or writes it, need not know which encoding it is in."""
+    """Return a JSON object in ASCII, which reads the same in every encoding."""
     with suppress(TypeError):  # lone surrogates, large integers
         text = orjson.dumps(line, default)
         if text.isascii():
@@ -85,34 +84,36 @@ def to_ascii(line: dict[str, Any], default: Any) -> str:
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
-def in_its_words(exc_info: ExcInfo) -> str:
+def with_messages(exc_info: ExcInfo) -> str:
     return "".join(traceback.format_exception(exc_info[1])).rstrip()
 
 
-def by_kind(exc_info: ExcInfo) -> str:
-    """What was raised, where, and because of what, the first cause first. No message: it may quote what was sent, as
-    those of databases and of int() do."""
+def without_messages(exc_info: ExcInfo) -> str:
+    """Return types and tracebacks of an exception and its causes, the first cause first.
+
+    Leaves out the messages, which may quote data of the request, as those of databases and of int() do.
+    """
     chain: list[BaseException] = []
     error: BaseException | None = exc_info[1]
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    told = []
+    tracebacks = []
     for error in reversed(chain):
         frames = traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES)
-        told.append("".join(["Traceback (most recent call last):\n", *frames, kind_of(error)]))
-    return "\n\n".join(told)
+        tracebacks.append("".join(["Traceback (most recent call last):\n", *frames, type_and_code(error)]))
+    return "\n\n".join(tracebacks)
 
 
-def kind_of(error: BaseException) -> str:
-    """The type of an exception, and its code where it is an operating system's or a database's."""
+def type_and_code(error: BaseException) -> str:
+    """Return the type of an exception, with the code of an operating system's or a database's."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     codes = [getattr(error, name, None) for name in ("errno", "sqlstate", "sqlite_errorname")]
     return " ".join([kind, *(str(code) for code in codes if code)])
 
 
 def log_what_python_prints() -> None:
-    """Makes log lines of warnings, and of exceptions that nobody catches."""
+    """Log warnings and uncaught exceptions."""
     logging.captureWarnings(True)
     threading.excepthook = lambda died: logger.error("a thread ended by an exception", exc_info=died.exc_value)
     sys.unraisablehook = lambda ignored: logger.error("an exception was ignored", exc_info=ignored.exc_value)

@@ -1,6 +1,6 @@
-"""What a worker counts and times for Prometheus. Imported only where THREADSVC_METRICS_PORT is set, by a service.
+"""The metrics of a worker. Imported only by a service with THREADSVC_METRICS_PORT: the import opens files.
 
-Each worker writes its numbers to files of its own; threadsvc/observability/exporter.py shows their sums.
+Each worker writes its own files; threadsvc/observability/exporter.py exposes their sums.
 """
 
 import time
@@ -14,7 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("threadsvc_http_requests_total", "Requests answered.", ["method", "route", "status"])
-SECONDS = Histogram(
+REQUEST_SECONDS = Histogram(
     "threadsvc_http_request_duration_seconds",
     "From when a thread takes a request up to its answer.",
     ["method", "route"],
@@ -36,9 +36,9 @@ FAULT = "fault"
 
 
 def prepare() -> None:
-    """To be called once in the process that forks the workers."""
+    """Initialize the metrics, once, in the process that forks the workers."""
     for kind in (*KINDS.values(), FAULT):
-        ERRORS.labels(kind)  # 0 and not missing: the first error is a rise that an alert can see
+        ERRORS.labels(kind)  # 0 instead of missing, so that an alert sees the first error as an increase
     for alias in connections:
         DATABASE_SECONDS.labels(alias, "query")
     for engine in {type(connection) for connection in connections.all()}:
@@ -46,28 +46,28 @@ def prepare() -> None:
 
 
 def start_worker(directory: Path) -> None:
-    """To be called first in each worker: opens its files, all at once, so that no request meets a failure to."""
-    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes what users have in shared memory when they log out
+    """Open the worker's files when it starts, so that no request fails to open them."""
+    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes shared memory of users who log out
     IN_PROGRESS.inc(0)
 
 
-def count(method: str, route: str, status: int, seconds: float) -> None:
-    """Counts an answer."""
+def count_response(method: str, route: str, status: int, seconds: float) -> None:
+    """Count and time a response."""
     REQUESTS.labels(method, route, status).inc()
-    SECONDS.labels(method, route).observe(seconds)
+    REQUEST_SECONDS.labels(method, route).observe(seconds)
     if status >= 500:
         ERRORS.labels(KINDS.get(status, FAULT)).inc()
 
 
 def time_operations(engine: Any) -> None:
-    """Time the methods of the engine's connections that go to the database, and their cursors."""
+    """Make connections of an engine time their `timed_methods` and cursors."""
     for name, operation in engine.timed_methods.items():
         setattr(engine, name, timed(getattr(engine, name), operation))
     engine.make_cursor = lambda connection, cursor: TimedCursor(cursor, connection)
 
 
 class TimedCursor(CursorWrapper):
-    """Times statements. An `execute_wrapper` would keep `fetch_all` from its short way."""
+    """Times statements. An `execute_wrapper` would send those of `fetch_all` through a cursor too."""
 
     def _execute(self, *arguments: Any) -> Any:
         return observed(self.db, "query", super()._execute, *arguments)  # type: ignore[misc]  # not in the stubs
@@ -85,13 +85,13 @@ def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
 
 
 def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function and time it, unless it is part of another operation, as the BEGIN in a "begin"."""
-    if getattr(connection, "is_observed", False):
+    """Call a function and time it, unless it is part of another operation, as BEGIN is of "begin"."""
+    if connection.is_timed:
         return function(*arguments)
-    connection.is_observed = True
+    connection.is_timed = True
     started = time.perf_counter()
     try:
         return function(*arguments)
     finally:
-        connection.is_observed = False
+        connection.is_timed = False
         DATABASE_SECONDS.labels(connection.alias, operation).observe(time.perf_counter() - started)

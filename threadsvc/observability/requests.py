@@ -4,7 +4,6 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from random import getrandbits
 from typing import Any
@@ -15,6 +14,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
 from threadsvc.api.errors import OUTAGES
+from threadsvc.api.middleware import GetResponse
 from threadsvc.observability.logs import STARTED, fields, request_id
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class RequestIdMiddleware:
     Logs each response under that id.
     """
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -60,7 +60,7 @@ class RequestIdMiddleware:
 class MetricsMiddleware:
     """Counts and times responses. Installed if THREADSVC_METRICS_PORT is set."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         # Not at the top: Django's checks import all middleware, and prometheus_client reads its environment on import.
         from threadsvc.observability import metrics
 
@@ -75,7 +75,9 @@ class MetricsMiddleware:
                 response = self.get_response(request)
                 status = response.status_code
             finally:
-                self.metrics.count(method_of(request), route_of(request), status, time.perf_counter() - started)
+                self.metrics.count_response(
+                    method_of(request), route_of(request), status, time.perf_counter() - started
+                )
         return response
 
 

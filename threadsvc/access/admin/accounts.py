@@ -18,8 +18,8 @@ else:
 LOOKUPS = {"is_staff__exact", "is_superuser__exact", "is_active__exact", "groups__id__exact", "groups__isnull"}
 
 
-class Careful(ModelAdmin):
-    """400, or nothing found, for what Django's admin answers with a 500."""
+class StrictAdminMixin(ModelAdmin):
+    """Refuses lookups and selected rows that make Django's admin fail with a 500."""
 
     row_key = re.compile("[0-9]{1,18}")
 
@@ -40,8 +40,8 @@ admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class AccountAdmin(Careful, UserAdmin): ...  # type: ignore[type-arg]
+class AccountAdmin(StrictAdminMixin, UserAdmin): ...  # type: ignore[type-arg]
 
 
 @admin.register(Group)
-class AccountGroupAdmin(Careful, GroupAdmin): ...
+class AccountGroupAdmin(StrictAdminMixin, GroupAdmin): ...

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from threadsvc.access.admin.accounts import Careful
+from threadsvc.access.admin.accounts import StrictAdminMixin
 from threadsvc.access.models import PREFIX_CHARACTERS, APIKey, APIKeyQuerySet
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -34,7 +34,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(APIKey)
-class APIKeyAdmin(Careful, ModelAdmin):
+class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     class Media:
         css = {"all": ["access/admin.css"]}
 
@@ -68,19 +68,19 @@ class APIKeyAdmin(Careful, ModelAdmin):
 
     @admin.display(description="created (UTC)", ordering="created_at")
     def created(self, key: APIKey) -> str:
-        return shown_time(key.created_at)
+        return format_minute(key.created_at)
 
     @admin.display(description="expires (UTC)", ordering="expires_at")
     def expires(self, key: APIKey) -> str:
-        return shown_time(key.expires_at)
+        return format_minute(key.expires_at)
 
     @admin.display(description="last used (UTC)", ordering="last_used_at")
     def last_used(self, key: APIKey) -> str:
-        return shown_time(key.last_used_at)
+        return format_minute(key.last_used_at)
 
     @admin.display(description="state")
     def state(self, key: APIKey) -> str:
-        return f"revoked on {shown_time(key.revoked_at)}" if key.revoked_at else key.state
+        return f"revoked on {format_minute(key.revoked_at)}" if key.revoked_at else key.state
 
     # Making one
 
@@ -138,5 +138,5 @@ class APIKeyAdmin(Careful, ModelAdmin):
         return super().change_view(request, object_id, form_url, extra_context)
 
 
-def shown_time(at: datetime | None) -> str:
+def format_minute(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M}" if at else "never"

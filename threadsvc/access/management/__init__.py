@@ -1,12 +1,12 @@
-"""What commands share."""
+"""Text formats of the commands."""
 
 from datetime import datetime
 
 
-def shown(text: str) -> str:
-    """A text as it may go to a terminal, in one line."""
+def printable(text: str) -> str:
+    """Return a text in one line that is safe for a terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def shown_time(at: datetime | None) -> str:
+def format_time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"

@@ -1,4 +1,4 @@
-"""The engine's DatabaseWrapper with its clients, cursor, features and operations."""
+"""The MongoDB engine's DatabaseWrapper, clients, cursor, features and operations."""
 
 import atexit
 import os
@@ -22,17 +22,17 @@ from threadsvc.engines.mongodb import lookups
 from threadsvc.engines.mongodb.errors import database_errors
 from threadsvc.engines.mongodb.schema import DatabaseSchemaEditor
 from threadsvc.engines.mongodb.sql import read
-from threadsvc.engines.mongodb.statements import Answer, Document, is_field_name
+from threadsvc.engines.mongodb.statements import Document, ResultSet, is_field_name
 
-lookups.register()
+lookups.register_lookups()
 
-# One client a process and server: it holds the pool of connections that the threads share.
+# One client for each process and server: it holds the pool of connections that threads share.
 _clients: dict[tuple[int, str], MongoClient[Document]] = {}
 _clients_lock = Lock()
 
 
-def client_of(options: dict[str, Any]) -> MongoClient[Document]:
-    """This process's client. One that was there before a fork belongs to the parent: its threads did not come along."""
+def process_client(options: dict[str, Any]) -> MongoClient[Document]:
+    """Return this process's client. A client from before a fork has no threads in the child."""
     key = os.getpid(), repr(sorted(options.items()))
     client = _clients.get(key)
     if client is None:
@@ -45,44 +45,44 @@ def client_of(options: dict[str, Any]) -> MongoClient[Document]:
 
 @atexit.register
 def close_clients() -> None:
-    """Closes the clients of this process: sockets, and the threads that watch the servers."""
+    """Close the clients of this process: sockets, and the threads that monitor servers."""
     with _clients_lock:
         for key in [key for key in _clients if key[0] == os.getpid()]:
             _clients.pop(key).close()
 
 
-class Cursor(cursor.Cursor):
+class MongoCursor(cursor.Cursor):
     """Runs one statement at a time. Rows are tuples in the order of the SELECT."""
 
-    answer: Answer = Answer(iter(()))
+    result_set: ResultSet = ResultSet(iter(()))
 
     def execute(self, sql: str, params: Sequence[Any] | None = None) -> None:
         self.close()
         with database_errors():
-            self.answer = read(sql).run(self.db_conn, params or ())
+            self.result_set = read(sql).run(self.db_conn, params or ())
 
     def executemany(self, sql: str, param_list: Sequence[Sequence[Any]]) -> None:
         for params in param_list:
             self.execute(sql, params)
 
     def close(self) -> None:
-        self.answer.close()
+        self.result_set.close()
 
     @property
     def rowcount(self) -> int:
-        return self.answer.rowcount
+        return self.result_set.rowcount
 
     def fetchone(self) -> tuple[Any, ...] | None:
         with database_errors():
-            return next(self.answer.rows, None)
+            return next(self.result_set.rows, None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         with database_errors():
-            return [row for _, row in zip(range(size), self.answer.rows, strict=False)]
+            return [row for _, row in zip(range(size), self.result_set.rows, strict=False)]
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         with database_errors():
-            return list(self.answer.rows)
+            return list(self.result_set.rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (row := self.fetchone()) is not None:
@@ -102,7 +102,7 @@ class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
     supports_ignore_conflicts = False
     supports_json_field_contains = True
     supports_nullable_unique_constraints = False
-    supports_partial_indexes = True  # made whole: see schema.py
+    supports_partial_indexes = True  # created as full indexes: see schema.py
     supports_select_difference = False
     supports_select_intersection = False
     supports_select_union = False
@@ -114,7 +114,7 @@ class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
 
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
-    # Comparisons that JSONField has here; any other would compare or sort as BSON does, and not as text.
+    # Lookups of JSONField. Others would compare or sort as BSON, not as text.
     json_lookups = ("exact", "in", "isnull")
 
     def conditional_expression_supported_in_where_clause(self, expression: Any) -> bool:
@@ -199,7 +199,7 @@ def to_document(value: Any, encoder: type[JSONEncoder]) -> Any:
 
 
 def to_json(value: Any, *_: Any) -> str | None:
-    """The text that Django's own JSONField reads."""
+    """Return the text that Django's own JSONField reads."""
     return None if value is None else JSONEncoder().encode(value)
 
 
@@ -218,7 +218,7 @@ class DatabaseIntrospection(introspection.DatabaseIntrospection):
 
 
 class DatabaseCreation(creation.DatabaseCreation):
-    """Test databases. MongoDB makes a database with the first collection in it."""
+    """Creates test databases. MongoDB creates a database with its first collection."""
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name: str = self._get_test_db_name()
@@ -227,7 +227,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        client_of(self.connection.get_connection_params()).drop_database(test_database_name)
+        process_client(self.connection.get_connection_params()).drop_database(test_database_name)
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
@@ -266,13 +266,13 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
     def get_new_connection(self, connection_params: dict[str, Any]) -> Database[Document]:
         with database_errors():
-            self.client_connection = client_of(connection_params)
+            self.client_connection = process_client(connection_params)
             return self.client_connection[self.settings_dict["NAME"]]
 
-    def create_cursor(self, name: str | None = None) -> Cursor:
-        # Asked for again each time: this process may be a child of the one that connected.
+    def create_cursor(self, name: str | None = None) -> MongoCursor:
+        # Not cached: this process may be a child of the one that connected.
         self.connection = self.get_new_connection(self.get_connection_params())
-        return Cursor(self.client_connection, self.connection, self.djongo_connection)
+        return MongoCursor(self.client_connection, self.connection, self.djongo_connection)
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         cursor = self.create_cursor()
@@ -280,25 +280,25 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         return cursor.fetchall()
 
     def is_usable(self) -> bool:
-        return True  # the client finds its servers again by itself
+        return True  # the client reconnects by itself
 
     def _close(self) -> None:
-        """Lets go of the client, which other threads use, and this one again."""
+        """Keep the client: other threads use it."""
 
     def close_pool(self) -> None:
-        """Closes this process's connections; the next query opens new ones."""
+        """Close this process's connections. The next query opens new ones."""
         self.close()
         close_clients()
 
     def _start_transaction_under_autocommit(self) -> None: ...
 
     def _rollback(self) -> None:
-        """Undoes nothing. Code that must not leave halves behind looks at `features.supports_transactions`."""
+        """Do nothing. Code that must not leave partial writes checks `features.supports_transactions`."""
 
     def _commit(self) -> None: ...
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """pymongo's exceptions as Django's, for what does not go through a cursor."""
+        """Convert pymongo's exceptions to Django's, for code without a cursor."""
         with self.wrap_database_errors, database_errors():
             yield

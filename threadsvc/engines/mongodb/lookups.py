@@ -1,4 +1,4 @@
-"""How Django's expressions say in this engine's SQL (sql.py) what only it has: paths into documents, and pairs."""
+"""How Django's expressions compile to the SQL that only this engine has (sql.py): paths into documents, and pairs."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from django.db.models.fields.json import DataContains, HasKeyLookup, JSONField, 
 from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
-Compiled = tuple[str, list[Any]]
+CompiledSQL = tuple[str, list[Any]]
 
 
 def stores_pairs(expression: Any) -> bool:
     return getattr(expression.output_field, "stores_pairs", False)
 
 
-def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compiled:
+def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> CompiledSQL:
     column, params, keys = self.preprocess_lhs(compiler, connection)
     previous: Any = self.lhs
     while isinstance(previous, KeyTransform):
@@ -27,7 +27,7 @@ def key_transform(self: KeyTransform, compiler: Any, connection: Any) -> Compile
     return f"PAIR({column}, %s)", [*params, *keys]
 
 
-def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compiled:
+def data_contains(self: DataContains, compiler: Any, connection: Any) -> CompiledSQL:
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'contains' is for fields of pairs")
     column, params = self.process_lhs(compiler, connection)
@@ -35,8 +35,8 @@ def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compile
     return f"{column} @> {value}", [*params, *value_params]
 
 
-def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compiled:
-    """Text anywhere in a field of pairs is text in a key or in a value."""
+def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> CompiledSQL:
+    """Find text in a key or a value of a field of pairs."""
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
     column, params = compiler.compile(self.lhs)
@@ -45,14 +45,14 @@ def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> Compi
     return condition, [*params, "k", pattern, *params, "v", pattern]
 
 
-def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> Compiled:
+def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> CompiledSQL:
     raise NotSupportedError(f"MongoDB: no {self.lookup_name!r}; KEY__isnull=False says the same")
 
 
-def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> Compiled:
-    """(a, b) > (x, y) as a >= x AND (a > x OR (a = x AND b > y)): where a page starts in its index.
+def tuple_comparison(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
+    """Compile (a, b) > (x, y), where a page starts, as a >= x AND (a > x OR (a = x AND b > y)).
 
-    Without the first part the server would read the index from its beginning and compare each entry.
+    Without the first condition, the server scans the index from its start.
     """
     (column, *_), (value, *_) = tuple(self.lhs), tuple(self.rhs)
     bound = (GreaterThanOrEqual if isinstance(self, TupleGreaterThan) else LessThanOrEqual)(column, value)
@@ -61,7 +61,7 @@ def beyond(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: An
     return f"({bound_sql} AND {sql})", [*bound_params, *params]
 
 
-def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
+def order_by(self: OrderBy, compiler: Any, connection: Any) -> CompiledSQL:
     expression: Any = self.expression
     if isinstance(expression.output_field, JSONField):
         raise NotSupportedError("MongoDB does not order documents as text")
@@ -69,16 +69,16 @@ def order_by(self: OrderBy, compiler: Any, connection: Any) -> Compiled:
     return sql, list(params)
 
 
-def register() -> None:
-    """Tells Django, which looks for a method of the engine's name before `as_sql`."""
+def register_lookups() -> None:
+    """Register the functions as `as_djongo`, which Django prefers to `as_sql` for this vendor."""
     methods = {
         KeyTransform: key_transform,
         DataContains: data_contains,
         HasKeyLookup: has_key,
         JSONIContains: json_icontains,
         OrderBy: order_by,
-        TupleGreaterThan: beyond,
-        TupleLessThan: beyond,
+        TupleGreaterThan: tuple_comparison,
+        TupleLessThan: tuple_comparison,
     }
     for node, method in methods.items():
         setattr(node, "as_djongo", method)  # noqa: B010

@@ -1,4 +1,4 @@
-"""Migrations -> collections and indexes. Every step may be run again: what broke off half-way is finished then."""
+"""Migrations -> collections and indexes. Every step is idempotent, so an interrupted migration can run again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,17 +15,17 @@ from threadsvc.engines.mongodb.statements import SCHEMA_COLLECTION, Document
 
 PRIMARY_KEY = "__primary_key__"  # djongo's name of that index
 
-# A change of all documents takes as long as it takes; the time-outs of requests are not for it.
-SECONDS = 24 * 3600
+# The time-out of a change of all documents, instead of that of requests.
+MIGRATION_SECONDS = 24 * 3600
 
 INDEX_NOT_FOUND = 27
 NAMESPACE_NOT_FOUND = 26
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
-    """Collections have no columns, so that most changes of fields are none here.
+    """Collections have no columns, so most changes of fields do nothing.
 
-    An index with a condition is made without it: it finds the same rows. Foreign keys and CHECKs do not exist.
+    An index with a condition is created without it: it finds the same rows. There are no foreign keys or CHECKs.
     """
 
     def __init__(self, connection: Any, collect_sql: bool = False, atomic: bool = True) -> None:
@@ -38,7 +38,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     @contextmanager
     def at_length(self) -> Iterator[None]:
-        with self.connection.errors(), pymongo.timeout(SECONDS):
+        with self.connection.errors(), pymongo.timeout(MIGRATION_SECONDS):
             yield
 
     def collection(self, model: type[Model]) -> Collection[Document]:
@@ -51,7 +51,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     def create_model(self, model: type[Model]) -> None:
         collection = self.collection(model)
         with self.at_length():
-            with suppress(CollectionInvalid):  # made by a migration that broke off
+            with suppress(CollectionInvalid):  # an interrupted migration created it
                 collection.database.create_collection(collection.name)
             if model._meta.auto_field is not None:
                 start = {"name": collection.name, "auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}

@@ -1,8 +1,7 @@
-"""The reader of SQL as Django writes it, for one table; instead of djongo's own (`djongo.sql2mongo`).
+"""A parser of the SQL that Django writes for one table; replaces djongo's (`djongo.sql2mongo`).
 
-djongo picks out of a statement the tokens that it knows, and steps over the others: conditions vanish, and rows come
-back that nobody asked for. Here a statement is read by a grammar, whole or not at all: what the grammar does not have
-(joins, DISTINCT, HAVING, functions, expressions) raises NotSupportedError.
+djongo skips tokens that it does not know: conditions vanish, and queries return wrong rows. This grammar parses a
+whole statement or raises NotSupportedError (joins, DISTINCT, HAVING, functions, expressions).
 """
 
 import re
@@ -12,30 +11,28 @@ from typing import Any, NamedTuple, NoReturn
 
 from django.db import NotSupportedError
 
+from threadsvc.engines.base import MAX_CACHED_CHARACTERS
 from threadsvc.engines.mongodb.statements import (
     ORDERED,
-    Among,
-    Both,
     Column,
-    Compare,
+    Comparison,
     Condition,
-    Delete,
+    DeleteStatement,
     HasPairs,
-    Insert,
+    In,
+    InsertStatement,
     IsNull,
-    Item,
+    Junction,
     Like,
     Not,
     Operand,
     Pair,
-    Select,
-    Statement,
-    Update,
+    SelectItem,
+    SelectStatement,
+    SQLStatement,
+    UpdateStatement,
     Value,
 )
-
-# Longer statements are bulk inserts and long lists of ids, seldom repeated; reading them takes time in their length.
-CACHED_CHARACTERS = 4096
 
 _TOKENS = re.compile(
     r'\s*(?:"(?P<name>[^"]+)"|(?P<param>%s)|(?P<number>\d+)|(?P<word>[A-Za-z_]\w*)'
@@ -52,25 +49,25 @@ END = Token("end", "")
 AGGREGATES = ("COUNT", "MAX", "MIN")
 
 
-def read(sql: str) -> Statement:
-    """The statement that this text says. Raises NotSupportedError for what MongoDB, or this reader, cannot do right."""
-    return _read_cached(sql) if len(sql) <= CACHED_CHARACTERS else Reader(sql).statement()
+def read(sql: str) -> SQLStatement:
+    """Return the parsed statement. Raises NotSupportedError for SQL that MongoDB or this parser does not support."""
+    return _read_cached(sql) if len(sql) <= MAX_CACHED_CHARACTERS else Reader(sql).statement()
 
 
 @lru_cache(maxsize=1024)
-def _read_cached(sql: str) -> Statement:
+def _read_cached(sql: str) -> SQLStatement:
     return Reader(sql).statement()
 
 
 class Reader:
-    """Reads one statement from left to right."""
+    """A recursive descent parser of one statement."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
         self.tokens = list(self.split(sql))
         self.at = 0
         self.params = 0
-        self.names: set[str] = set()  # what columns of the table may be called by
+        self.names: set[str] = set()  # names that may qualify a column of the table
 
     def split(self, sql: str) -> Iterator[Token]:
         end = 0
@@ -93,7 +90,7 @@ class Reader:
         return self.tokens[self.at]
 
     def take(self, *texts: str) -> bool:
-        """Steps over these words or signs where they come next."""
+        """Consume these words or signs if they come next."""
         for offset, text in enumerate(texts):
             token = self.tokens[min(self.at + offset, len(self.tokens) - 1)]
             if token.kind not in ("word", "sign") or token.text != text:
@@ -120,7 +117,7 @@ class Reader:
 
     # Statements
 
-    def statement(self) -> Statement:
+    def statement(self) -> SQLStatement:
         kinds = {"SELECT": self.select, "INSERT": self.insert, "UPDATE": self.update, "DELETE": self.delete}
         word = self.kind("word")
         if word not in kinds:
@@ -130,8 +127,8 @@ class Reader:
             self.refuse(self.next.text)
         return statement
 
-    def select(self) -> Select:
-        # What is selected stands before the table that it is selected from, whose name columns are checked against.
+    def select(self) -> SelectStatement:
+        # The parser checks columns against the table's name, so it reads FROM before the items.
         start, depth = self.at, 0
         while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
             depth += {"(": 1, ")": -1}.get(self.next.text, 0)
@@ -142,14 +139,14 @@ class Reader:
         outer = self.names
         table = self.table()
         after, self.at = self.at, start
-        select = Select(table, items=self.listed(self.item))
+        select = SelectStatement(table, items=self.listed(self.select_item))
         self.need("FROM")
         self.at = after
         if self.take("WHERE"):
             select.where = self.either()
         if self.take("GROUP", "BY"):
             select.group = self.column_of(select.items)
-        # The column that groups may stand beside aggregates, and no other.
+        # Only the column of GROUP BY may be selected with aggregates.
         others = (item for item in select.items if item.function or item.column is None or item.column != select.group)
         aggregates = [item.function for item in others]
         if any(aggregates) and not all(aggregates):
@@ -169,20 +166,20 @@ class Reader:
         self.names = outer
         return select
 
-    def counted(self, start: int) -> Select:
+    def counted(self, start: int) -> SelectStatement:
         """SELECT COUNT(*) FROM (SELECT ...) name"""
         inner = self.select()
         self.need(")")
         self.kind("word")
         after, self.at = self.at, start
-        items = self.listed(self.item)
+        items = self.listed(self.select_item)
         self.need("FROM")
         self.at = after
         if [(item.function, item.column) for item in items] != [("COUNT", None)]:
             self.refuse("FROM (SELECT")
         if any(item.function for item in inner.items):
             self.refuse("FROM (SELECT COUNT")
-        return Select(inner.table, items=items, inner=inner)
+        return SelectStatement(inner.table, items=items, inner=inner)
 
     def table(self) -> str:
         name = self.kind("name")
@@ -193,35 +190,35 @@ class Reader:
             self.names = {self.kind("word")}
         return name
 
-    def item(self) -> Item:
+    def select_item(self) -> SelectItem:
         if self.next.kind in ("param", "number"):
-            item = Item(constant=self.value())
+            item = SelectItem(constant=self.value())
         elif self.next.kind == "word" and self.next.text in AGGREGATES:
             function = self.kind("word")
             self.need("(")
             column = None if function == "COUNT" and self.take("*") else self.column().name
             self.need(")")
-            item = Item(column, function=function)
+            item = SelectItem(column, function=function)
         else:
-            item = Item(self.column().name)
-        return Item(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
+            item = SelectItem(self.column().name)
+        return SelectItem(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
 
-    def ordering(self, items: list[Item]) -> tuple[str, int]:
+    def ordering(self, items: list[SelectItem]) -> tuple[str, int]:
         column = self.column_of(items)
         descending = not self.take("ASC") and self.take("DESC")
         return column, -1 if descending else 1
 
-    def column_of(self, items: list[Item]) -> str:
-        """A column that stands there by its name, or by its place among what is selected."""
+    def column_of(self, items: list[SelectItem]) -> str:
+        """Parse a column, given by name or by its number in the SELECT."""
         if self.next.kind != "number":
             return self.column().name
         number = int(self.kind("number"))
-        item = items[number - 1] if 0 < number <= len(items) else Item()
+        item = items[number - 1] if 0 < number <= len(items) else SelectItem()
         if item.column is None or item.function:
             self.refuse(str(number))
         return item.column
 
-    def insert(self) -> Insert:
+    def insert(self) -> InsertStatement:
         self.need("INTO")
         table = self.table()
         self.need("(")
@@ -231,7 +228,7 @@ class Reader:
         returning = [column.name for column in self.listed(self.column)] if self.take("RETURNING") else []
         if any(len(row) != len(columns) for row in rows):
             self.refuse("VALUES")
-        return Insert(table, columns, rows, returning)
+        return InsertStatement(table, columns, rows, returning)
 
     def row(self) -> list[Value]:
         self.need("(")
@@ -239,21 +236,21 @@ class Reader:
         self.need(")")
         return values
 
-    def update(self) -> Update:
+    def update(self) -> UpdateStatement:
         table = self.table()
         self.need("SET")
         values = self.listed(self.assignment)
-        return Update(table, self.either() if self.take("WHERE") else None, values)
+        return UpdateStatement(table, self.either() if self.take("WHERE") else None, values)
 
     def assignment(self) -> tuple[str, Value]:
         column = self.kind("name")
         self.need("=")
         return column, self.value()
 
-    def delete(self) -> Delete:
+    def delete(self) -> DeleteStatement:
         self.need("FROM")
         table = self.table()
-        return Delete(table, self.either() if self.take("WHERE") else None)
+        return DeleteStatement(table, self.either() if self.take("WHERE") else None)
 
     # Conditions
 
@@ -261,13 +258,13 @@ class Reader:
         parts = [self.both()]
         while self.take("OR"):
             parts.append(self.both())
-        return parts[0] if len(parts) == 1 else Both(tuple(parts), either=True)
+        return parts[0] if len(parts) == 1 else Junction(tuple(parts), either=True)
 
     def both(self) -> Condition:
         parts = [self.term()]
         while self.take("AND"):
             parts.append(self.term())
-        return parts[0] if len(parts) == 1 else Both(tuple(parts))
+        return parts[0] if len(parts) == 1 else Junction(tuple(parts))
 
     def term(self) -> Condition:
         if self.take("NOT"):
@@ -285,14 +282,14 @@ class Reader:
             return IsNull(operand, negated=True)
         if self.take("IN", "("):
             values = self.select() if self.take("SELECT") else tuple(self.listed(self.value))
-            if isinstance(values, Select) and (len(values.items) != 1 or values.items[0].column is None):
+            if isinstance(values, SelectStatement) and (len(values.items) != 1 or values.items[0].column is None):
                 self.refuse("IN (SELECT")
             self.need(")")
-            return Among(operand, values)
+            return In(operand, values)
         if self.take("BETWEEN"):
             low = self.value()
             self.need("AND")
-            return Both((Compare(operand, ">=", low), Compare(operand, "<=", self.value())))
+            return Junction((Comparison(operand, ">=", low), Comparison(operand, "<=", self.value())))
         for word, any_case in (("LIKE", False), ("ILIKE", True)):
             if self.take(word):
                 return Like(operand, self.value(), any_case)
@@ -301,7 +298,7 @@ class Reader:
         operator = self.kind("sign")
         if operator not in ("=", *ORDERED):
             self.refuse(operator)
-        return Compare(operand, operator, self.value())
+        return Comparison(operand, operator, self.value())
 
     def operand(self) -> Operand:
         if self.take("PAIR", "("):
@@ -317,7 +314,7 @@ class Reader:
         return Column(column.name, tuple(keys))
 
     def column(self) -> Column:
-        """A column by the name of its table, which must be this statement's own: no join, no outer statement's."""
+        """Parse a column, qualified by this statement's own table: not by a joined or an outer one."""
         table = self.next
         self.at += 1
         if table.kind not in ("name", "word") or table.text not in self.names:

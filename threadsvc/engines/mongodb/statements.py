@@ -1,8 +1,7 @@
-"""What statements of SQL mean in MongoDB: conditions -> filters, statements -> commands.
+"""SQL statements as MongoDB runs them: conditions -> filters, statements -> commands.
 
-Conditions mean what SQL says, with its third truth value: a comparison with NULL is neither true nor false, and NOT of
-that is the same. So NOT is not MongoDB's `$nor`, which makes it true, but goes to the comparisons, each of which knows
-its opposite.
+Conditions have SQL's three-valued logic: a comparison with NULL is neither true nor false, and so is its NOT. MongoDB's
+`$nor` would be true there, so NOT is pushed down to the comparisons, each of which knows its negation.
 """
 
 import re
@@ -23,14 +22,14 @@ Params = Sequence[Any]
 
 NO_ROW: Document = {"_id": {"$in": []}}
 
-MAX_EXPRESSION_BYTES = 16_000  # of a regular expression; the server refuses a little more
+MAX_EXPRESSION_BYTES = 16_000  # of a regular expression; the server's limit is slightly higher
 
-# djongo's own collection of what it must remember of the others; here, the last number that was given in each.
+# djongo's collection of metadata about the others; this engine keeps the last number of each collection's key there.
 SCHEMA_COLLECTION = "__schema__"
 
 
-class Answer(NamedTuple):
-    """What a statement gives: its rows, and how many rows it changed (-1 for a SELECT)."""
+class ResultSet(NamedTuple):
+    """The rows of a statement, and the number of rows that it changed (-1 for a SELECT)."""
 
     rows: Iterator[tuple[Any, ...]]
     rowcount: int = -1
@@ -42,7 +41,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Value:
-    """A parameter of the statement by its number, or a constant."""
+    """A parameter of the statement, by its number, or a constant."""
 
     index: int | None
     constant: Any = None
@@ -51,12 +50,12 @@ class Value:
         return self.constant if self.index is None else params[self.index]
 
 
-_OBJECT_ID = re.compile("[0-9a-f]{24}")
+_HEX_OBJECT_ID = re.compile("[0-9a-f]{24}")
 
 
 def to_bson(column: str, value: Any) -> Any:
-    """`_id` is an ObjectId, which models know as text. Another text stays one, and equals none that is stored."""
-    return ObjectId(value) if column == "_id" and isinstance(value, str) and _OBJECT_ID.fullmatch(value) else value
+    """Return the ObjectId for the text of an `_id`. Any other text stays text, and equals no stored `_id`."""
+    return ObjectId(value) if column == "_id" and isinstance(value, str) and _HEX_OBJECT_ID.fullmatch(value) else value
 
 
 def from_bson(value: Any) -> Any:
@@ -73,7 +72,7 @@ def is_field_name(key: Any) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """A field of the document; with `keys`, a path into it, which reaches every element of the arrays on its way."""
+    """A field of the document; with `keys`, a path into it, which traverses arrays."""
 
     name: str
     keys: tuple[Value, ...] = ()
@@ -85,7 +84,7 @@ class Column:
         return {self.path(params): condition}
 
     def equal(self, value: Any, params: Params) -> Document:
-        """The short form of `$eq`, by which some servers find an index. `value` is no document, array or pattern."""
+        """Return the short form of `$eq`: some servers need it to use an index. `value` is a scalar."""
         return {self.path(params): value}
 
     def is_null(self, params: Params, negated: bool) -> Document:
@@ -101,7 +100,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Pair:
-    """The value of one key in a field that holds [{"k": key, "v": value}, ...]: any text is a key there."""
+    """The value of a key in a field that holds [{"k": key, "v": value}, ...]. Any text may be a key."""
 
     name: str
     key: Value
@@ -126,15 +125,15 @@ Operand = Column | Pair
 
 
 class Condition(ABC):
-    """A condition of WHERE. `filter` finds the rows for which it is true (`negated`: for which it is false)."""
+    """A condition of WHERE. `filter` matches rows for which it is true, or (`negated`) false."""
 
     @abstractmethod
     def filter(self, params: Params, negated: bool, run: "Run") -> Document: ...
 
 
 @dataclass(frozen=True)
-class Both(Condition):
-    """AND, and (`either`) OR. NOT goes to the parts by De Morgan's laws, which hold with three truth values too."""
+class Junction(Condition):
+    """AND, or (`either`) OR. Pushes NOT down by De Morgan's laws, which hold in three-valued logic too."""
 
     parts: tuple[Condition, ...]
     either: bool = False
@@ -145,8 +144,7 @@ class Both(Condition):
 
 
 def all_of(filters: list[Document]) -> Document:
-    """AND as one document, where no two of them say something of the same field: servers find indexes for that faster,
-    some for that alone."""
+    """Return AND of filters, merged into one document if no two share a field: some servers only then use an index."""
     together: Document = {}
     for each in filters:
         if together.keys() & each.keys():
@@ -172,12 +170,12 @@ class IsNull(Condition):
         return self.operand.is_null(params, negated != self.negated)
 
 
-# The comparisons that MongoDB makes among values of one type; none is true of null.
+# MongoDB's ordered comparisons compare values of one type; none is true for null.
 ORDERED = {"<": ("$lt", "$gte"), "<=": ("$lte", "$gt"), ">": ("$gt", "$lte"), ">=": ("$gte", "$lt")}
 
 
 @dataclass(frozen=True)
-class Compare(Condition):
+class Comparison(Condition):
     operand: Operand
     operator: str
     right: Value
@@ -196,7 +194,7 @@ class Compare(Condition):
         return self.operand.equal(value, params) if equal else self.operand.where({"$nin": [value, None]}, params)
 
     def whole(self, value: Any, params: Params, equal: bool) -> Document:
-        """Compares with all of a document or array. `$eq` would look into arrays, and find it as an element too."""
+        """Compare with a whole document or array. `$eq` would also match an element of an array."""
         if not isinstance(self.operand, Column) or self.operand.keys:
             raise NotSupportedError("MongoDB compares whole documents with whole columns")
         path = f"${self.operand.name}"
@@ -205,15 +203,15 @@ class Compare(Condition):
 
 
 @dataclass(frozen=True)
-class Among(Condition):
-    """IN, of values or of what another SELECT gives; that one is asked first."""
+class In(Condition):
+    """IN a list of values, or a subquery, which runs first."""
 
     operand: Operand
-    values: "tuple[Value, ...] | Select"
+    values: "tuple[Value, ...] | SelectStatement"
 
     def filter(self, params: Params, negated: bool, run: "Run") -> Document:
         found: Iterable[Any]
-        if isinstance(self.values, Select):
+        if isinstance(self.values, SelectStatement):
             found = (value for (value,) in run(self.values, params).rows)
         else:
             found = (value.of(params) for value in self.values)
@@ -224,13 +222,13 @@ class Among(Condition):
         if not negated:
             return self.operand.where({"$in": known}, params)
         if not values:
-            return {}  # of nothing, NULL is no part either
+            return {}  # NOT IN () is true for NULL too
         return NO_ROW if len(known) < len(values) else self.operand.where({"$nin": [*known, None]}, params)
 
 
 @dataclass(frozen=True)
 class Like(Condition):
-    """LIKE: `%` is any text, `_` any character, and what follows a backslash itself. Nothing else means anything."""
+    """LIKE: `%` matches any text, `_` any character; a backslash escapes. Nothing else is special."""
 
     operand: Operand
     pattern: Value
@@ -246,12 +244,12 @@ class Like(Condition):
         found = {"$regex": regular_expression(pattern), "$options": "is" if self.any_case else "s"}
         if not negated:
             return self.operand.where(found, params)
-        if isinstance(self.operand, Column):  # of arrays on the way, no element may match
+        if isinstance(self.operand, Column):  # in arrays on the path, no element may match
             return {"$nor": [self.operand.where(found, params)], **self.operand.where({"$ne": None}, params)}
         return self.operand.where({"$not": found, "$ne": None}, params)
 
     def object_ids(self, pattern: str) -> Document:
-        """ObjectIds that begin with some digits are a range of them; no other part of one can be searched for."""
+        """Match ObjectIds by their first digits, which is a range. No other pattern is supported."""
         start, wildcard = pattern[:-1], pattern[-1:]
         if wildcard != "%" or not re.fullmatch(r"(?:[^%_\\]|\\.)*", start, re.DOTALL):
             raise NotSupportedError("MongoDB finds an _id by its first digits only")
@@ -262,7 +260,7 @@ class Like(Condition):
 
 
 def regular_expression(pattern: str) -> str:
-    """The regular expression for a pattern of LIKE; djongo put the pattern in as it was."""
+    """Return the regular expression for a pattern of LIKE."""
     signs = {"%": ".*", "_": "."}
     parts = (signs.get(part) or literally(part[-1]) for part in re.findall(r"\\.|.", pattern, re.DOTALL))
     expression = f"^{''.join(parts)}\\z".removeprefix("^.*").removesuffix(".*\\z")
@@ -272,8 +270,8 @@ def regular_expression(pattern: str) -> str:
 
 
 def literally(character: str) -> str:
-    """One character of text as a regular expression, alike in PCRE and in Java's."""
-    if character == "\0":  # which would end it
+    """Return a regular expression for one character, valid in PCRE and in Java."""
+    if character == "\0":  # ends a BSON regular expression
         return r"\x00"
     is_sign = character.isascii() and character.isprintable() and not character.isalnum()
     return f"\\{character}" if is_sign else character
@@ -281,7 +279,7 @@ def literally(character: str) -> str:
 
 @dataclass(frozen=True)
 class HasPairs(Condition):
-    """Whether a field of pairs has all of these."""
+    """Whether a field of pairs contains all of these pairs."""
 
     column: Column
     pairs: Value
@@ -296,8 +294,8 @@ class HasPairs(Condition):
 
 
 @dataclass(frozen=True)
-class Item:
-    """What a SELECT asks for: a column, a constant, or an aggregate of rows (`function`, of a column or `*`)."""
+class SelectItem:
+    """An item of a SELECT: a column, a constant, or an aggregate (`function`, of a column or `*`)."""
 
     column: str | None = None
     constant: Value | None = None
@@ -305,25 +303,25 @@ class Item:
     alias: str | None = None
 
 
-class Statement(ABC):
+class SQLStatement(ABC):
     table: str
 
     @abstractmethod
-    def run(self, database: Database[Document], params: Params) -> Answer: ...
+    def run(self, database: Database[Document], params: Params) -> ResultSet: ...
 
 
-Run = Callable[["Select", Params], Answer]
+Run = Callable[["SelectStatement", Params], ResultSet]
 
 
 @cache
 def columns_of(table: str) -> set[str]:
-    """The columns of the model that has this table; none, where no model has."""
+    """Return the columns of the table's model; empty if no model has this table."""
     models = [model for model in apps.get_models() if model._meta.db_table == table]
     return {str(field.column) for model in models for field in model._meta.concrete_fields}
 
 
 @dataclass
-class Filtered(Statement):
+class FilteredStatement(SQLStatement):
     table: str
     where: Condition | None = None
 
@@ -334,19 +332,19 @@ class Filtered(Statement):
 
 
 @dataclass
-class Select(Filtered):
-    items: list[Item] = field(default_factory=list)
+class SelectStatement(FilteredStatement):
+    items: list[SelectItem] = field(default_factory=list)
     group: str | None = None  # the column of GROUP BY
     order: list[tuple[str, int]] = field(default_factory=list)
     limit: int = 0
     offset: int = 0
-    inner: "Select | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
+    inner: "SelectStatement | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         if self.inner is not None:
-            return Answer(iter([(self.inner.number(database, params),)]))
+            return ResultSet(iter([(self.inner.number(database, params),)]))
         if self.group is None and [(item.function, item.column) for item in self.items] == [("COUNT", None)]:
-            return Answer(iter([(self.number(database, params),)]))
+            return ResultSet(iter([(self.number(database, params),)]))
         if any(item.function for item in self.items):
             return self.aggregated(database, params)
         columns = [item.column for item in self.items]
@@ -361,10 +359,10 @@ class Select(Filtered):
             )
             for document in found
         )
-        return Answer(rows, close=found.close)
+        return ResultSet(rows, close=found.close)
 
     def projection(self, columns: list[str | None]) -> Document | None:
-        """What is asked for of each document; None, which costs the server less, where that is all that is in it."""
+        """Return the projection to these columns; None, which is cheaper, if they are all columns of the table."""
         asked = {column: 1 for column in columns if column is not None} or {"_id": 1}
         if asked.keys() == columns_of(self.table):
             return None
@@ -376,8 +374,8 @@ class Select(Filtered):
             self.filter(database, params), **{name: bound for name, bound in bounds.items() if bound}
         )
 
-    def aggregated(self, database: Database[Document], params: Params) -> Answer:
-        """A row for each value of the column that groups; one row, also of nothing, where none does."""
+    def aggregated(self, database: Database[Document], params: Params) -> ResultSet:
+        """Return a row for each value of the GROUP BY column; without one, a single row, even if nothing matches."""
         group: Document = {"_id": self.group and f"${self.group}"}
         for number, item in enumerate(self.items):
             path = f"${item.column}"
@@ -394,17 +392,17 @@ class Select(Filtered):
                 documents = [next(found, empty)]
         names = [str(number) if item.function else "_id" for number, item in enumerate(self.items)]
         rows = (tuple(from_bson(document.get(name)) for name in names) for document in documents)
-        return Answer(rows, close=found.close)
+        return ResultSet(rows, close=found.close)
 
 
 @dataclass
-class Insert(Statement):
+class InsertStatement(SQLStatement):
     table: str
     columns: list[str]
     rows: list[list[Value]]
     returning: list[str]
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         documents = [
             {column: to_bson(column, value.of(params)) for column, value in zip(self.columns, row, strict=True)}
             for row in self.rows
@@ -421,11 +419,11 @@ class Insert(Statement):
         else:
             collection.insert_many(documents)
         returned = (tuple(from_bson(document[column]) for column in self.returning) for document in documents)
-        return Answer(returned, len(documents))
+        return ResultSet(returned, len(documents))
 
 
 def last_number(database: Database[Document], table: str, count: int) -> int:
-    """Takes the next `count` numbers of a table's key; returns the last of them."""
+    """Reserve the next `count` numbers of a table's key and return the last one."""
     updated: Any = database[SCHEMA_COLLECTION].find_one_and_update(
         {"name": table}, {"$inc": {"auto.seq": count}}, upsert=True, return_document=ReturnDocument.AFTER
     )
@@ -434,16 +432,16 @@ def last_number(database: Database[Document], table: str, count: int) -> int:
 
 
 @dataclass
-class Update(Filtered):
+class UpdateStatement(FilteredStatement):
     values: list[tuple[str, Value]] = field(default_factory=list)
 
-    def run(self, database: Database[Document], params: Params) -> Answer:
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
         changes = {"$set": {column: to_bson(column, value.of(params)) for column, value in self.values}}
         result = database[self.table].update_many(self.filter(database, params), changes)
-        return Answer(iter(()), result.matched_count)
+        return ResultSet(iter(()), result.matched_count)
 
 
 @dataclass
-class Delete(Filtered):
-    def run(self, database: Database[Document], params: Params) -> Answer:
-        return Answer(iter(()), database[self.table].delete_many(self.filter(database, params)).deleted_count)
+class DeleteStatement(FilteredStatement):
+    def run(self, database: Database[Document], params: Params) -> ResultSet:
+        return ResultSet(iter(()), database[self.table].delete_many(self.filter(database, params)).deleted_count)

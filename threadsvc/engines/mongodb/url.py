@@ -1,4 +1,4 @@
-"""A mongodb:// URL -> a Django DATABASES entry, with what the promises of the store ask of the server."""
+"""A mongodb:// URL -> a Django DATABASES entry, with the concerns and time-outs that the store needs."""
 
 import re
 from typing import Any
@@ -6,8 +6,8 @@ from urllib.parse import unquote
 
 from django.core.exceptions import ImproperlyConfigured
 
-# Milliseconds. A server that is away is told to clients as 503 within two seconds; one that answers, but slowly, may
-# take as long as a statement may on PostgreSQL.
+# Milliseconds. If the server is down, clients get 503 within two seconds. A slow server may take as long as a statement
+# on PostgreSQL.
 TIMEOUTS = {
     "serverSelectionTimeoutMS": 800,
     "connectTimeoutMS": 1500,
@@ -17,13 +17,13 @@ TIMEOUTS = {
     "wTimeoutMS": 10_000,
 }
 
-# What is not for the URL to change: a write is acknowledged by most of a replica set, from its journal, and what was
-# written is what is read next.
+# The URL cannot change these: a majority of the replica set acknowledges a write after journaling it, and reads see
+# acknowledged writes.
 PROMISES = {"w": "majority", "journal": True}
 PROMISED = {"w": "majority", "journal": "true", "j": "true", "readpreference": "primary"}
 
-# What the URL may say besides. Other options of pymongo's change what values come back as, or how they are read.
-OPTIONS = {
+# The options that a URL may have. pymongo's others change the types of values, or how they are read.
+ALLOWED_OPTIONS = {
     *PROMISED,
     *map(str.lower, TIMEOUTS),
     *("replicaset", "directconnection", "loadbalanced", "srvservicename", "srvmaxhosts", "localthresholdms"),
@@ -39,9 +39,9 @@ _IS_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
-    """The entry for `mongodb://[user:password@]host[,host...]/name[?option=value&...]`, or `mongodb+srv://`.
+    """Return the entry for `mongodb://[user:password@]host[,host...]/name[?option=value&...]`, or `mongodb+srv://`.
 
-    Raises ImproperlyConfigured, whose message never holds the URL.
+    Raises ImproperlyConfigured. The message never contains the URL.
     """
     try:
         import djongo  # noqa: F401
@@ -59,7 +59,7 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
             f"{setting}: must be mongodb://host[:port]/name, with name of A-Z, a-z, 0-9, _ and -"
         )
     names = re.findall(r"(?:^|[&;])([^=&;]+)", match["options"] or "")
-    if any(name.lower() not in OPTIONS for name in names) or len({*map(str.lower, names)}) < len(names):
+    if any(name.lower() not in ALLOWED_OPTIONS for name in names) or len({*map(str.lower, names)}) < len(names):
         raise ImproperlyConfigured(f"{setting}: has an option that is none here, or one twice: {', '.join(names)}")
     try:
         options = split_options(match["options"], validate=True, warn=False) if match["options"] else {}
@@ -79,7 +79,7 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
         **timeouts,
         **PROMISES,
     }
-    if url.startswith("mongodb://"):  # the hosts of mongodb+srv:// are in the DNS, which may be away for now
+    if url.startswith("mongodb://"):  # mongodb+srv:// needs the DNS, which may be down now
         try:
             MongoClient(connect=False, **client).close()
         except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:

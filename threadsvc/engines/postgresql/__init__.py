@@ -1,1 +1,1 @@
-"""The engine of PostgreSQL: Django's own with its pool, made to notice a server that is away, or was."""
+"""Django's PostgreSQL engine and its pool, which detect a server that is down or was restarted."""

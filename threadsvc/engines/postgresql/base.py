@@ -1,4 +1,4 @@
-"""The engine's DatabaseWrapper; everything else is Django's."""
+"""The PostgreSQL engine: Django's, with prepared statements, and checks of pooled connections."""
 
 import atexit
 from collections.abc import Sequence
@@ -13,17 +13,16 @@ from psycopg.pq import ConnStatus
 
 from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 
-# How long a server may take to answer nothing.
+# How long a server may take to respond to an empty query.
 SECONDS_TO_ANSWER = 0.9
 
 
 def is_open(connection: Connection[Any]) -> bool:
-    """Whether the server has not closed the connection, as far as is known here. Raises OperationalError where it keeps
-    silent though it has something to say.
+    """Whether a connection is open, as far as this process knows.
 
-    Nothing waits to be read on one that is open, and then nothing is asked: a server that hangs is noticed by the
-    statement that comes (pool.py). Otherwise it is asked for nothing; psycopg itself would wait for that answer as long
-    as the server's machine is there.
+    If no data waits to be read, the server has not closed it; the next statement detects a server that hangs (pool.py).
+    Otherwise this sends an empty query, with a time-out of its own: psycopg would wait as long as the server's machine
+    is up. Raises OperationalError after the time-out.
     """
     server = connection.pgconn
     if server.status == ConnStatus.OK:
@@ -48,9 +47,9 @@ def is_open(connection: Connection[Any]) -> bool:
 
 
 class DatabaseSchemaEditor(DjangosSchemaEditor):
-    """Migrations may take as long as they take, though nobody else may.
+    """Runs migrations without the statement time-out.
 
-    Text columns with an index get no second one for LIKE 'x%': nobody searches so, and each write would pay for it.
+    An indexed text column gets no second index for LIKE 'x%': no query uses it, and each write would maintain it.
     """
 
     def _create_like_index_sql(self, model: Any, field: Any) -> None:
@@ -70,9 +69,9 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations): ...
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    """Gives out connections that are open: what a server closed when it was restarted is thrown away first.
+    """Discards pooled connections that the server has closed, for example in a restart.
 
-    The pool's own check waits longer after each closed connection that it meets, beyond the time that a request has.
+    The pool's own check waits longer after each closed connection, beyond the time that a request has.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
@@ -88,14 +87,14 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             return prepared.execute(sql, params).fetchall()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Does not wait for a new connection where one was given up amid a transaction: a new one commits by itself."""
+        """Skip a connection that was lost in a transaction: a new one starts in autocommit."""
         if self.connection is not None or not autocommit:
             super().set_autocommit(autocommit, *args, **kwargs)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
         pool = self.pool
-        if pool is None:  # of Django's own, to make and drop databases
+        if pool is None:  # Django's own connection, to create and drop databases
             return connection
         for _ in range(pool.max_size):
             try:
@@ -111,6 +110,6 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
 @atexit.register
 def close_pools() -> None:
-    """A pool has threads of its own, which must end before the interpreter does."""
+    """Stop the threads of the pools, before the interpreter ends."""
     for pool in base.DatabaseWrapper._connection_pools.values():  # type: ignore[attr-defined]  # not in the stubs
         pool.close()

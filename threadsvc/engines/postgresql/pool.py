@@ -1,4 +1,4 @@
-"""What the pool of connections is told: nobody waits for a server that is known to be away, or found silent."""
+"""The connections and options of the pool: no request waits for a server that is down or does not respond."""
 
 import socket
 import time
@@ -9,17 +9,17 @@ from typing import Any, ClassVar, Self
 import psycopg
 from psycopg_pool import ConnectionPool
 
-# How long a server may take over a statement before it is asked whether it still answers anybody; and to say so.
-SILENT_SECONDS = 0.8
+# How long a statement may run before the server is probed, and how long the probe may take.
+PROBE_SECONDS = 0.8
 
-# "Do you speak TLS?", to which each server has an answer of one byte, before any log-in.
+# Every server responds to this with one byte (TLS or not), before any authentication.
 SSL_REQUEST = pack("!ii", 8, 80877103)
 
 
 class Connection(psycopg.Connection[Any]):
-    """Waits for a statement as long as the server answers others; psycopg would wait for one that hangs for good.
+    """Waits for a statement as long as the server responds to probes. psycopg would wait for a hung server forever.
 
-    Remembers why the last one could not be made: the pool tells that to its log alone.
+    `failure` is why the last attempt to connect failed: the pool only logs it.
     """
 
     failure: ClassVar = ""
@@ -28,14 +28,14 @@ class Connection(psycopg.Connection[Any]):
         return super().wait(self._watched(gen), *args, **kwargs)
 
     def _watched(self, work: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """The same work for psycopg to drive. Raises OperationalError where the server keeps silent to all."""
+        """Wrap the generator that psycopg drives. Raises OperationalError if the server does not respond to a probe."""
         try:
             awaited, since = next(work), time.monotonic()
             while True:
                 ready = yield awaited
                 if ready:
                     since = time.monotonic()
-                elif time.monotonic() - since > SILENT_SECONDS:
+                elif time.monotonic() - since > PROBE_SECONDS:
                     if not self._is_answered():
                         self.close()
                         raise psycopg.OperationalError("the database server does not answer")
@@ -49,7 +49,7 @@ class Connection(psycopg.Connection[Any]):
         is_local = host.startswith("/")  # the directory of a socket
         family = socket.AF_UNIX if is_local else socket.AF_INET6 if ":" in self.info.hostaddr else socket.AF_INET
         with socket.socket(family) as probe:
-            probe.settimeout(SILENT_SECONDS)
+            probe.settimeout(PROBE_SECONDS)
             try:
                 probe.connect(f"{host}/.s.PGSQL.{port}" if is_local else (self.info.hostaddr, port))
                 probe.sendall(SSL_REQUEST)
@@ -67,9 +67,9 @@ class Connection(psycopg.Connection[Any]):
 
 
 def fail_who_waits(pool: ConnectionPool[Any]) -> None:
-    """Called where a new connection failed: whoever waits for one need not, unless others will be given back.
+    """Fail the requests that wait for a connection, after a new one failed and if none can be returned to the pool.
 
-    The pool itself would let them wait until its time-out; then every answer of an outage would take that long.
+    The pool would let them wait until its time-out, so every response during an outage would take that long.
     """
     if pool.get_stats()["pool_size"]:
         return
@@ -81,13 +81,12 @@ def fail_who_waits(pool: ConnectionPool[Any]) -> None:
 
 
 def pool_options(connections: int, seconds_to_wait: float) -> dict[str, Any]:
-    """Up to that many connections, made when they are needed; waits as long for one that others have."""
+    """Return the options of a pool that opens up to `connections` on demand and waits for a free one."""
     return {
         "min_size": 0,
         "max_size": connections,
         "timeout": seconds_to_wait,
-        # To try again is the next request's part: the pool's own tries come ever more seldom, and after an outage of
-        # minutes would be minutes late.
+        # The next request retries. The pool's own retries back off: after an outage of minutes they come minutes late.
         "reconnect_timeout": 0,
         "reconnect_failed": fail_who_waits,
         "connection_class": Connection,

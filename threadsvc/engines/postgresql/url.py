@@ -6,39 +6,39 @@ from django.core.exceptions import ImproperlyConfigured
 
 MAX_STATEMENT_SECONDS = 3600
 
-# How long a server may leave us without any sign of life before it counts as away.
-SILENT_SECONDS = 2
+# How long a server may send nothing, not even a TCP acknowledgement, before it counts as down.
+UNRESPONSIVE_SECONDS = 2
 
-# How long a request may wait for a connection: so short that two, one after the other, have their 503 in two seconds.
+# How long a request may wait for a connection. A request may need two, and its 503 comes within two seconds.
 POOL_SECONDS = 0.9
 
-OPTIONS = {
+LIBPQ_OPTIONS = {
     "application_name": "threadsvc",
-    "connect_timeout": SILENT_SECONDS,
-    # Of a machine that is gone TCP itself would say so after a quarter of an hour.
-    "tcp_user_timeout": SILENT_SECONDS * 1000,
+    "connect_timeout": UNRESPONSIVE_SECONDS,
+    # TCP itself would report a machine that is gone after a quarter of an hour.
+    "tcp_user_timeout": UNRESPONSIVE_SECONDS * 1000,
     "keepalives_idle": 30,
-    "keepalives_interval": SILENT_SECONDS,
+    "keepalives_interval": UNRESPONSIVE_SECONDS,
 }
 
-# After so many runs on a connection the server keeps the plan of a statement whose values come apart from it. Those are
-# the few of which `fetch_all` is asked; Django's own have their values in them.
+# Executions on a connection after which psycopg prepares a statement. Only `fetch_all` passes values apart from the
+# SQL; Django interpolates them.
 RUNS_BEFORE_PREPARED = 3
 
-# Purging is done by a thread of its own, besides those of requests.
+# The purge thread needs a connection besides those of requests.
 PURGERS = 1
 
-# What the URL has another place for, and what Django sets.
+# Options that belong into another part of the URL, and those that Django sets.
 NOT_OPTIONS = {"dbname", "user", "password", "port", "client_encoding", "replication"}
 
 
 def postgresql_entry(
     setting: str, parsed: dict[str, Any], options: dict[str, Any], seconds: float, threads: int
 ) -> dict[str, Any]:
-    """The entry for what `dj_database_url` has read, with the options that the URL gives.
+    """Return the entry for the output of `dj_database_url` and the options of the URL.
 
-    `seconds` is how long a statement may take, waits for locks included; what takes longer is undone and answers 503.
-    `threads` is how many requests a process works on at a time. Raises ImproperlyConfigured.
+    `seconds` is the time-out of a statement, waits for locks included. The request is rolled back then, and gets 503.
+    `threads` is the number of requests that a process handles at a time. Raises ImproperlyConfigured.
     """
     try:
         import psycopg
@@ -50,7 +50,7 @@ def postgresql_entry(
         raise ImproperlyConfigured(
             f"{setting}: ?timeout=SECONDS of postgresql:// takes more than 0 and up to {MAX_STATEMENT_SECONDS}"
         )
-    prepared = str(options.pop("prepared_statements", 1))  # a number, where it was one
+    prepared = str(options.pop("prepared_statements", 1))  # dj_database_url returns numbers as such
     if prepared not in ("0", "1"):
         raise ImproperlyConfigured(f"{setting}: ?prepared_statements= of postgresql:// takes 0 or 1")
     known = {keyword.keyword.decode() for keyword in psycopg.pq.Conninfo.get_defaults()} - NOT_OPTIONS
@@ -60,17 +60,17 @@ def postgresql_entry(
             raise ImproperlyConfigured(
                 f"{setting}: {option!r} is no option of postgresql://, or given twice; {there_are}"
             )
-    # A transaction that is not ended keeps its locks; nothing of ours thinks for that long in one.
+    # An idle transaction keeps its locks. No code of the service is idle that long in one.
     limits = f"-c statement_timeout={seconds * 1000:.0f} -c idle_in_transaction_session_timeout={seconds * 2000:.0f}"
     return {
         **parsed,
         "ENGINE": "threadsvc.engines.postgresql",
-        "CONN_MAX_AGE": 0,  # after each request a connection goes back to the pool
+        "CONN_MAX_AGE": 0,  # a connection returns to the pool after each request
         "OPTIONS": {
-            **OPTIONS,
+            **LIBPQ_OPTIONS,
             "prepare_threshold": RUNS_BEFORE_PREPARED if prepared == "1" else None,
             **options,
-            "options": f"{limits} {options.get('options', '')}".strip(),  # of two that are the same the later counts
+            "options": f"{limits} {options.get('options', '')}".strip(),  # the last of two equal options counts
             "pool": pool_options(threads + PURGERS, POOL_SECONDS),
         },
     }

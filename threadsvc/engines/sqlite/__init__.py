@@ -1,1 +1,1 @@
-"""Django's SQLite engine, with writers that take turns (docs/decisions/0002-order.md)."""
+"""Django's SQLite engine with a queue of writers (docs/decisions/0002-order.md)."""

@@ -1,7 +1,6 @@
-"""Copying an SQLite database while others write to it, and putting a copy back: each in one transaction.
+"""Online backup and restore of an SQLite database, each in one transaction (https://www.sqlite.org/backup.html).
 
-SQLite's own online backup does both (https://www.sqlite.org/backup.html). A process that dies amid either leaves the
-database as it was.
+If the process dies during either, the database stays as it was.
 """
 
 import os
@@ -11,27 +10,27 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from threadsvc.engines.sqlite.base import turn_of
+from threadsvc.engines.sqlite.base import write_queue
 
-# What SQLite and this engine keep beside a database, by the name of the database and one of these.
+# Suffixes of the files that SQLite and this engine keep for a database.
 BESIDE = ("", "-wal", "-shm", "-journal", ".turn")
 
 PAGES_AT_ONCE = 2000
 
-# How long to wait for readers of the old content before the log is left to be emptied by whoever writes next.
+# How long to wait for readers of the old content. After that, a later writer truncates the log.
 SECONDS_FOR_READERS = 2
 
-# Told bytes done and bytes in all.
+# Called with bytes done and bytes in total.
 Report = Callable[[int, int], None]
 
 
 class Unusable(Exception):
-    """Why a file cannot serve, in words that follow its name."""
+    """A file is not a usable database. The message follows the file's name."""
 
 
 @contextmanager
 def opened(path: Path, mode: str = "rw", seconds: float = 30) -> Iterator[sqlite3.Connection]:
-    """A connection that makes no file where `mode` is not "rwc", and begins no transaction by itself."""
+    """Open a connection without implicit transactions. Creates the file only if `mode` is "rwc"."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     with closing(sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)) as database:
         yield database
@@ -39,7 +38,7 @@ def opened(path: Path, mode: str = "rw", seconds: float = 30) -> Iterator[sqlite
 
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """The path of an empty file on the same file system, its owner's alone; it goes, with what SQLite puts beside."""
+    """Create an empty private file on the same file system, removed later with the files that SQLite adds."""
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
         draft = Path(directory) / "draft"
         draft.touch(mode=0o600)
@@ -47,18 +46,18 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 def copy(database: Path, target: Path, report: Report, check: bool = True) -> None:
-    """Makes `target` hold what is committed in a database now, whole or not at all, while others write.
+    """Copy a snapshot of a database to `target`, atomically, while others write.
 
-    `target` is one file that needs none beside it, mode 0600; where `check`, SQLite has found no fault in it. Raises
-    Unusable where it has, and sqlite3.Error and OSError.
+    `target` is a single file, mode 0600. With `check`, raises Unusable if SQLite finds damage in the copy. Also raises
+    sqlite3.Error and OSError.
     """
     with draft_beside(target) as draft:
         with opened(database) as source, opened(draft) as written:
-            # One snapshot over all steps: otherwise the copy begins anew whenever somebody writes.
+            # One snapshot over all steps: otherwise the copy restarts at every write.
             source.execute("BEGIN")
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
             _transfer(source, written, report)
-            written.execute("PRAGMA journal_mode = DELETE")  # what is in the log is in the copy
+            written.execute("PRAGMA journal_mode = DELETE")  # moves the log into the copy
         if check and (fault := fault_of(draft)):
             raise Unusable(f"is damaged: {fault}")
         _sync(draft)
@@ -67,17 +66,17 @@ def copy(database: Path, target: Path, report: Report, check: bool = True) -> No
 
 
 def put_back(source: Path, database: Path, seconds: float, report: Report, keep: Path | None = None) -> None:
-    """Replaces all that is in a database, also under running services, which from then on see only the new content.
+    """Replace the content of a database, also under running services, which then see the new content.
 
-    Writers wait for it in line, as for any other writer. `keep` gets what was there, to the last committed write.
-    `seconds` is how long to wait for those who write now. Raises sqlite3.Error and OSError.
+    Writers queue meanwhile. `keep` gets a copy of the old content, including the last committed write. `seconds` is how
+    long to wait for current writers. Raises sqlite3.Error and OSError.
     """
-    turn = turn_of(str(database))
-    if not turn.take(seconds):
+    queue = write_queue(str(database))
+    if not queue.acquire(seconds):
         raise sqlite3.OperationalError("database is locked")
     try:
         if keep is not None:
-            copy(database, keep, report, check=False)  # of what is damaged, too
+            copy(database, keep, report, check=False)  # even a damaged database
         with opened(source) as new, opened(database, "rwc", seconds) as live:
             try:
                 live.execute("PRAGMA journal_mode = WAL")
@@ -85,21 +84,21 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
                 _transfer(new, live, report)
             except sqlite3.Error:
                 if keep is not None:
-                    keep.unlink(missing_ok=True)  # all of it is still where it was
+                    keep.unlink(missing_ok=True)  # the database still has all of it
                 raise
-            with suppress(sqlite3.Error):  # it is done; the log, now as large as the database, can be emptied later too
+            with suppress(sqlite3.Error):  # committed; the log, as large as the database, can be truncated later
                 live.execute(f"PRAGMA busy_timeout = {SECONDS_FOR_READERS * 1000}")
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(database.parent)
     finally:
-        turn.give_on()
+        queue.release()
 
 
 def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Report) -> None:
     (page_size,) = source.execute("PRAGMA page_size").fetchone()
 
     def tell(status: int, remaining: int, total: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # after the time-out: Python would try for ever
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # after the time-out: Python would retry forever
             raise sqlite3.OperationalError("database is locked")
         report((total - remaining) * page_size, total * page_size)
 
@@ -107,7 +106,7 @@ def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Re
 
 
 def fault_of(path: Path) -> str:
-    """The first fault that SQLite finds in a file, or none. Reads all of it."""
+    """Return the first damage that SQLite finds in a file; empty if there is none. Reads the whole file."""
     with opened(path) as database:
         (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
@@ -123,8 +122,8 @@ def page_size_of(path: Path) -> int:
     return size
 
 
-def rows_of(path: Path, *tables: str) -> list[int | None]:
-    """How many rows each of these tables has; None for one that is not there."""
+def row_counts(path: Path, *tables: str) -> list[int | None]:
+    """Return the number of rows of each table; None for a missing table."""
     there = tables_of(path)
     with opened(path) as database:
         return [
@@ -139,13 +138,13 @@ def tables_of(path: Path) -> set[str]:
 
 
 def migrations_of(path: Path) -> set[tuple[str, str]]:
-    """The migrations that a database had, as (app, name)."""
+    """Return the applied migrations, as (app, name)."""
     with opened(path) as database:
         return set(database.execute("SELECT app, name FROM django_migrations"))
 
 
 def _sync(path: Path) -> None:
-    """Until then, a power cut may undo what was done to a file, or to the names in a directory."""
+    """Flush a file, or the names in a directory: a power cut could undo the changes before."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

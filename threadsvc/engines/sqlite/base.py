@@ -1,4 +1,4 @@
-"""The engine's DatabaseWrapper; everything else is Django's."""
+"""The SQLite engine: Django's, with a queue of writers and faster conversions."""
 
 import os
 import sqlite3
@@ -18,35 +18,31 @@ from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
 from django.utils import dateparse
 
-from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
+from threadsvc.engines.base import MAX_CACHED_CHARACTERS, EngineConnection, EngineFeatures, EngineOperations
 
-# The second: the file by which processes find their way in the log cannot grow.
-DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+# The second one: the shared-memory file of the write-ahead log cannot grow.
+DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
-# For who stores millions of rows: indexes of random ids are found in 16 MB of memory, and a page of them that changes
-# with each commit goes from the log, which may get 160 MB long, to the database once for many. What a commit promises
-# is the same.
+# For processes that store millions of rows. Ids are random, so each commit changes many index pages: a cache of 16 MB
+# holds them, and a log of up to 160 MB copies a page to the database once for many commits. Commits stay as durable.
 MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
 
-# A wait in line as short as this is not taken off SQLite's own time-out: telling SQLite costs three statements.
+# A wait in the queue up to this long does not shorten SQLite's busy time-out: to set it costs three statements.
 BRIEF_SECONDS = 0.1
 
-# Longer statements are bulk inserts and long lists of ids, seldom repeated.
-CACHED_CHARACTERS = 4096
 
+class WriteQueue:
+    """A lock of the writers to one database file, among the threads of this process and among processes.
 
-class Turn:
-    """The turn to write to one database file, among the threads of this process and among processes.
-
-    Threads wait for each other here, with a time-out; then one thread a process waits in a `flock`. That has no
-    time-out, but ends with the transaction of the process that has it, however that process ends.
+    Threads wait for a lock of the process, with a time-out. One thread of each process waits for a `flock`. That wait
+    has no time-out, but the kernel releases the lock however the process that holds it ends.
     """
 
     def __init__(self, database: str) -> None:
         self._threads = Lock()
         self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # as long as the process lives
 
-    def take(self, seconds: float) -> bool:
+    def acquire(self, seconds: float) -> bool:
         if not self._threads.acquire(timeout=seconds):
             return False
         try:
@@ -56,25 +52,25 @@ class Turn:
             raise
         return True
 
-    def give_on(self) -> None:
+    def release(self) -> None:
         flock(self._file, LOCK_UN)
         self._threads.release()
 
 
-_turns: dict[str, Turn] = {}
-# In a child the thread that holds a lock does not exist, and an inherited file is the parent's place in the line.
-os.register_at_fork(after_in_child=_turns.clear)
+_write_queues: dict[str, WriteQueue] = {}
+# A child has no thread that could release an inherited lock, and an inherited file shares the parent's `flock`.
+os.register_at_fork(after_in_child=_write_queues.clear)
 
 
-def turn_of(database: str) -> Turn:
-    return _turns.get(database) or _turns.setdefault(database, Turn(database))
+def write_queue(database: str) -> WriteQueue:
+    return _write_queues.get(database) or _write_queues.setdefault(database, WriteQueue(database))
 
 
-class Cursor(base.SQLiteCursorWrapper):
-    """Django's, which puts SQLite's placeholders into a statement each time it is run."""
+class SQLiteCursor(base.SQLiteCursorWrapper):
+    """Caches the conversion to SQLite's placeholders, which Django repeats for each execution."""
 
     def convert_query(self, query: str, *, param_names: Any = None) -> str:
-        if param_names is None and len(query) <= CACHED_CHARACTERS:
+        if param_names is None and len(query) <= MAX_CACHED_CHARACTERS:
             return convert_query(query)
         return str(super().convert_query(query, param_names=param_names))
 
@@ -85,14 +81,14 @@ def convert_query(query: str) -> str:
 
 
 class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
-    # Django 5.2 leaves them out for SQLite, which has had them since 3.15: pages start by (created_at, id) < (?, ?).
+    # Since SQLite 3.15; Django 5.2 does not use them. Pages start at (created_at, id) < (?, ?).
     supports_tuple_lookups = True
     prefers_executemany = True
     folds_unicode_case = False
 
 
 def parse_datetime(text: bytes) -> datetime | None:
-    """Django's, which takes longer; that one is asked for what nobody of ours has written."""
+    """Return a stored time. Faster than Django's converter, which handles what this service has not written."""
     try:
         return datetime.fromisoformat(text.decode())
     except ValueError:
@@ -104,7 +100,7 @@ sqlite3.register_converter("datetime", parse_datetime)
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> str:
-        """Return the JSON text that the encoder writes. orjson writes the same, faster, and refuses the rest."""
+        """Return the JSON text that the encoder writes. orjson writes the same text faster, or refuses."""
         try:
             return orjson.dumps(value).decode()
         except TypeError:  # a lone surrogate, an integer of more than 64 bits
@@ -113,27 +109,27 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     adapt_pairs = adapt_document
 
     def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Django's, for a time of a column, which is in UTC: the one time zone of the settings."""
+        """Return a stored time as aware. Columns hold UTC, the time zone of the settings."""
         if value is None or (type(value) is datetime and value.tzinfo is None):
             return value and value.replace(tzinfo=UTC)
         return super().convert_datetimefield_value(value, expression, connection)
 
 
-class OneTurn(AbstractContextManager[None]):
-    """A context manager as a class: one made of a generator takes three times as long."""
+class QueuedWrite(AbstractContextManager[None]):
+    """The context manager of `write_turn`. A class, because a generator takes three times as long."""
 
     def __init__(self, connection: "DatabaseWrapper") -> None:
         self.connection = connection
 
     def __enter__(self) -> None:
         self.connection.ensure_connection()
-        left = self.connection.take_turn()
-        self.busy = None if left is None else self.connection.busy_seconds(left)
+        left = self.connection.enter_queue()
+        self.busy = None if left is None else self.connection.busy_timeout(left)
         try:
             if self.busy:
                 self.busy.__enter__()
         except BaseException:
-            self.connection.end_turn()
+            self.connection.leave_queue()
             raise
 
     def __exit__(self, *_: object) -> None:
@@ -141,14 +137,14 @@ class OneTurn(AbstractContextManager[None]):
             if self.busy:
                 self.busy.__exit__(None, None, None)
         finally:
-            self.connection.end_turn()
+            self.connection.leave_queue()
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    """Waits for its turn before it asks SQLite for the write lock.
+    """Queues before it asks SQLite for the write lock.
 
-    SQLite lets writers poll for its lock with pauses that grow to 100 ms, and whoever comes new may overtake: with many
-    writers some wait for seconds. Writers that queue wake as soon as it is their turn.
+    SQLite's writers poll for the lock with pauses of up to 100 ms, and a new writer may overtake: among many writers
+    some wait for seconds. Queued writers wake as soon as the lock is free.
     """
 
     features_class = DatabaseFeatures
@@ -156,51 +152,54 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     timed_methods: ClassVar[dict[str, str]] = {
         **EngineConnection.timed_methods,
         "_start_transaction_under_autocommit": "begin",
-        "take_turn": "begin",
+        "enter_queue": "begin",
     }
-    _turn: Turn | None = None
+    _queue: WriteQueue | None = None
 
-    def create_cursor(self, name: str | None = None) -> Cursor:
-        cursor: Cursor = self.connection.cursor(factory=Cursor)
+    def create_cursor(self, name: str | None = None) -> SQLiteCursor:
+        cursor: SQLiteCursor = self.connection.cursor(factory=SQLiteCursor)
         return cursor
 
     def is_disk_full(self, error: Exception) -> bool:
-        return getattr(error, "sqlite_errorcode", None) in DISK_FULL
+        return getattr(error, "sqlite_errorcode", None) in DISK_FULL_CODES
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
         return list(self.connection.execute(convert_query(sql), params).fetchall())
 
     def write_turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.in_atomic_block else OneTurn(self)
+        return nullcontext() if self.in_atomic_block else QueuedWrite(self)
 
     def _start_transaction_under_autocommit(self) -> None:
-        left = self.take_turn()
+        left = self.enter_queue()
         try:
-            with nullcontext() if left is None else self.busy_seconds(left):
+            with nullcontext() if left is None else self.busy_timeout(left):
                 super()._start_transaction_under_autocommit()
         except BaseException:
-            self.end_turn()
+            self.leave_queue()
             raise
 
-    def take_turn(self) -> float | None:
-        """Waits for it. Of a long wait returns the seconds that are left to wait for SQLite, which others than the
-        service may have locked."""
+    def enter_queue(self) -> float | None:
+        """Wait for the write queue.
+
+        After a long wait, return the seconds that are left to wait for SQLite's lock, which another program may hold.
+        Raises OperationalError after the time-out.
+        """
         seconds: float = self.settings_dict["OPTIONS"]["timeout"]
         start = time.monotonic()
         try:
-            turn = turn_of(str(self.settings_dict["NAME"]))
-            taken = turn.take(seconds)
-        except OSError as error:  # a directory that cannot be written, a file system without locks
+            queue = write_queue(str(self.settings_dict["NAME"]))
+            acquired = queue.acquire(seconds)
+        except OSError as error:  # a read-only directory, a file system without locks
             raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
-        if not taken:
+        if not acquired:
             raise OperationalError("database is locked")
-        self._turn = turn
+        self._queue = queue
         waited = time.monotonic() - start
         return seconds - waited if waited > BRIEF_SECONDS else None
 
     @contextmanager
-    def busy_seconds(self, seconds: float) -> Iterator[None]:
-        """SQLite's own time-out for a moment, so that waiting in line and waiting for SQLite have one together."""
+    def busy_timeout(self, seconds: float) -> Iterator[None]:
+        """Set SQLite's busy time-out for a block, so that both waits together have one time-out."""
         with self.cursor() as cursor:
             (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
             cursor.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
@@ -215,28 +214,31 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             for statement in MANY_WRITES:
                 cursor.execute(statement)
 
-    def end_turn(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.give_on()
+    def close_pool(self) -> None:
+        """Do nothing: there is no pool."""
+
+    def leave_queue(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.release()
 
     def _commit(self) -> None:
         try:
             super()._commit()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def _rollback(self) -> None:
         try:
             super()._rollback()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def _close(self) -> None:
         try:
             super()._close()
         finally:
-            self.end_turn()
+            self.leave_queue()
 
     def __del__(self) -> None:
-        self.end_turn()  # of a thread that ended amid a transaction
+        self.leave_queue()  # if a thread ended inside a transaction

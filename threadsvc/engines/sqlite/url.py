@@ -7,21 +7,21 @@ from django.core.exceptions import ImproperlyConfigured
 
 MAX_BUSY_SECONDS = 3600
 
-OPTIONS = {
-    # A transaction that begins as a reader and then writes can fail at once with "database is locked", whatever the
-    # busy time-out. Taking the write lock at BEGIN queues writers instead.
+SQLITE_OPTIONS = {
+    # A transaction that reads before it writes can fail at once with "database is locked", whatever the busy time-out.
+    # With the write lock taken at BEGIN, it waits instead.
     "transaction_mode": "IMMEDIATE",
-    # WAL lets readers go on while one writes; synchronous=FULL syncs the log at each commit, so that what was answered
-    # survives a power cut. Django itself turns foreign_keys on; it is repeated here because the data depends on it.
+    # WAL does not block readers during a write. synchronous=FULL syncs the log at each commit, so that acknowledged
+    # writes survive a power cut. Django turns foreign_keys on too; repeated here because the data depends on it.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
 }
 
 
 def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The entry for what `dj_database_url` has read, with the options that the URL gives.
+    """Return the entry for the output of `dj_database_url` and the options of the URL.
 
-    `seconds` is the busy time-out: how long a writer waits for the one before it. A write takes about a millisecond, so
-    only a stuck process can make anybody wait for long. Raises ImproperlyConfigured.
+    `seconds` is the busy time-out: how long a writer waits for others. A write takes about a millisecond, so only a
+    stuck process causes a long wait. Raises ImproperlyConfigured.
     """
     name = parsed["NAME"]
     if name == ":memory:":
@@ -36,5 +36,5 @@ def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], se
         **parsed,
         "ENGINE": "threadsvc.engines.sqlite",
         "NAME": os.path.realpath(name),  # one file, one name
-        "OPTIONS": {"timeout": seconds, **OPTIONS},
+        "OPTIONS": {"timeout": seconds, **SQLITE_OPTIONS},
     }

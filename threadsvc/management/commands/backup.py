@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 from django.db import connections
 
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 from threadsvc.engines.sqlite.backup import BESIDE, Unusable, copy
 from threadsvc.management import add_database_option, bar, file_of, megabytes
 
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         except Unusable as error:
             raise CommandError(f"the database {error}; nothing was written to {file}") from error
         except (sqlite3.Error, OSError) as error:
-            raise CommandError(f"cannot copy {source} to {file}: {reason_of(error)}") from error
+            raise CommandError(f"cannot copy {source} to {file}: {error_reason(error)}") from error
         seconds = time.monotonic() - start
         self.stdout.write(f"Wrote {file}: {megabytes(file.stat().st_size)} in {seconds:.1f} s, checked.")
         if len(settings.DATABASES) > 1:

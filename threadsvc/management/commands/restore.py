@@ -14,7 +14,7 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections, router
 from django.db.migrations.loader import MigrationLoader
 
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 from threadsvc.engines.sqlite.backup import (
     Unusable,
     copy,
@@ -23,7 +23,7 @@ from threadsvc.engines.sqlite.backup import (
     migrations_of,
     page_size_of,
     put_back,
-    rows_of,
+    row_counts,
     tables_of,
 )
 from threadsvc.management import add_database_option, bar, file_of
@@ -61,7 +61,7 @@ class Command(BaseCommand):
         except (sqlite3.Error, DatabaseError, OSError) as error:
             # The file is sound: it is the database of which SQLite says, by this very class, that it is damaged.
             away = f"; move {target}* away, and restore again" if type(error) is sqlite3.DatabaseError else ""
-            raise CommandError(f"cannot restore {file}: {reason_of(error)}{away}") from error
+            raise CommandError(f"cannot restore {file}: {error_reason(error)}{away}") from error
         self.stdout.write(f"Restored {target} in {time.monotonic() - start:.1f} s: {contents(target)}.")
         if keep is not None:
             self.stdout.write(f"What was there before is in {keep}; remove it when nobody misses anything.")
@@ -138,8 +138,8 @@ def holds_something(target: Path) -> bool:
 def contents(path: Path) -> str:
     """What an operator recognises a database by."""
     try:
-        threads, messages = rows_of(path, "messages_app_thread", "messages_app_message")
-        (accounts,) = rows_of(path, "auth_user")
+        threads, messages = row_counts(path, "messages_app_thread", "messages_app_message")
+        (accounts,) = row_counts(path, "auth_user")
     except sqlite3.DatabaseError as error:
         return f"not readable ({error})"
     counts = ((threads, "threads"), (messages, "messages"), (accounts, "accounts"))

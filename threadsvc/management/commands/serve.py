@@ -19,14 +19,14 @@ from gunicorn.http import message, parser
 
 from threadsvc import __version__
 from threadsvc.checks import url_setting
-from threadsvc.engines.base import reason_of
+from threadsvc.engines.base import error_reason
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
 # Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
 # could fill the memory with one line.
 MAX_REQUEST_LINE = 65536
-MAX_FILES = 65536
+MAX_OPEN_FILES = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
@@ -129,7 +129,7 @@ class Command(BaseCommand):
                 call_command("migrate", database=alias, verbosity=0, interactive=False)
                 missing = missing_tables(alias)
             except (DatabaseError, OSError) as error:
-                raise CommandError(f"cannot use the database of {name}: {reason_of(error)}") from error
+                raise CommandError(f"cannot use the database of {name}: {error_reason(error)}") from error
             if missing:
                 raise CommandError(
                     f"the database of {name} has no table {missing[0]}, though its migrations are recorded there: "
@@ -151,7 +151,7 @@ def start_metrics() -> exporter.Started | None:
     try:
         return exporter.start(settings.METRICS_PORT, settings.DATA_DIR)
     except OSError as error:
-        where = f"{exporter.HOST} port {settings.METRICS_PORT}"
+        where = f"{exporter.METRICS_HOST} port {settings.METRICS_PORT}"
         reason = error.strerror or str(error)
         raise CommandError(
             f"cannot show metrics on {where}: {reason}; THREADSVC_METRICS_PORT chooses another"
@@ -174,7 +174,7 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
 def raise_limit_of_files() -> None:
     """As many as the system lets this process have: gunicorn ends a worker that can accept no more connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -183,9 +183,9 @@ def raise_limit_of_files() -> None:
 def close_connections() -> None:
     """A connection must not be shared with the workers that are forked, nor may a pool, whose threads they have not."""
     connections.close_all()
+    connection: Any
     for connection in connections.all():
-        if hasattr(connection, "close_pool"):
-            connection.close_pool()
+        connection.close_pool()
 
 
 def bracketed(host: str) -> str:
@@ -225,7 +225,7 @@ def banner() -> str:
         f"  Data        {settings.DATA_DIR}",
     ]
     if settings.METRICS_PORT:
-        lines.insert(-1, f"  Metrics     http://{exporter.HOST}:{settings.METRICS_PORT}/metrics")
+        lines.insert(-1, f"  Metrics     http://{exporter.METRICS_HOST}:{settings.METRICS_PORT}/metrics")
     if settings.ALLOW_ANONYMOUS:
         why = "THREADSVC_ALLOW_ANONYMOUS is 1" if settings.ANONYMOUS_IS_DECIDED else "HOST is a loopback address"
         lines += [

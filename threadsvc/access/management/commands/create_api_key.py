@@ -10,18 +10,18 @@ from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError
 from django.utils import timezone
 
-from threadsvc.access.management import shown, shown_time
+from threadsvc.access.management import format_time, printable
 from threadsvc.access.models import APIKey
 
-UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+EXPIRY_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-def moment(text: str) -> datetime:
-    """When that time will be over: `90d`, or the start of a day (UTC)."""
+def expiry(text: str) -> datetime:
+    """Return the time in `90d` from now, or at the start of a date (UTC)."""
     now = timezone.now()
     try:
         if span := re.fullmatch(r"([1-9][0-9]{0,6})([hdw])", text, re.ASCII):
-            return now + int(span[1]) * UNITS[span[2]]
+            return now + int(span[1]) * EXPIRY_UNITS[span[2]]
         ends = datetime.combine(date.fromisoformat(text), time(), UTC)
     except (ValueError, OverflowError):
         raise ArgumentTypeError(f"{text!r} is no time such as 12h, 90d or 4w, and no date such as 2030-01-31") from None
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--read-only", action="store_true", help="it reads, and changes nothing")
         parser.add_argument(
-            "--expires", type=moment, metavar="WHEN", help="12h, 90d, 4w, or a date, 2030-01-31 (UTC); default: never"
+            "--expires", type=expiry, metavar="WHEN", help="12h, 90d, 4w, or a date, 2030-01-31 (UTC); default: never"
         )
 
     def handle(
@@ -56,7 +56,7 @@ class Command(BaseCommand):
             field, (reason, *_) = next(iter(error.message_dict.items()))
             raise CommandError(f"{field}: {reason}") from error
         key = row.issue()
-        until = f"until {shown_time(expires)}" if expires else "until it is revoked"
-        self.stderr.write(f"Key {shown(str(row))} may {row.rights} in tenant {shown(tenant)}, {until}.")
+        until = f"until {format_time(expires)}" if expires else "until it is revoked"
+        self.stderr.write(f"Key {printable(str(row))} may {row.rights} in tenant {printable(tenant)}, {until}.")
         self.stderr.write("Store it now: it cannot be shown again.")
         self.stdout.write(key)
