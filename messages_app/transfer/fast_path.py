@@ -32,7 +32,7 @@ def fast_thread_values(value: Any) -> dict[str, Any] | None:
     if (
         not _is_identity(public_id, object_id, created_at)
         or not (metadata is None or _is_metadata(metadata))
-        or not (tenant is None or (_is_text(tenant, MAX_TENANT_CHARACTERS) and tenant))
+        or not (tenant is None or text_fault(tenant, at_least=1, at_most=MAX_TENANT_CHARACTERS) is None)
     ):
         return None
     return {
@@ -60,7 +60,7 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
         or not (isinstance(role, str) and role in _ROLES)
         or not (isinstance(assistant_id, str) and isinstance(run_id, str))
         or not (len(assistant_id) <= MAX_AUTHOR_CHARACTERS and len(run_id) <= MAX_AUTHOR_CHARACTERS)
-        or text_fault(assistant_id + run_id)
+        or (assistant_id + run_id and text_fault(assistant_id + run_id))
         or not (metadata is None or _is_metadata(metadata))
         or get("file_ids") not in (None, [])
         or get("thread_id") not in (None, thread_id)
@@ -86,16 +86,11 @@ def _has_only(keys: Set[str], value: Any) -> bool:
 
 def _is_identity(public_id: Any, object_id: Any, created_at: Any) -> bool:
     return (
-        _is_text(public_id, MAX_ID_CHARACTERS)
-        and public_id != ""
+        text_fault(public_id, at_least=1, at_most=MAX_ID_CHARACTERS) is None
         and (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id) is not None))
         and type(created_at) is int  # isinstance would accept a bool
         and 0 <= created_at <= MAX_SECONDS
     )
-
-
-def _is_text(value: Any, at_most: int) -> bool:
-    return text_fault(value, at_most=at_most) is None
 
 
 def _is_metadata(metadata: Any) -> bool:
@@ -117,7 +112,7 @@ def _text_parts(content: Any) -> list[dict[str, Any]] | None:
         if not isinstance(text, dict) or not text.keys() <= {"value", "annotations"}:
             return None
         value: Any = text.get("value")
-        if text.get("annotations") not in (None, []) or not _is_text(value, MAX_CONTENT_CHARACTERS_V2):
+        if text.get("annotations") not in (None, []) or text_fault(value, at_most=MAX_CONTENT_CHARACTERS_V2):
             return None
         characters += len(value)
         parts.append(text_part(value))

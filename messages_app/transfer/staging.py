@@ -19,7 +19,6 @@ from messages_app.transfer.source import (
     SourceLocation,
     SourceValue,
     UnvalidatedThread,
-    object_type,
 )
 from messages_app.transfer.validation import thread_id_of
 
@@ -34,6 +33,9 @@ class StagedObject(NamedTuple):
     path: str
     is_listed: int
     body: str
+
+
+_COLUMNS_OF_OBJECT = ", ".join(StagedObject._fields)
 
 
 class StagingDatabase:
@@ -70,20 +72,21 @@ class StagingDatabase:
         `is_listed`: it comes from a list of the API, which is newest first unless the caller asked for another order.
         """
         location, value = source
-        is_message = object_type(value) == MESSAGE_OBJECT
+        is_message = value["object"] == MESSAGE_OBJECT
         thread_id = thread_id_of(source)
         created_at, public_id = value.get("created_at"), value.get("id")
-        row = StagedObject(
-            id=public_id if isinstance(public_id, str) and public_id.isprintable() else None,
-            created_at=created_at if isinstance(created_at, int) and abs(created_at) < 2**63 else None,
-            file=self._index_of(location.file),
-            line=location.line,
-            path=json.dumps(location.path),
-            is_listed=is_listed,
-            body=json.dumps(value, sort_keys=True),
+        row = (
+            thread_id,
+            is_message,
+            public_id if isinstance(public_id, str) and public_id.isprintable() else None,
+            created_at if isinstance(created_at, int) and abs(created_at) < 2**63 else None,
+            self._index_of(location.file),
+            location.line,
+            json.dumps(location.path),
+            is_listed,
+            json.dumps(value, sort_keys=True),
         )
-        insert = "INSERT INTO staged VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        self._database.execute(insert, (thread_id, is_message, *row))
+        self._database.execute("INSERT INTO staged VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         self.objects += 1
         self.messages += is_message
 
@@ -109,9 +112,11 @@ class StagingDatabase:
     def _thread(
         self, thread_id: str, newest_first: dict[int, bool | None], skipped: SkippedValues
     ) -> UnvalidatedThread:
-        rows = self._rows(thread_id, is_message=False), self._rows(thread_id, is_message=True)
-        threads, messages = (self._without_repeats(of_type, skipped) for of_type in rows)
-        size = sum(len(row.body) for of_type in rows for row in of_type)
+        query = f"SELECT is_message, {_COLUMNS_OF_OBJECT} FROM staged WHERE thread = ? ORDER BY is_message, number"  # noqa: S608
+        rows = [(row[0], StagedObject(*row[1:])) for row in self._database.execute(query, [thread_id])]
+        threads = self._without_repeats([row for is_message, row in rows if not is_message], skipped)
+        messages = self._without_repeats([row for is_message, row in rows if is_message], skipped)
+        size = sum(len(row.body) for _, row in rows)
         if messages:
             descends = _descends([row.created_at for row in messages])
             if descends is None:
@@ -133,11 +138,6 @@ class StagingDatabase:
         value = {"id": thread_id, "object": THREAD_OBJECT, "created_at": messages[0].created_at}
         thread = SourceValue(message_location(0), value)
         return UnvalidatedThread(thread, values, message_location, size, has_own_object=False)
-
-    def _rows(self, thread_id: str, *, is_message: bool) -> list[StagedObject]:
-        columns = ", ".join(StagedObject._fields)
-        query = f"SELECT {columns} FROM staged WHERE thread = ? AND is_message = ? ORDER BY number"  # noqa: S608
-        return list(map(StagedObject._make, self._database.execute(query, [thread_id, is_message])))
 
     def _is_newest_first(self, file: int) -> bool | None:
         """Return whether most neighbouring messages of a thread in this file descend in time; None if neither way."""

@@ -30,7 +30,6 @@ from messages_app.transfer.source import (
     SourceLocation,
     SourceValue,
     UnvalidatedThread,
-    object_type,
     printable,
 )
 
@@ -65,18 +64,18 @@ def validate_thread(source: UnvalidatedThread, tenant: str | None) -> ValidThrea
             message = _read_message(SourceValue(source.message_location(i), value), thread_id, ids, skipped, faults)
         if message is not None:
             ids.add(message["id"])
-            messages.append(_new_row(Message, message, thread_id=thread_id, position=i + 1))
+            message["thread_id"], message["position"] = thread_id, i + 1
+            messages.append(Message.from_values(**_with_object_id(message)))
     if faults or values is None:
         raise InvalidInput((location.at(*fault.loc), fault.msg) for location, fault in faults)
     values["tenant"] = tenant or values["tenant"] or DEFAULT_TENANT
-    return ValidThread(source._replace(messages=()), _new_row(Thread, values), messages, skipped)
+    return ValidThread(source._replace(messages=()), Thread.from_values(**_with_object_id(values)), messages, skipped)
 
 
-def _new_row(model: Any, values: dict[str, Any], **more: Any) -> Any:
-    """Return an unsaved row. Makes an `_id` if it has none."""
+def _with_object_id(values: dict[str, Any]) -> dict[str, Any]:
     if values["object_id"] is None:
         values["object_id"] = derived_object_id(values["id"], values["created_at"])
-    return model.from_values(**values, **more)
+    return values
 
 
 def derived_object_id(public_id: str, created_at: datetime) -> str:
@@ -87,7 +86,7 @@ def derived_object_id(public_id: str, created_at: datetime) -> str:
 
 def thread_id_of(source: SourceValue) -> str:
     """Return the id of a thread, or of the thread that a message belongs to. Raises InvalidInput."""
-    key = "thread_id" if object_type(source.value) == MESSAGE_OBJECT else "id"
+    key = "thread_id" if source.value["object"] == MESSAGE_OBJECT else "id"
     values, faults = read_keys({key: ID_FIELD}, source.value)
     if faults:
         raise InvalidInput([(source.location, f"{key}: {faults[0].msg}")])
