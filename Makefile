@@ -5,6 +5,7 @@ RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
 # Processes that share the tests of a run; each has a database of its own.
 WORKERS := 2
+RANDOM_TESTS := tests/test_paging.py tests/test_bulk.py tests/test_mongo_queries.py tests/test_fuzz.py
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .PHONY: run quick quick-lint quick-tests test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
@@ -38,12 +39,12 @@ test-mongodb: $(TESTS)
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint
 
-# Looks for requests that make the service fail; other ones with another SEED.
+# The long form of the tests that try random values, then requests that nobody would think of; others with another SEED.
 fuzz: ENGINE := sqlite
 fuzz: REQUESTS := 100000
 fuzz: SEED := 0
 fuzz: $(TESTS)
-	@$(BIN)/python -m pytest -x --engine=$(ENGINE) --requests=$(REQUESTS) --fuzz-seed=$(SEED) tests/test_fuzz.py
+	@$(BIN)/python -m pytest -x --engine=$(ENGINE) --requests=$(REQUESTS) --fuzz-seed=$(SEED) $(RANDOM_TESTS)
 
 # Writes docs/openapi.yaml anew, after a change to the API.
 schema: $(RUNS)

@@ -44,12 +44,14 @@ def stored(served: Served, thread_id: str) -> int:
 
 
 @pytest.mark.once
-def test_answers_soon_after_a_second_start(serve: Callable[..., Served]) -> None:
-    for start in ("first", "second"):
-        service = serve()
-        assert service.stop() == 0
-        if start == "second":
-            assert service.seconds_to_first_answer < 3
+def test_answers_soon_after_a_second_start(serve: Callable[..., Served], tmp_path: Path) -> None:
+    assert serve().stop() == 0
+    began = time.monotonic()
+    assert manage(tmp_path / "data", "check").returncode == 0
+    seconds_of_a_command = time.monotonic() - began  # 0.75 where nothing else runs
+    service = serve()
+    assert service.seconds_to_first_answer < 4 * seconds_of_a_command
+    assert service.stop() == 0
 
 
 @pytest.mark.once

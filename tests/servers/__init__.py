@@ -30,13 +30,26 @@ def is_ci() -> bool:
     return os.environ.get("CI", "") not in ("", "0", "false")
 
 
+_claims: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port below those that the system gives to clients: one that tries a server which is away could meet itself."""
+    """Return a port that nobody listens on and that no other test process of this machine was given.
+
+    It is below those that the system gives to clients: one that tries a server which is away could meet itself.
+    """
     while True:
-        port = random.randrange(10_000, 32_768)
-        with closing(socket.socket()) as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0threadsvc-tests-port-{port}")  # a name without a file, which ends with this process
+            with closing(socket.socket()) as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
 
 
 def last_line(output: str) -> str:
