@@ -21,7 +21,7 @@ from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQu
 from messages_app.store import bulk
 from messages_app.store.backend import Backend
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.engine import Result, WriteConflict, pauses, retried
+from messages_app.store.engine import PAUSES, Result, WriteConflict, retried
 from messages_app.store.idempotency import (
     KeyedRequest,
     KeyedResponse,
@@ -126,7 +126,7 @@ class DocumentBackend(Backend):
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
         """The record comes first. It says which ids the row will have: after a crash, a retry completes that row."""
-        for pause in pauses():
+        for pause in PAUSES:
             with suppress(IntegrityError):  # another request with this key stored its record first
                 if response := self._once(request):
                     return response
@@ -262,7 +262,7 @@ class DocumentBackend(Backend):
     def claim(self, deleted: ThreadQuerySet) -> bool:
         """Change the time of deletion, which all others name in their writes."""
         deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is not deleted, only hidden
-        for pause in pauses():
+        for pause in PAUSES:
             thread = deleted.only("deleted_at").first()
             if thread is None:
                 return False

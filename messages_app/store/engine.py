@@ -1,7 +1,7 @@
 """What the store asks of an engine, beyond what Django asks of it. The project implements it for each engine."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
 
@@ -9,8 +9,8 @@ from django.db import IntegrityError, OperationalError, connections
 
 Result = TypeVar("Result")
 
-# Attempts at a write that conflicts with other writers'. Engines that lock rows need one.
-MAX_ATTEMPTS = 100
+# The seconds to wait after each attempt at a write that met another writer: none at first, then more and more.
+PAUSES = [attempt // 4 * 0.001 for attempt in range(100)]
 
 
 class EngineFeatures(Protocol):
@@ -44,17 +44,16 @@ class EngineConnection(Protocol):
     def cursor(self) -> Any: ...
 
 
-def connection_to(database: str) -> EngineConnection:
-    """Return this thread's connection to a database, by its alias."""
-    return cast(EngineConnection, connections[database])
+# Returns this thread's connection to a database, by its alias.
+connection_to = cast(Callable[[str], EngineConnection], connections.__getitem__)
 
 
 def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
     """Run `write` until it meets no other writer, which raises IntegrityError; return what it returns.
 
-    Re-raises the error if `is_rejected` returns that it has another reason. Raises WriteConflict after MAX_ATTEMPTS.
+    Re-raises the error if `is_rejected` returns that it has another reason. Raises WriteConflict after the last pause.
     """
-    for pause in pauses():
+    for pause in PAUSES:
         try:
             return write()
         except IntegrityError:
@@ -62,12 +61,6 @@ def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambd
                 raise
         time.sleep(pause)
     raise WriteConflict("too many writers at once")
-
-
-def pauses() -> Iterable[float]:
-    """Yield the seconds to wait after each attempt that met another writer: none at first, then more and more."""
-    for attempt in range(MAX_ATTEMPTS):
-        yield attempt // 4 * 0.001
 
 
 class WriteConflict(OperationalError):

@@ -23,7 +23,7 @@ def append(tenant: str, thread_id: str, *, origin: Origin | None = None, **conte
 
     The order of positions is the order of commits, and a later message has no earlier time.
     """
-    return backend().append(tenant, thread_id, {**Message.empty_content(), **content}, origin)
+    return backend().append(tenant, thread_id, {**Message.EMPTY_CONTENT, **content}, origin)
 
 
 def get(tenant: str, thread_id: str, message_id: str) -> Message:
@@ -95,7 +95,7 @@ def erase(thread_id: str, message_id: str) -> None:
 
     def write() -> None:
         message = Message.objects.visible_in(thread_id).named(id=message_id)
-        if not message.update(deleted_at=timezone.now(), **Message.empty_content()):
+        if not message.update(deleted_at=timezone.now(), **Message.EMPTY_CONTENT):
             raise Message.DoesNotExist
         idempotency.forget_message(message_id)
 

@@ -36,7 +36,7 @@ def create(
             **identity("msg", at, random),
             thread_id=thread.id,
             position=position,
-            **{**Message.empty_content(), **content},
+            **{**Message.EMPTY_CONTENT, **content},
         )
         for position, content in enumerate(messages, start=1)
     ]

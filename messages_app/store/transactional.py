@@ -5,6 +5,7 @@ PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time
 
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -20,7 +21,7 @@ from messages_app.models.thread import digest_of_pair
 from messages_app.store import bulk
 from messages_app.store.backend import Backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
-from messages_app.store.engine import Result, WriteConflict, connection_to, pauses, retried
+from messages_app.store.engine import PAUSES, Result, WriteConflict, connection_to
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Position, between
 
@@ -46,18 +47,19 @@ class TransactionalBackend(Backend):
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """One query; two in a transaction where the thread's row is locked."""
-
-        def write() -> Message:
-            if not self.features.has_select_for_no_key_update:
-                with connection_to(self.database).write_turn():
+        for pause in PAUSES:
+            try:
+                if not self.features.has_select_for_no_key_update:
+                    with connection_to(self.database).write_turn():
+                        return self._insert(tenant, thread_id, content)
+                with transaction.atomic(using=self.database):
+                    # Its own statement: one sees what was committed before it began, not before it got its lock.
+                    if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
+                        raise Thread.DoesNotExist
                     return self._insert(tenant, thread_id, content)
-            with transaction.atomic(using=self.database):
-                # Its own statement: one sees what was committed before it began, not before it got its lock.
-                if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
-                    raise Thread.DoesNotExist
-                return self._insert(tenant, thread_id, content)
-
-        return retried(write)  # somebody may insert a message by hand, without the lock
+            except IntegrityError:  # somebody inserted a message by hand, without the lock
+                time.sleep(pause)
+        raise WriteConflict("too many writers at once")
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
@@ -98,7 +100,7 @@ class TransactionalBackend(Backend):
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
         """Row and record are stored in one transaction, both or neither."""
-        for _ in pauses():
+        for _ in PAUSES:
             try:
                 with transaction.atomic(using=self.database):
                     return self._once(request)
