@@ -149,7 +149,10 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
             for i in range(each):
                 body = json.dumps({"role": "user", "content": f"{number:02} {i:02}"})
                 thread = threads[(number + i) % len(threads)]
-                connection.request("POST", f"/threads/{thread}/messages", body, {"Content-Type": "application/json"})
+                headers = {"Content-Type": "application/json"}
+                if number % 2:
+                    headers["Idempotency-Key"] = f"{number} {i}".replace(" ", "-")
+                connection.request("POST", f"/threads/{thread}/messages", body, headers)
                 response = connection.getresponse()
                 answers.append((response.status, json.loads(response.read()).get("id", "")))
         return answers
