@@ -187,7 +187,6 @@ def test_endless_request_line_is_cut_off(served: Served) -> None:
     assert served.call("GET", "/healthz").status == 200
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("line", "status"),
     [
