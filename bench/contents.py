@@ -65,8 +65,9 @@ def long(number: int) -> dict[str, Any]:
 def found_long_thread() -> list[Any]:
     """The one that there is, if there is one."""
     from messages_app.store.backend import backend
+    from messages_app.store.paging import Window
 
-    return backend().threads_with("default", LONG, None, None, descending=True, limit=1)
+    return backend().threads_with("default", LONG, Window(None, None, descending=True, limit=1))
 
 
 def new_long_thread(number: int) -> Any:

@@ -13,7 +13,7 @@ from django.db.models.lookups import In
 
 from messages_app.models import Message, Thread, ThreadPair
 from messages_app.models.content import text_part
-from messages_app.store.paging import window
+from messages_app.store.paging import Window, in_window
 from tests import engines
 from tests.rows import new_message, new_thread
 from threadsvc.engines.mongodb.sql import read
@@ -274,7 +274,7 @@ def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Mes
         )
         descending = rng.choice([True, False])
         pages = [
-            [row.pk for row in window(model.objects.using(alias), low, high, descending=descending).order_by("id")]
+            sorted(row.pk for row in in_window(model.objects.using(alias), Window(low, high, descending, None)))
             for alias in (SQLITE, MONGODB)
         ]
         assert pages[0] == pages[1]
@@ -294,7 +294,7 @@ def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
 
 def test_page_starts_at_its_place_in_the_index() -> None:
     """The server reads an index from where the first column's bound says, not from its beginning."""
-    rows = window(Thread.objects.visible("x"), (START, "a"), (START, "b"), descending=True)
+    rows = in_window(Thread.objects.visible("x"), Window((START, "a"), (START, "b"), True, None))
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)
     assert isinstance(statement, SelectStatement)

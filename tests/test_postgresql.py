@@ -17,7 +17,7 @@ from django.db.utils import ConnectionHandler
 from django.utils import timezone
 
 from messages_app.models import IdempotencyRecord, Message, Thread
-from messages_app.store.paging import window
+from messages_app.store.paging import Window, in_window
 from messages_app.store.transactional import rows_with_pairs
 from tests import engines
 from tests.conftest import Answer, Served, connection, manage
@@ -351,29 +351,33 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
     by_time = Message.by_time.filter(deleted_at=None)
     keys = IdempotencyRecord.objects
     records = [IdempotencyRecord(digest=thread.id, thread_id=thread.id, created_at=now) for thread in new]
+    visible, of_run = Thread.objects.filter(deleted_at=None), messages.named(run_id="r")
     queries: list[tuple[str, Any]] = [
         ("messages_app_idempotencyrecord_pkey", keys.filter(digest="x")),
         ("idempotency_thread", keys.filter(thread_id="x")),
         ("idempotency_message", keys.filter(message_id="x")),
         ("idempotency_expires", keys.filter(created_at__lt=now).order_by("created_at")),
         ("thread_list", threads.order_by("-created_at", "-id")),
-        ("thread_list", window(threads, (now - day, "x"), None, descending=True)),
-        ("thread_list", window(threads, None, (now + day, "x"), descending=True)),
-        ("thread_by_pair", window(pairs, None, None, descending=True)),
-        ("thread_by_pair", window(pairs, None, (now + day, "x"), descending=True)),
+        ("thread_list", in_window(threads, Window((now - day, "x"), None, True, None))),
+        ("thread_list", in_window(threads, Window(None, (now + day, "x"), True, None))),
+        ("thread_by_pair", in_window(pairs, Window(None, None, True, None))),
+        ("thread_by_pair", in_window(pairs, Window(None, (now + day, "x"), True, None))),
         ("thread_pair", pairs),
         ("messages_app_thread_pkey", threads.filter(id=thread)),
         ("thread_deleted", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
-        ("message_list", window(messages, None, None, descending=True)),
-        ("message_list", window(messages, (1,), None, descending=True)),
-        ("message_run", window(messages.named(run_id="r"), None, None, descending=True)),
-        ("message_run", window(messages.named(run_id="r"), None, (9,), descending=True)),
+        ("message_list", in_window(messages, Window(None, None, True, None))),
+        ("message_list", in_window(messages, Window((1,), None, True, None))),
+        ("message_run", in_window(of_run, Window(None, None, True, None))),
+        ("message_run", in_window(of_run, Window(None, (9,), True, None))),
         ("message_position", Message.objects.filter(thread_id=thread).order_by("-position")),
         ("message_deleted", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("messages_app_message_pkey", messages.filter(id=message)),
-        ("thread_by_time", window(Thread.objects.filter(deleted_at=None), None, (now + day, "x"), descending=True)),
-        ("message_by_time", window(by_time, None, (now + day, "x"), descending=True)),
-        ("message_by_run", window(by_time.filter(run_id="r"), None, (now + day, "x"), descending=True)),
+        (
+            "thread_by_time",
+            in_window(visible, Window(None, (now + day, "x"), True, None)),
+        ),
+        ("message_by_time", in_window(by_time, Window(None, (now + day, "x"), True, None))),
+        ("message_by_run", in_window(by_time.filter(run_id="r"), Window(None, (now + day, "x"), True, None))),
     ]
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         store_rows(new, rows)

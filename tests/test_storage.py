@@ -29,7 +29,7 @@ from messages_app.models import IdempotencyRecord, Message, Thread
 from messages_app.models.content import text_part
 from messages_app.store.backend import backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.paging import window
+from messages_app.store.paging import Window, in_window
 from messages_app.store.transactional import rows_with_pairs
 from messages_app.transfer import export_lines
 from tests import engines
@@ -283,42 +283,46 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
     pairs = rows_with_pairs("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
     keys = IdempotencyRecord.objects
+    visible, of_run = Thread.objects.filter(deleted_at=None), messages.named(run_id="r")
     queries: list[tuple[str, Any]] = [
         ("idempotencyrecord_1 (digest=?)", keys.filter(digest="x")),
         ("idempotency_thread (thread_id=?)", keys.filter(thread_id="x")),
         ("idempotency_message (message_id=?)", keys.filter(message_id="x")),
         ("idempotency_expires (created_at<?)", keys.filter(created_at__lt=now).order_by("created_at")),
         ("thread_list (tenant=?)", threads.order_by("-created_at", "-id")),
-        ("thread_list (tenant=? AND (created_at,id)>(?,?))", window(threads, (now, "x"), None, descending=True)),
-        ("thread_list (tenant=? AND (created_at,id)<(?,?))", window(threads, None, (now, "x"), descending=True)),
-        ("thread_by_pair (digest=?)", window(pairs, None, None, descending=True)),
+        ("thread_list (tenant=? AND (created_at,id)>(?,?))", in_window(threads, Window((now, "x"), None, True, None))),
+        ("thread_list (tenant=? AND (created_at,id)<(?,?))", in_window(threads, Window(None, (now, "x"), True, None))),
+        ("thread_by_pair (digest=?)", in_window(pairs, Window(None, None, True, None))),
         (
             "thread_by_pair (digest=? AND (created_at,thread_id)<(?,?))",
-            window(pairs, None, (now, "x"), descending=True),
+            in_window(pairs, Window(None, (now, "x"), True, None)),
         ),
         ("threadpair_1 (thread_id=? AND digest=?)", pairs),
         ("thread_1 (id=?)", threads.filter(id="x")),
         ("thread_deleted (deleted_at>?)", Thread.objects.filter(deleted_at__isnull=False).order_by("deleted_at")),
-        ("message_list (thread_id=?)", window(messages, None, None, descending=True)),
-        ("message_list (thread_id=? AND position>?)", window(messages, (1,), None, descending=True)),
-        ("message_run (thread_id=? AND run_id=?)", window(messages.named(run_id="r"), None, None, descending=True)),
+        ("message_list (thread_id=?)", in_window(messages, Window(None, None, True, None))),
+        ("message_list (thread_id=? AND position>?)", in_window(messages, Window((1,), None, True, None))),
+        (
+            "message_run (thread_id=? AND run_id=?)",
+            in_window(of_run, Window(None, None, True, None)),
+        ),
         (
             "message_run (thread_id=? AND run_id=? AND position<?)",
-            window(messages.named(run_id="r"), None, (9,), descending=True),
+            in_window(of_run, Window(None, (9,), True, None)),
         ),
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
         # What a request asks for, with a look whether the thread is there.
         ("message_1 (id=?)", of_thread.filter(id="x")),
-        ("message_list (thread_id=?)", window(of_thread, None, None, descending=True)),
-        ("message_list (thread_id=? AND position<?)", window(of_thread, None, (9,), descending=True)),
+        ("message_list (thread_id=?)", in_window(of_thread, Window(None, None, True, None))),
+        ("message_list (thread_id=? AND position<?)", in_window(of_thread, Window(None, (9,), True, None))),
         (
             "thread_by_time ((created_at,id)<(?,?))",
-            window(Thread.objects.filter(deleted_at=None), None, (now, "x"), descending=True),
+            in_window(visible, Window(None, (now, "x"), True, None)),
         ),
-        ("message_by_time ((created_at,id)<(?,?))", window(by_time, None, (now, "x"), descending=True)),
-        ("message_by_run (run_id=?", window(by_time.filter(run_id="r"), None, (now, "x"), descending=True)),
+        ("message_by_time ((created_at,id)<(?,?))", in_window(by_time, Window(None, (now, "x"), True, None))),
+        ("message_by_run (run_id=?", in_window(by_time.filter(run_id="r"), Window(None, (now, "x"), True, None))),
     ]
     for index, query in queries:
         plan = query.explain()

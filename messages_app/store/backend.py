@@ -16,7 +16,7 @@ from messages_app.ids import Origin
 from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store.compiled_query import CompiledQuery
 from messages_app.store.engine import Result, connection_to
-from messages_app.store.paging import Position
+from messages_app.store.paging import Window
 
 if TYPE_CHECKING:
     from messages_app.store.idempotency import KeyedRequest, KeyedResponse
@@ -58,6 +58,12 @@ class Backend(ABC):
     @cached_property
     def _thread_id(self) -> CompiledQuery:
         return CompiledQuery(lambda **values: visible_thread(**values).values_list("id"), tenant=str, thread_id=str)
+
+    @cached_property
+    def _last_position(self) -> CompiledQuery:
+        """The highest position in a thread, deleted messages included: positions are never reused."""
+        messages = Message.objects.order_by("-position").values_list("position")
+        return CompiledQuery(lambda thread_id: messages.filter(thread_id=thread_id)[:1], thread_id=str)
 
     # Write
 
@@ -114,19 +120,10 @@ class Backend(ABC):
         """Return these rows of `visible_messages`. Raises Thread.DoesNotExist if there is no such thread."""
 
     @abstractmethod
-    def threads_with(
-        self,
-        tenant: str,
-        pairs: Mapping[str, str],
-        low: Position | None,
-        high: Position | None,
-        *,
-        descending: bool,
-        limit: int,
-    ) -> list[Thread]:
-        """Return the first of a tenant's threads whose metadata has all of these pairs (1 to 16).
+    def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
+        """Return the window of a tenant's threads whose metadata has all of these pairs: 1 to 16.
 
-        After `low` and before `high`, which are positions by (created_at, id).
+        Positions are (created_at, id).
         """
 
     @abstractmethod

@@ -4,7 +4,6 @@ A query is written with the ORM, once. Each run only fills in its values.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -38,26 +37,13 @@ class CompiledStatement:
 
 
 class CompiledQuery:
-    """A query for whole rows, or for some columns (`values_list`), compiled when it is first run.
+    """A query for whole rows, or for some columns (`values_list`).
 
     `build` makes the query from one argument for each of `kinds` (str or int: types that need no conversion). Each run
     takes values with the same names. The values must not change the form of the query.
     """
 
     def __init__(self, build: Callable[..., models.QuerySet[Any, Any]], **kinds: type) -> None:
-        self.build, self.kinds = build, kinds
-
-    @cached_property
-    def compiled(self) -> "_Compiled":
-        return _Compiled(self.build, self.kinds)
-
-    def rows(self, **values: Any) -> list[Any]:
-        """Return the rows; for `values_list`, lists of columns. One query."""
-        return self.compiled.rows(values)
-
-
-class _Compiled:
-    def __init__(self, build: Callable[..., Any], kinds: dict[str, type]) -> None:
         stand_ins: dict[str, Any] = {
             name: _TEXT.format(name) if kind is str else _NUMBER + number
             for number, (name, kind) in enumerate(kinds.items())
@@ -77,10 +63,11 @@ class _Compiled:
             for index, (converters, expression) in compiler.get_converters(columns).items()
             for convert in converters
         ]
-        self.model = query.model if query.query.default_cols else None
+        self.model: Any = query.model if query.query.default_cols else None
         self.attributes = [column.target.attname for column in columns if self.model]
 
-    def rows(self, values: dict[str, Any]) -> list[Any]:
+    def rows(self, **values: Any) -> list[Any]:
+        """Return the rows; for `values_list`, lists of columns. One query."""
         # No stored text contains U+0000, and PostgreSQL rejects a query that does.
         if any(isinstance(value, str) and "\0" in value for value in values.values()):
             return []

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
@@ -20,7 +19,6 @@ from messages_app.ids import Origin, identity
 from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store import bulk
 from messages_app.store.backend import Backend
-from messages_app.store.compiled_query import CompiledQuery
 from messages_app.store.engine import PAUSES, Result, WriteConflict, retried
 from messages_app.store.idempotency import (
     KeyedRequest,
@@ -30,7 +28,7 @@ from messages_app.store.idempotency import (
     counts,
     replay,
 )
-from messages_app.store.paging import Position, between
+from messages_app.store.paging import Window, in_window
 
 # A thread that is being stored is marked as deleted at this time in the future. If its writer dies, that time comes,
 # and the purge removes the thread.
@@ -115,15 +113,6 @@ class DocumentBackend(Backend):
 
         return self.attempt(write)
 
-    @cached_property
-    def _last_position(self) -> CompiledQuery:
-        return CompiledQuery(
-            lambda thread_id: (
-                Message.objects.filter(thread_id=thread_id).order_by("-position").values_list("position")[:1]
-            ),
-            thread_id=str,
-        )
-
     def once(self, request: KeyedRequest) -> KeyedResponse:
         """The record comes first. It says which ids the row will have: after a crash, a retry completes that row."""
         for pause in PAUSES:
@@ -193,19 +182,10 @@ class DocumentBackend(Backend):
         self.require_thread(tenant, thread_id)
         return rows
 
-    def threads_with(
-        self,
-        tenant: str,
-        pairs: Mapping[str, str],
-        low: Position | None,
-        high: Position | None,
-        *,
-        descending: bool,
-        limit: int,
-    ) -> list[Thread]:
+    def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
         """One query, by an index of the pairs in the documents."""
         rows = Thread.objects.visible(tenant).filter(metadata__contains=dict(pairs))
-        return between(rows, low, high, descending=descending, limit=limit)
+        return list(in_window(rows, window))
 
     def contains(self, word: str) -> Q:
         return Q(content__text__value__icontains=word)

@@ -5,7 +5,7 @@ from typing import Any
 
 from messages_app.models import Message, Thread
 from messages_app.store import bulk
-from messages_app.store.paging import between
+from messages_app.store.paging import Window, in_window
 
 THREADS_PER_READ = 500
 
@@ -21,7 +21,7 @@ def count_threads(tenant: str | None) -> int:
 def threads_oldest_first(tenant: str | None = None) -> Iterator[Thread]:
     """Yield the threads of a tenant, or of all, ordered by (created_at, id). One query for THREADS_PER_READ."""
     threads, last = Thread.objects.visible(tenant), None
-    while rows := between(threads, last, None, descending=False, limit=THREADS_PER_READ):
+    while rows := list(in_window(threads, Window(last, None, False, THREADS_PER_READ))):
         yield from rows
         last = rows[-1].created_at, rows[-1].id
 

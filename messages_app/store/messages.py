@@ -14,7 +14,7 @@ from messages_app.models import Message, MessageQuerySet
 from messages_app.store import idempotency
 from messages_app.store.backend import backend
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.paging import FileList, Kind, Page, PageRequest, UnknownCursor, page_of, window
+from messages_app.store.paging import FileList, Kind, Page, PageRequest, UnknownCursor, Window, in_window, page_of
 from messages_app.store.threads import merge_metadata
 
 
@@ -52,17 +52,18 @@ class MessageList(NamedTuple):
     kind: Kind = "message"
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
-        """The engine looks in this thread alone: whether the tenant has it is checked by `between`."""
+        """The engine looks in this thread alone: whether the tenant has it is checked by `rows`."""
         # No stored text contains U+0000.
         known = [each for each in dict.fromkeys(ids) if "\0" not in each]
         named = {f"message_{number}": each for number, each in enumerate(known)}
         return dict(_positions(tuple(named)).rows(thread_id=self.thread_id, **named)) if named else {}
 
-    def between(self, low: int | None, high: int | None, *, descending: bool, limit: int) -> list[Message]:
+    def rows(self, window: Window) -> list[Message]:
         """One query, and one more if there are none or the engine cannot join."""
-        filters = {"low": low, "high": high, "run_id": self.run_id}
+        filters = {"low": window.low, "high": window.high, "run_id": self.run_id}
         values = {name: value for name, value in filters.items() if value is not None}
-        rows = _page(tuple(values), descending, limit).rows(tenant=self.tenant, thread_id=self.thread_id, **values)
+        query = _page(tuple(values), window.descending, window.limit)
+        rows = query.rows(tenant=self.tenant, thread_id=self.thread_id, **values)
         return backend().in_thread(self.tenant, self.thread_id, rows)
 
 
@@ -124,13 +125,13 @@ def _positions(names: tuple[str, ...]) -> CompiledQuery:
 
 
 @cache  # 1,600 forms: 100 limits with or without each of three filters, in two orders
-def _page(filters: tuple[str, ...], descending: bool, limit: int) -> CompiledQuery:
+def _page(filters: tuple[str, ...], descending: bool, limit: int | None) -> CompiledQuery:
     def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
         rows = backend().visible_messages(tenant, thread_id)
         if "run_id" in values:
             rows = rows.filter(run_id=values["run_id"])
         low, high = ((values[name],) if name in values else None for name in ("low", "high"))
-        return window(rows, low, high, descending=descending)[:limit]
+        return in_window(rows, Window(low, high, descending, limit))
 
     kinds = {"low": int, "high": int, "run_id": str}
     return CompiledQuery(build, tenant=str, thread_id=str, **{name: kinds[name] for name in filters})

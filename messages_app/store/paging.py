@@ -36,6 +36,15 @@ class PageRequest(NamedTuple):
     before: str | None = None
 
 
+class Window(NamedTuple):
+    """The first `limit` rows after position `low` and before position `high`, in one order; None is no bound."""
+
+    low: Any
+    high: Any
+    descending: bool
+    limit: int | None
+
+
 class Page(NamedTuple):
     rows: list[Any]
     has_more: bool
@@ -58,8 +67,8 @@ class Listing(Protocol):
     def positions(self, ids: Iterable[str]) -> Mapping[str, Any]:
         """Return the positions of these ids, where they have one. One query."""
 
-    def between(self, low: Any, high: Any, *, descending: bool, limit: int) -> list[Any]:
-        """Return the first rows after `low` and before `high`; None is no bound. One query."""
+    def rows(self, window: Window) -> list[Any]:
+        """Return the rows of a window. One query."""
 
 
 def page_of(listing: Listing, page: PageRequest) -> Page:
@@ -73,7 +82,7 @@ def page_of(listing: Listing, page: PageRequest) -> Page:
     # With `before` alone, the page is the nearest to it: read from there, and reversed.
     backwards = before is not None and after is None
     # One row more than the page shows whether there are more.
-    found = listing.between(low, high, descending=page.descending != backwards, limit=page.limit + 1)
+    found = listing.rows(Window(low, high, page.descending != backwards, page.limit + 1))
     shown = found[: page.limit]
     return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))
 
@@ -87,24 +96,17 @@ class FileList(list[Any]):
         positions = {row.id: position for position, row in enumerate(self)}
         return {public_id: positions[public_id] for public_id in ids if public_id in positions}
 
-    def between(self, low: int | None, high: int | None, *, descending: bool, limit: int) -> list[Any]:
-        rows = self[0 if low is None else low + 1 : high]
-        return (rows[::-1] if descending else rows)[:limit]
+    def rows(self, window: Window) -> list[Any]:
+        rows = self[0 if window.low is None else window.low + 1 : window.high]
+        return (rows[::-1] if window.descending else rows)[: window.limit]
 
 
-def window(rows: Rows, low: Position | None, high: Position | None, *, descending: bool) -> Rows:
-    """Return the rows after position `low` and before position `high` (None: no bound), in the order of their list."""
+def in_window(rows: Rows, window: Window) -> Rows:
+    """Return the query for the rows of a window, in the order of their list. Positions are tuples."""
     order: tuple[str, ...] = rows.order  # type: ignore[attr-defined]  # of an OrderedQuerySet, filtered in any way
     columns = Tuple(*map(F, order))
-    if low is not None:
-        rows = rows.filter(TupleGreaterThan(columns, low))
-    if high is not None:
-        rows = rows.filter(TupleLessThan(columns, high))
-    return rows.order_by(*(f"-{column}" if descending else column for column in order))
-
-
-def between(
-    rows: QuerySet[Any], low: Position | None, high: Position | None, *, descending: bool, limit: int
-) -> list[Any]:
-    """Return the first `limit` rows of a window. One query."""
-    return list(window(rows, low, high, descending=descending)[:limit])
+    if window.low is not None:
+        rows = rows.filter(TupleGreaterThan(columns, window.low))
+    if window.high is not None:
+        rows = rows.filter(TupleLessThan(columns, window.high))
+    return rows.order_by(*(f"-{column}" if window.descending else column for column in order))[: window.limit]

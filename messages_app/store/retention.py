@@ -7,7 +7,7 @@ from typing import NamedTuple
 from messages_app.models import Message, Thread
 from messages_app.store.backend import backend
 from messages_app.store.deletion import half_of_the_time
-from messages_app.store.paging import window
+from messages_app.store.paging import Window, in_window
 
 # Threads that are checked, and deleted, at once: while they are deleted, other writers may have to wait.
 THREADS_PER_CHECK = 100
@@ -30,7 +30,7 @@ def delete_idle(before: datetime, tenant: str | None, dry_run: bool, checked: Ca
         backend().recover_idle()
     visible = Thread.objects.visible(tenant)
     old, found, total, last = visible.filter(created_at__lt=before), Idle(), 0, None
-    while page := list(window(old, last, None, descending=False).values_list(*old.order)[:THREADS_PER_CHECK]):
+    while page := list(in_window(old.values_list(*old.order), Window(last, None, False, THREADS_PER_CHECK))):
         idle = backend().idle(visible.filter(id__in=[thread_id for _, thread_id in page]), before)
         if idle and dry_run:
             messages = Message.objects.filter(thread__in=idle, deleted_at=None).count()

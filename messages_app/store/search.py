@@ -17,7 +17,7 @@ from messages_app.ids import MAX_SECONDS, MIN_SECONDS, OBJECT_ID
 from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.models.base import OrderedQuerySet
 from messages_app.store.backend import backend
-from messages_app.store.paging import between, window
+from messages_app.store.paging import Window, in_window
 
 PAGE_SIZE = 50
 # How many rows a scan goes through, and how many possible matches it reads.
@@ -77,7 +77,7 @@ def cursor_of(row: Thread | Message) -> TimeCursor:
 
 def newest(rows: Any, time_range: TimeRange) -> SearchResult:
     """Return the newest rows in a range. One query."""
-    return first_page(between(rows, *time_range, descending=True, limit=PAGE_SIZE + 1))
+    return first_page(list(in_window(rows, Window(*time_range, True, PAGE_SIZE + 1))))
 
 
 def first_page(found: list[Any]) -> SearchResult:
@@ -97,10 +97,10 @@ def scan(
     An index must answer `rows`. `confirm` drops candidates that meet `condition` but are no match.
     """
     limit = CANDIDATE_LIMIT if confirm else PAGE_SIZE + 1
-    in_order = window(rows, *time_range, descending=True).values_list(*rows.order)
-    edge = list(in_order[SCAN_LIMIT - 1 : SCAN_LIMIT + 1])
+    in_order = in_window(rows.values_list(*rows.order), Window(*time_range, True, SCAN_LIMIT + 1))
+    edge = list(in_order[SCAN_LIMIT - 1 :])
     last, beyond = (edge[0], edge[1]) if len(edge) == 2 else (None, time_range.low)
-    candidates = between(rows.filter(condition), beyond, time_range.high, descending=True, limit=limit)
+    candidates = list(in_window(rows.filter(condition), Window(beyond, time_range.high, True, limit)))
     matches = confirm(candidates) if confirm else candidates
     if len(matches) > PAGE_SIZE:
         return SearchResult(matches[:PAGE_SIZE], next_cursor=cursor_of(matches[PAGE_SIZE - 1]))
@@ -217,7 +217,7 @@ def _threads_by_metadata(filters: ThreadFilters, time_range: TimeRange) -> Searc
     tenants = [filters.tenant] if filters.tenant else first_tenants(MAX_TENANTS + 1)
     found: list[Thread] = []
     for tenant in tenants[:MAX_TENANTS]:
-        found += backend().threads_with(tenant, filters.metadata, *time_range, descending=True, limit=PAGE_SIZE + 1)
+        found += backend().threads_with(tenant, filters.metadata, Window(*time_range, True, PAGE_SIZE + 1))
     if len(tenants) == 1:
         return first_page(found)
     # The database sorts them: its order of ids, in which the next page starts, may not be Python's.

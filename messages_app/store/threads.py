@@ -14,7 +14,7 @@ from messages_app.ids import Origin, identity
 from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
 from messages_app.store import deletion
 from messages_app.store.backend import backend
-from messages_app.store.paging import Kind, Page, PageRequest, Position, between, page_of
+from messages_app.store.paging import Kind, Page, PageRequest, Position, Window, in_window, page_of
 
 
 class TooManyPairs(ValueError):
@@ -67,12 +67,12 @@ class ThreadList(NamedTuple):
         known = Thread.objects.visible(self.tenant).filter(id__in=[each for each in ids if "\0" not in each])
         return {thread_id: position for thread_id, *position in known.values_list("id", *known.order)}
 
-    def between(self, low: Position | None, high: Position | None, *, descending: bool, limit: int) -> list[Thread]:
+    def rows(self, window: Window) -> list[Thread]:
         if len(self.pairs) > MAX_METADATA_PAIRS:
             return []
         if self.pairs:
-            return backend().threads_with(self.tenant, self.pairs, low, high, descending=descending, limit=limit)
-        return between(Thread.objects.visible(self.tenant), low, high, descending=descending, limit=limit)
+            return backend().threads_with(self.tenant, self.pairs, window)
+        return list(in_window(Thread.objects.visible(self.tenant), window))
 
 
 def change_metadata(tenant: str, thread_id: str, changes: Mapping[str, str | None]) -> Thread:

@@ -23,7 +23,7 @@ from messages_app.store.backend import Backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
 from messages_app.store.engine import PAUSES, Result, WriteConflict, connection_to
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
-from messages_app.store.paging import Position, between
+from messages_app.store.paging import Window, in_window
 
 # A pair that fewer threads have is rare: counting stops here.
 RARE_PAIR_THREADS = 200
@@ -79,13 +79,7 @@ class TransactionalBackend(Backend):
         columns = ", ".join(quote(str(field.column)) for field in INSERTED_FIELDS)
         values = ", ".join("%s" for _ in INSERTED_FIELDS)
         table, position = quote(Message._meta.db_table), quote("position")
-        last_position = CompiledQuery(
-            lambda thread_id: (
-                Message.objects.filter(thread_id=thread_id).order_by("-position").values_list("position")[:1]
-            ),
-            thread_id=str,
-        )
-        thread, last = (query.compiled.statement for query in (self._thread_id, last_position))
+        thread, last = (query.statement for query in (self._thread_id, self._last_position))
         return CompiledStatement(
             f"INSERT INTO {table} ({columns}, {position}) "
             f"SELECT {values}, COALESCE(({last.sql}), 0) + 1 WHERE EXISTS ({thread.sql}) RETURNING {position}",
@@ -156,19 +150,10 @@ class TransactionalBackend(Backend):
             self.require_thread(tenant, thread_id)
         return rows
 
-    def threads_with(
-        self,
-        tenant: str,
-        pairs: Mapping[str, str],
-        low: Position | None,
-        high: Position | None,
-        *,
-        descending: bool,
-        limit: int,
-    ) -> list[Thread]:
+    def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
         """One query, and one more a pair if there are several."""
         rows = rows_with_pairs(tenant, pairs)
-        return [pair.thread for pair in between(rows, low, high, descending=descending, limit=limit)]
+        return [pair.thread for pair in in_window(rows, window)]
 
     def contains(self, word: str) -> Q:
         """Search the text of the JSON. Where the engine ignores the case of ASCII alone, try four spellings."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from django.db.models import Count, Max, Min, Q
 
 from messages_app.models import Message, MessageQuerySet
-from messages_app.store.paging import between
+from messages_app.store.paging import Window, in_window
 
 # Messages on a page of a transcript, and how many of them precede the one that it was opened at.
 TRANSCRIPT_SIZE = 50
@@ -95,10 +95,8 @@ def transcript(
         low = end = None
     elif activity and (low or 0) >= activity.last:
         low, end = None, activity.last
-    low_position, high_position = None if low is None else (low,), (end + 1,) if end else None
-    messages = between(
-        Message.objects.visible_in(thread_id), low_position, high_position, descending=bool(end), limit=TRANSCRIPT_SIZE
-    )
+    window = Window(None if low is None else (low,), (end + 1,) if end else None, bool(end), TRANSCRIPT_SIZE)
+    messages = list(in_window(Message.objects.visible_in(thread_id), window))
     if end:
         messages.reverse()
     return Transcript(messages, activity)
