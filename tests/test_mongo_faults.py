@@ -30,7 +30,7 @@ from messages_app.models import Message, Thread
 from messages_app.store import deletion as purging
 from messages_app.store.deletion import purge
 from messages_app.store.documents import DocumentBackend
-from tests.conftest import Answer, Api, Served
+from tests.conftest import Answer, Api, Served, connection
 from tests.servers.mongodb import MongoDB
 from tests.test_mongo import collection, created_thread, run_python, url
 
@@ -199,6 +199,23 @@ def test_message_that_could_not_be_taken_back_is_purged(
     two_hours_later()
     assert collection("message").count_documents({"thread_id": thread_id}) == 0
     assert collection("thread").count_documents({"id": thread_id}) == 0
+
+
+def test_message_that_is_deleted_while_its_metadata_change_stays_empty(api: Api, thread_id: str) -> None:
+    message = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).body["id"]
+    path = f"/threads/{thread_id}/messages/{message}"
+    deleted: list[int] = []
+
+    def delete_before(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE") and not deleted:
+            deleted.append(0)
+            deleted.append(api.delete(path).status)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(delete_before):
+        assert api.post(path, {"metadata": {"k": "v"}}).status == 404
+    assert deleted == [0, 200]
+    assert collection("message").find_one({"id": message})["metadata"] == []
 
 
 def test_writers_at_once_lose_no_pair_of_metadata(api: Api, thread_id: str) -> None:

@@ -27,8 +27,7 @@ from django.utils import timezone
 from messages_app.ids import new_id, new_object_id
 from messages_app.models import IdempotencyRecord, Message, Thread
 from messages_app.models.content import text_part
-from messages_app.store.backend import backend, visible_thread
-from messages_app.store.compiled_query import CompiledQuery
+from messages_app.store.backend import backend
 from messages_app.store.paging import Window, in_window
 from messages_app.store.transactional import rows_with_pairs
 from messages_app.transfer import export_lines
@@ -177,12 +176,14 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
 
 
 @pytest.mark.engine("sqlite")
-def test_query_that_is_kept_holds_no_connection_of_the_thread_that_asked_first(api: Api, thread_id: str) -> None:
+def test_queries_of_the_store_hold_no_connection_of_the_thread_that_asked_first(api: Api, thread_id: str) -> None:
     """A thread that ends amid a transaction gives its turn to write back, as its connection goes with it."""
-    query = CompiledQuery(visible_thread, tenant=str, thread_id=str)
+    store = type(backend())(connection.alias)
 
     def ask() -> None:
-        assert [thread.id for thread in query.rows(tenant="default", thread_id=thread_id)] == [thread_id]
+        assert store.thread("default", thread_id).id == thread_id
+        assert store.append("default", thread_id, {**Message.EMPTY_CONTENT, "role": "user"}, None).position == 1
+        assert store.lock(Thread.objects.all()).query
         transaction.atomic(using=connection.alias).__enter__()
 
     asking = threading.Thread(target=ask)
@@ -194,7 +195,7 @@ def test_query_that_is_kept_holds_no_connection_of_the_thread_that_asked_first(a
     start = time.monotonic()
     assert api.post(f"/threads/{thread_id}/messages", GOOD).status == 200
     assert time.monotonic() - start < 10
-    assert [thread.id for thread in query.rows(tenant="default", thread_id=thread_id)] == [thread_id]
+    assert store.thread("default", thread_id).id == thread_id
 
 
 @contextmanager

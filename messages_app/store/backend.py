@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from messages_app.ids import Origin
 from messages_app.models import Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.engine import Result, connection_to
+from messages_app.store.engine import EngineFeatures, Result, connection_to
 from messages_app.store.paging import Window
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ class Backend(ABC):
 
     def __init__(self, database: str) -> None:
         self.database = database
-        self.features = connection_to(database).features
+
+    @property
+    def features(self) -> EngineFeatures:
+        """Those of this thread's connection: kept, they would keep the connection of a thread that has ended."""
+        return connection_to(self.database).features
 
     # Threads by id
 

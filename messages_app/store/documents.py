@@ -166,9 +166,9 @@ class DocumentBackend(Backend):
             raise
 
     def replace_metadata(self, row: Any, metadata: dict[str, str]) -> None:
-        unchanged = type(row).objects.filter(id=row.id, metadata=row.metadata)
+        unchanged = type(row).objects.filter(id=row.id, deleted_at=None, metadata=row.metadata)
         if not unchanged.update(metadata=metadata):
-            raise IntegrityError("another writer has changed the metadata")
+            raise IntegrityError("another writer has changed the metadata, or deleted the row")
         row.metadata = metadata
 
     # Read
