@@ -1,0 +1,47 @@
+"""One name means one thing: no two modules of the product define the same top-level name."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.stateless
+
+GIVEN = {
+    # Django finds these by their names.
+    *("Command", "DatabaseFeatures", "DatabaseOperations", "DatabaseSchemaEditor", "DatabaseWrapper"),
+    *("register", "urlpatterns"),
+    # What every Python module calls them.
+    "logger",
+}
+# messages_app and threadsvc do not import each other, and agree on these.
+AGREED = {"DEFAULT_TENANT", "MAX_TENANT_CHARACTERS"}
+
+
+def names_in(module: ast.Module) -> Iterator[str]:
+    for node in module.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+
+
+def test_top_level_name_is_defined_in_one_module() -> None:
+    places = defaultdict(set)
+    for package in ("messages_app", "threadsvc"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "migrations" not in path.parts:
+                for name in names_in(ast.parse(path.read_text(encoding="utf-8"))):
+                    places[name].add(str(path.relative_to(ROOT)))
+    several = {
+        name: sorted(files)
+        for name, files in places.items()
+        if len(files) > 1 and not name.startswith("_") and name not in GIVEN | AGREED
+    }
+    assert several == {}
