@@ -3,10 +3,10 @@
 from datetime import datetime
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text in one line that is safe for a terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def format_time(at: datetime | None) -> str:
+def utc_time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError
 from django.utils import timezone
 
-from threadsvc.access.management import format_time, printable
+from threadsvc.access.management import one_line, utc_time
 from threadsvc.access.models import APIKey
 
 EXPIRY_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -56,7 +56,7 @@ class Command(BaseCommand):
             field, (reason, *_) = next(iter(error.message_dict.items()))
             raise CommandError(f"{field}: {reason}") from error
         key = row.issue()
-        until = f"until {format_time(expires)}" if expires else "until it is revoked"
-        self.stderr.write(f"Key {printable(str(row))} may {row.rights} in tenant {printable(tenant)}, {until}.")
+        until = f"until {utc_time(expires)}" if expires else "until it is revoked"
+        self.stderr.write(f"Key {one_line(str(row))} may {row.rights} in tenant {one_line(tenant)}, {until}.")
         self.stderr.write("Store it now: it cannot be shown again.")
         self.stdout.write(key)

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management import BaseCommand
 
-from threadsvc.access.management import format_time, printable
+from threadsvc.access.management import one_line, utc_time
 from threadsvc.access.models import APIKey
 
 HEAD = ("PREFIX", "NAME", "TENANT", "MAY", "CREATED", "EXPIRES", "LAST USED", "STATE")
@@ -16,8 +16,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         rows: list[tuple[str, ...]] = [HEAD]
         for key in APIKey.objects.all():
-            times = map(format_time, (key.created_at, key.expires_at, key.last_used_at))
-            rows.append((key.prefix, printable(key.name), printable(key.tenant), key.rights, *times, key.state))
+            times = map(utc_time, (key.created_at, key.expires_at, key.last_used_at))
+            rows.append((key.prefix, one_line(key.name), one_line(key.tenant), key.rights, *times, key.state))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

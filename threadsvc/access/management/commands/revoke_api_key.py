@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management import BaseCommand, CommandError
 
-from threadsvc.access.management import format_time, printable
+from threadsvc.access.management import one_line, utc_time
 from threadsvc.access.models import KEY_MARK, APIKey
 
 
@@ -22,6 +22,6 @@ class Command(BaseCommand):
             # Not with what was typed: it may be a key of something else.
             raise CommandError("there is no such key; list_api_keys shows the prefixes of those that there are")
         if row.revoke():
-            self.stdout.write(f"Revoked {printable(str(row))}. Requests with it are refused from now on.")
+            self.stdout.write(f"Revoked {one_line(str(row))}. Requests with it are refused from now on.")
         else:
-            self.stdout.write(f"{printable(str(row))} was revoked already, on {format_time(row.revoked_at)}.")
+            self.stdout.write(f"{one_line(str(row))} was revoked already, on {utc_time(row.revoked_at)}.")
