@@ -13,7 +13,7 @@ from messages_app.api.base import WireField, read_keys
 from messages_app.api.errors import NOT_A_DICT, Fault, Faults
 from messages_app.ids import EPOCH, new_object_id
 from messages_app.models import DEFAULT_TENANT, Message, Thread
-from messages_app.transfer.fast_path import fast_message_values, fast_thread_values
+from messages_app.transfer.fast_path import fast_message_values
 from messages_app.transfer.fields import (
     DUPLICATE_ID,
     ID_FIELD,
@@ -54,7 +54,7 @@ def validate_thread(source: UnvalidatedThread, tenant: str | None) -> ValidThrea
     """
     skipped = SkippedValues()
     faults: list[tuple[SourceLocation, Fault]] = []
-    values = fast_thread_values(source.thread.value) or _read(source.thread, THREAD_FIELDS, skipped, faults)
+    values = _read(source.thread, THREAD_FIELDS, skipped, faults)
     thread_id = values["id"] if values else None
     messages: list[Message] = []
     ids: set[str] = set()
