@@ -5,7 +5,7 @@ Fields never coerce one JSON type to another. Source: create-message contract, s
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rest_framework.fields import empty
@@ -244,7 +244,7 @@ class MetadataField(WireField):
             raise Faults([Fault(errors.NOT_A_DICT)])
         if self.count(data) > MAX_METADATA_PAIRS:
             raise Faults([Fault(errors.MAX_DICT_ITEMS, params={"limit_value": MAX_METADATA_PAIRS})])
-        faults = list(self.faults_of_pairs(data))
+        faults = [fault for key, value in data.items() if (fault := self.fault_of_pair(key, value))]
         if faults:
             raise Faults(faults)
         return data
@@ -252,15 +252,10 @@ class MetadataField(WireField):
     def count(self, pairs: dict[str, Any]) -> int:
         return len(pairs)
 
-    def faults_of_pairs(self, pairs: dict[str, Any]) -> Iterator[Fault]:
-        """Yield at most one error for each pair, in order. The value of an invalid key is not validated."""
-        for key, value in pairs.items():
-            fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS) or self.fault_of_value(key, value)
-            if fault:
-                yield fault
-
-    def fault_of_value(self, key: str, value: Any) -> Fault | None:
-        return text_fault(value, key, at_most=MAX_METADATA_VALUE_CHARACTERS)
+    def fault_of_pair(self, key: str, value: Any) -> Fault | None:
+        """Return the first error of a pair. The value of an invalid key is not validated."""
+        fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS)
+        return fault or text_fault(value, key, at_most=MAX_METADATA_VALUE_CHARACTERS)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -273,8 +268,8 @@ class MetadataChangesField(MetadataField):
     def count(self, pairs: dict[str, Any]) -> int:
         return sum(value is not None for value in pairs.values())
 
-    def fault_of_value(self, key: str, value: Any) -> Fault | None:
-        return None if value is None else super().fault_of_value(key, value)
+    def fault_of_pair(self, key: str, value: Any) -> Fault | None:
+        return super().fault_of_pair(key, "" if value is None else value)
 
     @property
     def schema(self) -> dict[str, Any]:
