@@ -1,7 +1,7 @@
-"""The fast path of validation, for the millions of messages that are valid at first sight: 30 % of an import's time.
+"""The fast path of validation, for the millions of messages that are valid at first sight.
 
 It returns the same values as the classes of fields.py, or None. None does not mean invalid: the caller then asks those
-classes. An absent `_id` is None.
+classes. An absent `_id` is None. It saves a quarter of the CPU time of an import; for threads, it saved 1 %.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,6 @@ from messages_app.transfer.fields import IMPLIED_KEYS, MAX_ID_CHARACTERS, MESSAG
 
 _MESSAGE_KEYS = IMPLIED_KEYS | MESSAGE_FIELDS.keys()
 _ROLES = frozenset(Message.Role.values)
-_ATTACHMENTS = MESSAGE_FIELDS["attachments"]
-_METADATA = MESSAGE_FIELDS["metadata"]
 
 
 def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
@@ -27,12 +25,13 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
         return None
     get: Callable[[str], Any] = value.get
     public_id, object_id, created_at, role = get("id"), get("_id"), get("created_at"), get("role")
-    assistant_id, run_id, metadata = get("assistant_id"), get("run_id"), get("metadata")
+    assistant_id, run_id, content = get("assistant_id"), get("run_id"), _text_parts(get("content"))
     assistant_id, run_id = "" if assistant_id is None else assistant_id, "" if run_id is None else run_id
-    content, attachments = _text_parts(get("content")), _attachments(get("attachments"))
+    attachments, metadata = _valid("attachments", get("attachments"), []), _valid("metadata", get("metadata"), {})
     if (
         content is None
         or attachments is None
+        or metadata is None
         or text_fault(public_id, at_least=1, at_most=MAX_ID_CHARACTERS)
         or not (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id)))
         or not (type(created_at) is int and 0 <= created_at <= MAX_SECONDS)  # isinstance would accept a bool
@@ -40,7 +39,6 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
         or not (isinstance(assistant_id, str) and isinstance(run_id, str))
         or not (len(assistant_id) <= MAX_AUTHOR_CHARACTERS and len(run_id) <= MAX_AUTHOR_CHARACTERS)
         or (assistant_id + run_id and text_fault(assistant_id + run_id))
-        or not (metadata is None or _is_metadata(metadata))
         or get("file_ids") not in (None, [])
         or get("thread_id") not in (None, thread_id)
     ):
@@ -53,16 +51,19 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
         "attachments": attachments,
         "assistant_id": assistant_id,
         "run_id": run_id or None,
-        "metadata": metadata or {},
+        "metadata": metadata,
         "created_at": datetime.fromtimestamp(created_at, UTC),
     }
 
 
-def _is_metadata(metadata: Any) -> bool:
+def _valid(key: str, value: Any, empty: Any) -> Any:
+    """Return the value of a key, `empty` for null, or None if it is not valid."""
+    if value is None or value == empty:
+        return empty
     try:
-        return metadata == {} or bool(_METADATA.to_internal_value(metadata))
+        return MESSAGE_FIELDS[key].to_internal_value(value)
     except Faults:
-        return False
+        return None
 
 
 def _text_parts(content: Any) -> list[dict[str, Any]] | None:
@@ -82,13 +83,3 @@ def _text_parts(content: Any) -> list[dict[str, Any]] | None:
         characters += len(value)
         parts.append(text_part(value))
     return parts if characters <= MAX_CONTENT_CHARACTERS_V2 else None
-
-
-def _attachments(attachments: Any) -> list[dict[str, Any]] | None:
-    if attachments is None or attachments == []:
-        return []
-    try:
-        valid: list[dict[str, Any]] = _ATTACHMENTS.to_internal_value(attachments)
-    except Faults:
-        return None
-    return valid
