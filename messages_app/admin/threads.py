@@ -85,7 +85,7 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
     def first_words(self, thread: Any) -> str:
         """The start of the first message; below it, the message that matches a search."""
         first, match = thread.summary.first_message, getattr(thread, "match", None)
-        hit: str = match and base.preview(match.text, match.terms)
+        hit = base.preview(match.text, match.terms) if match else ""
         if match and first and match.id == first.id:
             return hit
         words = base.preview(first.text) if first else base.EMPTY
