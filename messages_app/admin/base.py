@@ -1,6 +1,6 @@
 """The base class of both model admins, and the texts and addresses that they share."""
 
-from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -47,8 +47,8 @@ class ReadOnlyModelAdmin(ModelAdmin):
         """Return what the template of a row's page needs besides the context of every page."""
         raise NotImplementedError
 
-    def delete_rows(self, rows: Iterable[Any]) -> None:
-        """Delete rows as the API does. Rows that are already deleted are skipped."""
+    def delete_row(self, row: Any) -> None:
+        """Delete a row as the API does. Raises DoesNotExist if it is already deleted."""
         raise NotImplementedError
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[SearchChangeList]:
@@ -92,10 +92,12 @@ class ReadOnlyModelAdmin(ModelAdmin):
         return TemplateResponse(request, f"admin/messages_app/{self.opts.model_name}/page.html", context)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        self.delete_rows([obj])
+        with suppress(self.model.DoesNotExist):
+            self.delete_row(obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.delete_rows(queryset)
+        for row in queryset:
+            self.delete_model(request, row)
 
     @admin.display(description="created (UTC)")
     def created(self, row: Thread | Message) -> SafeString:
@@ -127,10 +129,6 @@ def transcript_url(message: Message) -> str:
 
 def format_time(at: Any) -> SafeString:
     return format_html('<time datetime="{}">{}</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
-
-
-def pluralize(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def preview(text: str, terms: Terms | None = None) -> str:

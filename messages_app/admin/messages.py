@@ -1,6 +1,5 @@
 """Messages in the admin: search, page, JSON and delete."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
@@ -84,9 +83,5 @@ class MessageAdmin(ReadOnlyModelAdmin):
         can_delete = has_permissions(request, "delete_message")
         return lines, {"messages": len(lines)}, set() if can_delete else {"message"}, []
 
-    def delete_rows(self, rows: Iterable[Message]) -> None:
-        for message in rows:
-            try:
-                messages.erase(message.thread_id, message.id)
-            except Message.DoesNotExist:
-                continue
+    def delete_row(self, row: Message) -> None:
+        messages.erase(row.thread_id, row.id)

@@ -10,17 +10,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from messages_app.models import MAX_TENANT_CHARACTERS, Message
-from messages_app.store.search import (
-    SCAN_LIMIT,
-    SearchResult,
-    Terms,
-    TimeCursor,
-    TimeRange,
-    clamped_time,
-    parse_pair,
-)
+from messages_app.store import search
 
-SCAN_HELP = f"Search scans the newest {SCAN_LIMIT:,} messages; “Search older messages” continues from there."
+SCAN_HELP = f"Search scans the newest {search.SCAN_LIMIT:,} messages; “Search older messages” continues from there."
 
 # Unix seconds and an id.
 _CURSOR = re.compile("(-?[0-9]{1,12})_(.{1,64})", re.DOTALL)
@@ -34,20 +26,20 @@ class SearchForm(forms.Form):
     until = forms.DateField(label="To", required=False, widget=forms.DateInput({"type": "date"}))
     after = forms.CharField(required=False, widget=forms.HiddenInput)
 
-    def clean_after(self) -> TimeCursor | None:
+    def clean_after(self) -> search.TimeCursor | None:
         """Return None (the first page) if the cursor is not valid."""
         match = _CURSOR.fullmatch(self.cleaned_data["after"])
-        return (clamped_time(int(match[1])), match[2]) if match else None
+        return (search.clamped_time(int(match[1])), match[2]) if match else None
 
     @property
-    def time_range(self) -> TimeRange:
+    def time_range(self) -> search.TimeRange:
         data = self.cleaned_data
-        return TimeRange.of_days(data["since"], data["until"]).after(data["after"])
+        return search.TimeRange.of_days(data["since"], data["until"]).after(data["after"])
 
     @property
-    def terms(self) -> Terms | None:
+    def terms(self) -> search.Terms | None:
         text = self.cleaned_data["q"]
-        return Terms.parse(text) if text else None
+        return search.Terms.parse(text) if text else None
 
     @property
     def is_used(self) -> bool:
@@ -56,26 +48,20 @@ class SearchForm(forms.Form):
 
 class ThreadSearchForm(SearchForm):
     metadata = forms.CharField(
-        label="Metadata",
-        required=False,
-        strip=False,
-        max_length=600,
-        widget=forms.TextInput({"placeholder": "key=value"}),
+        required=False, strip=False, max_length=600, widget=forms.TextInput({"placeholder": "key=value"})
     )
-    tenant = forms.CharField(label="Tenant", required=False, max_length=MAX_TENANT_CHARACTERS)
+    tenant = forms.CharField(required=False, max_length=MAX_TENANT_CHARACTERS)
 
     def clean_metadata(self) -> dict[str, str]:
         text = self.cleaned_data["metadata"]
-        pair = parse_pair(text)
+        pair = search.parse_pair(text)
         if text and not pair:
             raise forms.ValidationError("Enter a pair as key=value.")
         return pair
 
 
 class MessageSearchForm(SearchForm):
-    role = forms.ChoiceField(
-        label="Role", required=False, choices=[("", "any"), *((role, role) for role in Message.Role.values)]
-    )
+    role = forms.ChoiceField(required=False, choices=[("", "any"), *((role, role) for role in Message.Role.values)])
     has_files = forms.TypedChoiceField(
         label="Files",
         required=False,
@@ -92,7 +78,7 @@ class SearchChangeList(ChangeList):
     model_admin: Any
     search_form_class = forms.Form  # `form` below reads the query
     form: SearchForm
-    result: SearchResult
+    result: search.SearchResult
     description: str
 
     def __init__(self, *args: Any) -> None:
@@ -110,10 +96,9 @@ class SearchChangeList(ChangeList):
         if self.form.is_valid():
             self.result, self.description = self.model_admin.search(request, self.form)
         else:
-            self.result, self.description = SearchResult([]), ""
+            self.result, self.description = search.SearchResult([]), ""
         self.result_list = self.result.rows
-        self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count
+        self.result_count = self.full_result_count = len(self.result_list)
         self.show_full_result_count = self.can_show_all = self.multi_page = False
         self.show_admin_actions = bool(self.result_list)
 
@@ -139,7 +124,7 @@ class PageActionForm(ActionForm):
         return {**(super().clean() or self.cleaned_data), "select_across": False}
 
 
-def describe(result: SearchResult, subject: str) -> str:
+def describe(result: search.SearchResult, subject: str) -> str:
     """Return the text above a list: what the list shows, and how far a scan came."""
     if result.scanned_until is None:
         return f"{subject}."

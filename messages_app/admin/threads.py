@@ -9,21 +9,13 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.template.defaultfilters import pluralize
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from messages_app.admin.base import (
-    EMPTY,
-    ReadOnlyModelAdmin,
-    admin_url,
-    format_time,
-    has_permissions,
-    pluralize,
-    preview,
-    transcript_url,
-)
+from messages_app.admin import base
 from messages_app.admin.search import SCAN_HELP, ThreadSearchForm, describe
 from messages_app.models import Thread
 from messages_app.store import search, threads, transcripts
@@ -33,7 +25,7 @@ from messages_app.transfer import export_lines
 
 
 @admin.register(Thread)
-class ThreadAdmin(ReadOnlyModelAdmin):
+class ThreadAdmin(base.ReadOnlyModelAdmin):
     search_form = ThreadSearchForm
     list_display = ("id", "created", "message_count", "last_activity", "first_words", "metadata_pairs", "tenant")
     actions = ("export",)
@@ -46,7 +38,7 @@ class ThreadAdmin(ReadOnlyModelAdmin):
         return search.searchable_threads()
 
     def search(self, request: HttpRequest, form: Any) -> tuple[SearchResult, str]:
-        can_read = has_permissions(request, "view_message")
+        can_read = base.has_permissions(request, "view_message")
         result, subject = self.find(form, can_read)
         summaries = transcripts.summarize([thread.id for thread in result.rows]) if can_read else {}
         for thread in result.rows:
@@ -82,41 +74,36 @@ class ThreadAdmin(ReadOnlyModelAdmin):
     @admin.display(description="messages")
     def message_count(self, thread: Any) -> str:
         count = thread.summary.message_count
-        return f"{count:,}" if count else EMPTY
+        return f"{count:,}" if count else base.EMPTY
 
     @admin.display(description="last activity (UTC)")
     def last_activity(self, thread: Any) -> str:
         last = thread.summary.last_activity
-        return format_time(last) if last else EMPTY
+        return base.format_time(last) if last else base.EMPTY
 
     @admin.display(description="first words")
     def first_words(self, thread: Any) -> str:
         """The start of the first message; below it, the message that matches a search."""
         first, match = thread.summary.first_message, getattr(thread, "match", None)
+        hit = base.preview(match.text, match.terms) if match else ""
         if match and first and match.id == first.id:
-            return preview(match.text, match.terms)
-        words = preview(first.text) if first else EMPTY
+            return hit
+        words = base.preview(first.text) if first else base.EMPTY
         if not match:
             return words
-        return format_html(
-            '{}<a class="hit" href="{}">{} <b>{}</b> {}</a>',
-            words,
-            transcript_url(match),
-            f"#{match.position}",
-            match.role,
-            preview(match.text, match.terms),
-        )
+        html, url = '{}<a class="hit" href="{}">#{} <b>{}</b> {}</a>', base.transcript_url(match)
+        return format_html(html, words, url, match.position, match.role, hit)
 
     @admin.display(description="metadata")
     def metadata_pairs(self, thread: Thread) -> str:
-        return metadata_links(thread, show=preview) or EMPTY
+        return metadata_links(thread, show=base.preview) or base.EMPTY
 
     # The page of a thread
 
     def page_context(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
         """The query names a position: `from` starts the page, `upto` ends it, `at` is near its top."""
         pairs = metadata_links(row)
-        if not has_permissions(request, "view_message"):
+        if not base.has_permissions(request, "view_message"):
             return {"can_read": False, "pairs": pairs}
         start, end, around = (position_in(request, name) for name in ("from", "upto", "at"))
         transcript = transcripts.transcript(row.id, start=start, end=end, around=around)
@@ -125,13 +112,13 @@ class ThreadAdmin(ReadOnlyModelAdmin):
             "pairs": pairs,
             "transcript": transcript,
             "pages": transcript_pages(transcript),
-            "export_url": admin_url("thread_export", row.id),
+            "export_url": base.admin_url("thread_export", row.id),
         }
 
     # Export
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        return has_permissions(request, "view_thread", "view_message")
+        return base.has_permissions(request, "view_thread", "view_message")
 
     @admin.action(description="Export selected threads", permissions=["export"])
     def export(self, request: HttpRequest, queryset: QuerySet[Thread]) -> StreamingHttpResponse:
@@ -154,22 +141,19 @@ class ThreadAdmin(ReadOnlyModelAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         selected = list(objs)
         counts = transcripts.count_messages([thread.id for thread in selected])
-        lines = [f"Thread {thread.id} with {pluralize(counts.get(thread.id, 0), 'message')}" for thread in selected]
+        numbers = [counts.get(thread.id, 0) for thread in selected]
+        lines = [f"Thread {row.id} with {n:,} message{pluralize(n)}" for row, n in zip(selected, numbers, strict=True)]
         totals = {"threads": len(selected), "messages": sum(counts.values())}
-        can_delete = has_permissions(request, "delete_thread", "delete_message")
+        can_delete = base.has_permissions(request, "delete_thread", "delete_message")
         return lines, totals, set() if can_delete else {"thread with its messages"}, []
 
-    def delete_rows(self, rows: Iterable[Thread]) -> None:
-        for thread in rows:
-            try:
-                threads.delete(None, thread.id)
-            except Thread.DoesNotExist:
-                continue
+    def delete_row(self, row: Thread) -> None:
+        threads.delete(None, row.id)
 
 
 def metadata_links(thread: Thread, show: Callable[[str], str] = str) -> SafeString:
     """Return the metadata of a thread; each pair links to the threads that have it."""
-    list_url = admin_url("thread_changelist")
+    list_url = base.admin_url("thread_changelist")
     pairs = (
         (f"{list_url}?{urlencode({'metadata': search.format_pair(key, value)})}", key, show(value))
         for key, value in thread.metadata.items()

@@ -85,12 +85,17 @@ class JSONViewSet(ViewSet):
 class DescribedField(Field[Any, Any, Any, Any]):
     """Replaces the OpenAPI schema that drf-spectacular guesses from a DRF Field by the one that the field states.
 
-    Keys of the `schema` argument override those of the class.
+    Keys of the `schema` argument override those of the class. A key of a body has its name as its title.
     """
 
     def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.words = schema or {}
         super().__init__(**kwargs)
+
+    def bind(self, field_name: str, parent: Any) -> None:
+        super().bind(field_name, parent)
+        if "title" not in self.words and not isinstance(parent, QuerySerializer):
+            self.words = {"title": field_name.replace("_", " ").title(), **self.words}
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -39,13 +39,10 @@ MAX_DICT_ITEMS = Code("ensure this value has at most {limit_value} items", "valu
 NULL_CHARACTER = Code("null characters are not allowed", "value_error.str.null_character")
 SURROGATE = Code("surrogate characters are not allowed", "value_error.str.surrogate")
 EXTRA = Code("extra fields not permitted", "value_error.extra")
-NO_SUCH_THREAD = Code("no such thread", "value_error.cursor")
-NO_SUCH_MESSAGE = Code("no such message in this thread", "value_error.cursor")
-NO_SUCH_FILE = Code("no such file in this message", "value_error.cursor")
 UNKNOWN_CURSORS: Mapping[Kind, Code] = {
-    "thread": NO_SUCH_THREAD,
-    "message": NO_SUCH_MESSAGE,
-    "file": NO_SUCH_FILE,
+    "thread": Code("no such thread", "value_error.cursor"),
+    "message": Code("no such message in this thread", "value_error.cursor"),
+    "file": Code("no such file in this message", "value_error.cursor"),
 }
 BAD_IDEMPOTENCY_KEY = Code("key must be 1 to 255 visible ASCII characters", "value_error.idempotency_key")
 IDEMPOTENCY_KEY_REUSED = Code("key was used with another body", "value_error.idempotency_key")

@@ -5,31 +5,14 @@ Fields never coerce one JSON type to another. Source: create-message contract, s
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rest_framework.fields import empty
 
+from messages_app.api import errors
 from messages_app.api.base import ShownField, WireField, read_keys, read_object
-from messages_app.api.errors import (
-    INVALID_CHOICE,
-    MAX_DICT_ITEMS,
-    MAX_LENGTH,
-    MAX_LIST_ITEMS,
-    MIN_LENGTH,
-    MIN_LIST_ITEMS,
-    NOT_A_DICT,
-    NOT_A_LIST,
-    NOT_A_STRING,
-    NOT_AN_INTEGER,
-    NOT_GE,
-    NOT_LE,
-    NULL,
-    NULL_CHARACTER,
-    SURROGATE,
-    Fault,
-    Faults,
-)
+from messages_app.api.errors import Fault, Faults
 from messages_app.models import MAX_METADATA_PAIRS
 from messages_app.models.content import text_part
 
@@ -51,17 +34,17 @@ NO_NUL = {"pattern": r"^[^\u0000]*$"}
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
     """Return the first error of a text, None if it is valid. Lengths count code points."""
     if value is None:
-        return Fault(NULL, loc)
+        return Fault(errors.NULL, loc)
     if not isinstance(value, str):
-        return Fault(NOT_A_STRING, loc)
+        return Fault(errors.NOT_A_STRING, loc)
     if at_least is not None and len(value) < at_least:
-        return Fault(MIN_LENGTH, loc, {"limit_value": at_least})
+        return Fault(errors.MIN_LENGTH, loc, {"limit_value": at_least})
     if at_most is not None and len(value) > at_most:
-        return Fault(MAX_LENGTH, loc, {"limit_value": at_most})
+        return Fault(errors.MAX_LENGTH, loc, {"limit_value": at_most})
     if "\0" in value:
-        return Fault(NULL_CHARACTER, loc)
+        return Fault(errors.NULL_CHARACTER, loc)
     if not value.isascii() and _has_surrogate(value):
-        return Fault(SURROGATE, loc)
+        return Fault(errors.SURROGATE, loc)
     return None
 
 
@@ -105,7 +88,7 @@ class EnumField(WireField):
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, str) and data in self.permitted:
             return data
-        raise Faults([Fault(INVALID_CHOICE, params={"enum_values": self.permitted})])
+        raise Faults([Fault(errors.INVALID_CHOICE, params={"enum_values": self.permitted})])
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -121,11 +104,11 @@ class ListField(WireField):
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if not isinstance(data, list):
-            raise Faults([Fault(NOT_A_LIST)])
+            raise Faults([Fault(errors.NOT_A_LIST)])
         if len(data) < self.at_least:
-            raise Faults([Fault(MIN_LIST_ITEMS, params={"limit_value": self.at_least})])
+            raise Faults([Fault(errors.MIN_LIST_ITEMS, params={"limit_value": self.at_least})])
         if len(data) > self.at_most:
-            raise Faults([Fault(MAX_LIST_ITEMS, params={"limit_value": self.at_most})])
+            raise Faults([Fault(errors.MAX_LIST_ITEMS, params={"limit_value": self.at_most})])
         values, faults = [], []
         for i, value in enumerate(data):
             try:
@@ -192,7 +175,7 @@ class PartField(WireField):
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise Faults([Fault(NOT_A_DICT)])
+            raise Faults([Fault(errors.NOT_A_DICT)])
         values, faults = read_keys({"type": self.type_of_part}, data)
         if faults:
             raise Faults(faults)
@@ -219,7 +202,7 @@ class ContentOrPartsField(ContentField):
             return super().to_internal_value(data)
         parts = self.parts.to_internal_value(data)
         if sum(len(part["text"]["value"]) for part in parts if part["type"] == "text") > MAX_CONTENT_CHARACTERS_V2:
-            raise Faults([Fault(MAX_LENGTH, params={"limit_value": MAX_CONTENT_CHARACTERS_V2})])
+            raise Faults([Fault(errors.MAX_LENGTH, params={"limit_value": MAX_CONTENT_CHARACTERS_V2})])
         return parts
 
     @property
@@ -258,10 +241,10 @@ class MetadataField(WireField):
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise Faults([Fault(NOT_A_DICT)])
+            raise Faults([Fault(errors.NOT_A_DICT)])
         if self.count(data) > MAX_METADATA_PAIRS:
-            raise Faults([Fault(MAX_DICT_ITEMS, params={"limit_value": MAX_METADATA_PAIRS})])
-        faults = list(self.faults_of_pairs(data))
+            raise Faults([Fault(errors.MAX_DICT_ITEMS, params={"limit_value": MAX_METADATA_PAIRS})])
+        faults = [fault for key, value in data.items() if (fault := self.fault_of_pair(key, value))]
         if faults:
             raise Faults(faults)
         return data
@@ -269,15 +252,10 @@ class MetadataField(WireField):
     def count(self, pairs: dict[str, Any]) -> int:
         return len(pairs)
 
-    def faults_of_pairs(self, pairs: dict[str, Any]) -> Iterator[Fault]:
-        """Yield at most one error for each pair, in order. The value of an invalid key is not validated."""
-        for key, value in pairs.items():
-            fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS) or self.fault_of_value(key, value)
-            if fault:
-                yield fault
-
-    def fault_of_value(self, key: str, value: Any) -> Fault | None:
-        return text_fault(value, key, at_most=MAX_METADATA_VALUE_CHARACTERS)
+    def fault_of_pair(self, key: str, value: Any) -> Fault | None:
+        """Return the first error of a pair. The value of an invalid key is not validated."""
+        fault = text_fault(key, "__key__", at_most=MAX_METADATA_KEY_CHARACTERS)
+        return fault or text_fault(value, key, at_most=MAX_METADATA_VALUE_CHARACTERS)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -290,8 +268,8 @@ class MetadataChangesField(MetadataField):
     def count(self, pairs: dict[str, Any]) -> int:
         return sum(value is not None for value in pairs.values())
 
-    def fault_of_value(self, key: str, value: Any) -> Fault | None:
-        return None if value is None else super().fault_of_value(key, value)
+    def fault_of_pair(self, key: str, value: Any) -> Fault | None:
+        return super().fault_of_pair(key, "" if value is None else value)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -336,14 +314,14 @@ class LimitField(WireField):
 
     def to_internal_value(self, data: str) -> int:
         if not self.integer.fullmatch(data):
-            raise Faults([Fault(NOT_AN_INTEGER)])
+            raise Faults([Fault(errors.NOT_AN_INTEGER)])
         digits = data.lstrip("+-").lstrip("0")
         # Python refuses to convert a text of more than 4300 digits. Four digits are enough to see that it is too large.
         limit = int(digits[:4] or "0") * (-1 if data.startswith("-") else 1)
         if limit < 1:
-            raise Faults([Fault(NOT_GE, params={"limit_value": 1})])
+            raise Faults([Fault(errors.NOT_GE, params={"limit_value": 1})])
         if limit > MAX_LIMIT:
-            raise Faults([Fault(NOT_LE, params={"limit_value": MAX_LIMIT})])
+            raise Faults([Fault(errors.NOT_LE, params={"limit_value": MAX_LIMIT})])
         return limit
 
     @property
@@ -367,6 +345,9 @@ class NameInQueryField(WireField):
 
 class UnixSecondsField(ShownField):
     """A time, shown as an integer: Unix seconds (UTC)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__({"type": "integer"}, **kwargs)
 
     @property
     def show(self) -> Callable[[Any], Any]:

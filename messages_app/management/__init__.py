@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from django.core.management import CommandError
@@ -55,9 +54,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
 
@@ -69,9 +66,7 @@ class Progress:
         elif time.monotonic() - self.last_line >= 2:
             self.last_line = time.monotonic()
             rate = done / (self.last_line - self.start)
-            of_total, remaining = "", ""
-            if self.total is not None:
-                of_total = f" of {self.total:,}"
-                remaining = f", {(self.total - done) / rate:,.0f} s left" if rate else ""
+            of_total = "" if self.total is None else f" of {self.total:,}"
+            remaining = f", {(self.total - done) / rate:,.0f} s left" if rate and self.total is not None else ""
             after = f", {note}" if note else ""
             print(f"{done:,}{of_total} {self.unit}, {rate:,.0f}/s{remaining}{after}", file=sys.stderr, flush=True)

@@ -4,22 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from messages_app.api import fields
 from messages_app.api.base import WireField
 from messages_app.api.errors import NOT_A_LIST, NOT_AN_INTEGER, NOT_GE, NOT_LE, Code, Fault, Faults
-from messages_app.api.fields import (
-    MAX_PARTS,
-    AttachmentsField,
-    AuthorField,
-    ContentOrPartsField,
-    EnumField,
-    FileIdsField,
-    IgnoredField,
-    ListField,
-    MetadataField,
-    ObjectField,
-    PartField,
-    TextField,
-)
 from messages_app.ids import EPOCH, MAX_SECONDS, OBJECT_ID
 from messages_app.models import MAX_TENANT_CHARACTERS, Message
 from messages_app.models.content import text_part
@@ -32,7 +19,7 @@ DUPLICATE_ID = Code("another message of this thread has this id", "value_error.i
 OTHER_THREAD_ID = Code("value is not the id of this thread", "value_error.id")
 
 
-class ObjectIdField(TextField):
+class ObjectIdField(fields.TextField):
     """24 hex digits. Returns them in lower case."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -55,24 +42,24 @@ class SecondsField(WireField):
         return EPOCH + timedelta(seconds=data)
 
 
-class StoredPartField(PartField):
+class StoredPartField(fields.PartField):
     """A part in its stored form: the text is an object, and may be empty, as an assistant's may be."""
 
-    kinds: Mapping[str, ObjectField] = {
-        "text": ObjectField({"value": TextField(), "annotations": IgnoredField(required=False)}),
-        **{kind: field for kind, field in PartField.kinds.items() if isinstance(field, ObjectField)},
+    kinds: Mapping[str, fields.ObjectField] = {
+        "text": fields.ObjectField({"value": fields.TextField(), "annotations": fields.IgnoredField(required=False)}),
+        **{kind: field for kind, field in fields.PartField.kinds.items() if isinstance(field, fields.ObjectField)},
     }
-    type_of_part = EnumField(kinds)
+    type_of_part = fields.EnumField(kinds)
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         part = super().to_internal_value(data)
         return text_part(part["text"]["value"]["value"]) if part["type"] == "text" else part
 
 
-class StoredContentField(ContentOrPartsField):
+class StoredContentField(fields.ContentOrPartsField):
     """A list of parts, which may be empty. The limit on all texts together is that of a create."""
 
-    parts = ListField(StoredPartField(), at_most=MAX_PARTS)
+    parts = fields.ListField(StoredPartField(), at_most=fields.MAX_PARTS)
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
         if not isinstance(data, list):
@@ -80,26 +67,26 @@ class StoredContentField(ContentOrPartsField):
         return super().to_internal_value(data)
 
 
-ID_FIELD = TextField(at_least=1, at_most=MAX_ID_CHARACTERS)
+ID_FIELD = fields.TextField(at_least=1, at_most=MAX_ID_CHARACTERS)
 
 THREAD_FIELDS: Mapping[str, WireField] = {
     "_id": ObjectIdField(required=False),
     "created_at": SecondsField(),
     "id": ID_FIELD,
-    "metadata": MetadataField(required=False, default=dict),
-    "tenant": TextField(at_least=1, at_most=MAX_TENANT_CHARACTERS, required=False),
+    "metadata": fields.MetadataField(required=False, default=dict),
+    "tenant": fields.TextField(at_least=1, at_most=MAX_TENANT_CHARACTERS, required=False),
 }
 MESSAGE_FIELDS: Mapping[str, WireField] = {
     "_id": ObjectIdField(required=False),
     "created_at": SecondsField(),
     "id": ID_FIELD,
-    "role": EnumField(Message.Role.values),
+    "role": fields.EnumField(Message.Role.values),
     "content": StoredContentField(),
-    "file_ids": FileIdsField(required=False, default=list),
-    "attachments": AttachmentsField(required=False, default=list),
-    "metadata": MetadataField(required=False, default=dict),
-    "assistant_id": AuthorField(required=False, default=""),
-    "run_id": AuthorField(required=False),
+    "file_ids": fields.FileIdsField(required=False, default=list),
+    "attachments": fields.AttachmentsField(required=False, default=list),
+    "metadata": fields.MetadataField(required=False, default=dict),
+    "assistant_id": fields.AuthorField(required=False, default=""),
+    "run_id": fields.AuthorField(required=False),
 }
 # Keys that only repeat where the object stands.
 IMPLIED_KEYS = frozenset({"object", "thread_id", "messages"})

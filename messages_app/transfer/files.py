@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedWriter
+from io import BufferedIOBase, BufferedWriter
 from typing import Protocol, Self
 
 STANDARD_STREAM = "-"  # the name that means stdin or stdout
@@ -16,10 +16,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 class UnreadableFile(Exception):
     """An input file cannot be opened. The message names the file and the reason."""
-
-
-class Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Writable(Protocol):
@@ -42,7 +38,7 @@ class InputFile:
         except OSError as error:
             raise UnreadableFile(f"cannot read {error.filename or self.name}: {error.strerror}") from error
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        self.content: Readable = gzip.GzipFile(fileobj=self._file) if is_gzip else self._file
+        self.content: BufferedIOBase = gzip.GzipFile(fileobj=self._file) if is_gzip else self._file
 
     @property
     def bytes_read(self) -> int:

@@ -216,13 +216,10 @@ class Importer:
         ids = [message.id for each in new for message in each.messages]
         owners = {row.id: row.thread_id for row in imports.messages_by_id(ids, "thread_id").values()}
         for each in new:
-            try:
+            with self._rejects(each):
                 _refuse_messages_of_other_threads(each, owners)
-            except InvalidInput as invalid:
-                self._reject(invalid)
-                continue
-            owners |= {message.id: each.thread.id for message in each.messages}
-            yield each
+                owners |= {message.id: each.thread.id for message in each.messages}
+                yield each
 
     @contextmanager
     def _rejects(self, given: ValidThread) -> Iterator[None]:

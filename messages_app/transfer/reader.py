@@ -9,11 +9,10 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from typing import Any, NamedTuple
 
 import orjson
-
-from messages_app.transfer.files import Readable
 
 # Larger chunks fragment the memory.
 CHUNK_BYTES = 64 * 1024
@@ -53,7 +52,7 @@ class ObjectReader:
     After a fault, reading continues at the next line that starts with an object or an array.
     """
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: BufferedIOBase) -> None:
         self._stream = stream
         # Bytes that are not UTF-8 become lone surrogates. Validation then reports the text that contains them.
         self._to_text = codecs.getincrementaldecoder("utf-8")("surrogateescape")

@@ -118,12 +118,9 @@ class StagingDatabase:
         messages = self._without_repeats([row for is_message, row in rows if is_message], skipped)
         size = sum(len(row.body) for _, row in rows)
         if messages:
-            descends = _descends([row.created_at for row in messages])
-            if descends is None:
-                descends = newest_first[messages[0].file]
-            if descends is None:
-                descends = bool(messages[0].is_listed)
-            if descends:
+            times, first = [row.created_at for row in messages], messages[0]
+            guesses = (_descends(times), newest_first[first.file], bool(first.is_listed))
+            if next(guess for guess in guesses if guess is not None):
                 messages.reverse()
             # Stable: messages of one second keep their order.
             messages.sort(key=lambda row: row.created_at if row.created_at is not None else -1)
@@ -134,10 +131,10 @@ class StagingDatabase:
 
         if threads:
             thread = SourceValue(self._location(threads[0]), json.loads(threads[0].body))
-            return UnvalidatedThread(thread, values, message_location, size)
-        value = {"id": thread_id, "object": THREAD_OBJECT, "created_at": messages[0].created_at}
-        thread = SourceValue(message_location(0), value)
-        return UnvalidatedThread(thread, values, message_location, size, has_own_object=False)
+        else:
+            value = {"id": thread_id, "object": THREAD_OBJECT, "created_at": messages[0].created_at}
+            thread = SourceValue(message_location(0), value)
+        return UnvalidatedThread(thread, values, message_location, size, has_own_object=bool(threads))
 
     def _is_newest_first(self, file: int) -> bool | None:
         """Return whether most neighbouring messages of a thread in this file descend in time; None if neither way."""
@@ -157,10 +154,8 @@ class StagingDatabase:
         by_id: dict[str, StagedObject] = {}
         kept, faults = [], []
         for row in rows:
-            before = by_id.get(row.id) if row.id is not None else None
-            if before is None:
-                if row.id is not None:
-                    by_id[row.id] = row
+            before = row if row.id is None else by_id.setdefault(row.id, row)
+            if before is row:
                 kept.append(row)
             elif before.body == row.body:
                 skipped.add("repeated object", self._location(row))

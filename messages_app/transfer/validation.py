@@ -13,16 +13,8 @@ from messages_app.api.base import WireField, read_keys
 from messages_app.api.errors import NOT_A_DICT, Fault, Faults
 from messages_app.ids import EPOCH, new_object_id
 from messages_app.models import DEFAULT_TENANT, Message, Thread
-from messages_app.transfer.fast_path import fast_message_values, fast_thread_values
-from messages_app.transfer.fields import (
-    DUPLICATE_ID,
-    ID_FIELD,
-    IMPLIED_KEYS,
-    MESSAGE_FIELDS,
-    OTHER_THREAD_ID,
-    THREAD_FIELDS,
-    StoredPartField,
-)
+from messages_app.transfer import fields
+from messages_app.transfer.fast_path import fast_message_values
 from messages_app.transfer.source import (
     MESSAGE_OBJECT,
     InvalidInput,
@@ -32,6 +24,8 @@ from messages_app.transfer.source import (
     UnvalidatedThread,
     printable,
 )
+
+LocatedFaults = list[tuple[SourceLocation, Fault]]
 
 
 class ValidThread(NamedTuple):
@@ -53,8 +47,8 @@ def validate_thread(source: UnvalidatedThread, tenant: str | None) -> ValidThrea
     The thread belongs to `tenant`; if that is None, to the tenant that it names, or to the default tenant.
     """
     skipped = SkippedValues()
-    faults: list[tuple[SourceLocation, Fault]] = []
-    values = fast_thread_values(source.thread.value) or _read(source.thread, THREAD_FIELDS, skipped, faults)
+    faults: LocatedFaults = []
+    values = _read(source.thread, fields.THREAD_FIELDS, skipped, faults)
     thread_id = values["id"] if values else None
     messages: list[Message] = []
     ids: set[str] = set()
@@ -87,7 +81,7 @@ def derived_object_id(public_id: str, created_at: datetime) -> str:
 def thread_id_of(source: SourceValue) -> str:
     """Return the id of a thread, or of the thread that a message belongs to. Raises InvalidInput."""
     key = "thread_id" if source.value["object"] == MESSAGE_OBJECT else "id"
-    values, faults = read_keys({key: ID_FIELD}, source.value)
+    values, faults = read_keys({key: fields.ID_FIELD}, source.value)
     if faults:
         raise InvalidInput([(source.location, f"{key}: {faults[0].msg}")])
     thread_id: str = values[key]
@@ -95,16 +89,13 @@ def thread_id_of(source: SourceValue) -> str:
 
 
 def _read(
-    source: SourceValue,
-    fields: Mapping[str, WireField],
-    skipped: SkippedValues,
-    faults: list[tuple[SourceLocation, Fault]],
+    source: SourceValue, known: Mapping[str, WireField], skipped: SkippedValues, faults: LocatedFaults
 ) -> dict[str, Any] | None:
     """Return the values of an object as columns, or None after adding its faults to `faults`."""
     if not isinstance(source.value, dict):
         faults.append((source.location, Fault(NOT_A_DICT)))
         return None
-    values, found = read_keys(fields, _known_values(source, fields, skipped))
+    values, found = read_keys(known, _known_values(source, known, skipped))
     if found:
         faults += [(source.location, fault) for fault in found]
         return None
@@ -113,24 +104,20 @@ def _read(
 
 
 def _read_message(
-    source: SourceValue,
-    thread_id: str | None,
-    ids: set[str],
-    skipped: SkippedValues,
-    faults: list[tuple[SourceLocation, Fault]],
+    source: SourceValue, thread_id: str | None, ids: set[str], skipped: SkippedValues, faults: LocatedFaults
 ) -> dict[str, Any] | None:
     """Return the columns of a message except thread and position, or None; adds its faults to `faults`.
 
     `thread_id` is None if the thread is invalid; `ids` are those of the messages before it.
     """
-    values = _read(source, MESSAGE_FIELDS, skipped, faults)
+    values = _read(source, fields.MESSAGE_FIELDS, skipped, faults)
     if values is None:
         return None
     if values["id"] in ids:
-        faults.append((source.location, Fault(DUPLICATE_ID, ("id",))))
+        faults.append((source.location, Fault(fields.DUPLICATE_ID, ("id",))))
     ids.add(values["id"])
     if thread_id is not None and source.value.get("thread_id") not in (None, thread_id):
-        faults.append((source.location, Fault(OTHER_THREAD_ID, ("thread_id",))))
+        faults.append((source.location, Fault(fields.OTHER_THREAD_ID, ("thread_id",))))
     try:
         values["attachments"] = attached(values["attachments"], values.pop("file_ids"))
     except Faults as error:
@@ -149,10 +136,10 @@ def _says_something(value: Any) -> bool:
     return value is not None and value != ""
 
 
-def _known_values(source: SourceValue, fields: Mapping[str, WireField], skipped: SkippedValues) -> dict[str, Any]:
+def _known_values(source: SourceValue, known: Mapping[str, WireField], skipped: SkippedValues) -> dict[str, Any]:
     """Return the object without values that have no place in the store, and count those in `skipped`."""
     location, value = source
-    for key in sorted(value.keys() - fields.keys() - IMPLIED_KEYS):
+    for key in sorted(value.keys() - known.keys() - fields.IMPLIED_KEYS):
         match key, value[key]:
             case "status", "completed":
                 pass
@@ -180,7 +167,7 @@ def _known_part(part: Any, location: SourceLocation, skipped: SkippedValues) -> 
         part = {**part, "type": "text", "text": {"value": part["refusal"]}}
         del part["refusal"]
         kind = "text"
-    field = StoredPartField.kinds.get(kind) if isinstance(kind, str) else None
+    field = fields.StoredPartField.kinds.get(kind) if isinstance(kind, str) else None
     if field is None:
         return part
     for key in part.keys() - {"type", kind}:

@@ -7,49 +7,28 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework.fields import empty
 
+from messages_app.api import fields
 from messages_app.api.base import BodySerializer, QuerySerializer, WireField
 from messages_app.api.errors import MAX_LIST_ITEMS, Fault, Faults
-from messages_app.api.fields import (
-    DEFAULT_LIMIT,
-    MAX_FILES_OF_MESSAGE,
-    AttachmentsField,
-    AuthorField,
-    ContentField,
-    ContentOrPartsField,
-    EnumField,
-    FileIdsField,
-    IgnoredField,
-    LimitField,
-    ListField,
-    MetadataChangesField,
-    MetadataField,
-    NameInQueryField,
-)
 
 MAX_MESSAGES = 100
 
 
 @extend_schema_serializer(component_name="CreateMessageRequest")
 class CreateMessageSerializer(BodySerializer):
-    role = EnumField(
+    role = fields.EnumField(
         ["user"],
-        schema={
-            "title": "Role8",
-            "description": "The role of the entity that is creating the message. Currently only user is supported.",
-        },
+        schema={"title": "Role8"},
+        help_text="The role of the entity that is creating the message. Currently only user is supported.",
     )
-    content = ContentField(schema={"title": "Content", "description": "The content of the message."})
-    file_ids = FileIdsField(
+    content = fields.ContentField(help_text="The content of the message.")
+    file_ids = fields.FileIdsField(
         required=False,
         default=list,
-        schema={
-            "title": "File Ids",
-            "description": "A list of File IDs that the message should use. There can be a maximum of 10 files "
-            "attached to a message. Useful for tools like retrieval and code_interpreter that can access and use "
-            "files.",
-        },
+        help_text="A list of File IDs that the message should use. There can be a maximum of 10 files attached to a "
+        "message. Useful for tools like retrieval and code_interpreter that can access and use files.",
     )
-    metadata = MetadataField(required=False, default=dict)
+    metadata = fields.MetadataField(required=False, default=dict)
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         values = super().run_validation(data)
@@ -60,37 +39,27 @@ class CreateMessageSerializer(BodySerializer):
 @extend_schema_serializer(component_name="CreateMessageRequestV2")
 class CreateMessageV2Serializer(CreateMessageSerializer):
     # Repeat every field: errors have the order of the fields, and DRF puts inherited fields first.
-    role = EnumField(
-        ["user", "assistant"],
-        schema={"title": "Role", "description": "The role of the entity that is creating the message."},
-    )
-    content = ContentOrPartsField(
-        schema={"title": "Content", "description": "The content of the message: a text, or parts."}
-    )
-    file_ids = FileIdsField(
-        required=False, default=list, schema={"title": "File Ids", "description": "Files without tools."}
-    )
-    metadata = MetadataField(required=False, default=dict)
-    attachments = AttachmentsField(
+    role = fields.EnumField(["user", "assistant"], help_text="The role of the entity that is creating the message.")
+    content = fields.ContentOrPartsField(help_text="The content of the message: a text, or parts.")
+    file_ids = fields.FileIdsField(required=False, default=list, help_text="Files without tools.")
+    metadata = fields.MetadataField(required=False, default=dict)
+    attachments = fields.AttachmentsField(
         required=False,
         default=list,
-        schema={
-            "title": "Attachments",
-            "description": "The files of the message, and the tools that each is for. At most 10 with file_ids.",
-        },
+        help_text="The files of the message, and the tools that each is for. At most 10 with file_ids.",
     )
-    assistant_id = AuthorField(
-        required=False, default="", schema={"title": "Assistant Id", "description": "The assistant that wrote it."}
+    assistant_id = fields.AuthorField(
+        required=False, default="", schema={"description": "The assistant that wrote it."}
     )
-    run_id = AuthorField(required=False, schema={"title": "Run Id", "description": "The run that it was written in."})
+    run_id = fields.AuthorField(required=False, schema={"description": "The run that it was written in."})
 
 
 def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
     """Return the files of a message: the attachments, then the files that no attachment names. Raises Faults."""
     named = {attachment["file_id"] for attachment in attachments}
     files = attachments + [{"file_id": file_id, "tools": []} for file_id in file_ids if file_id not in named]
-    if len(files) > MAX_FILES_OF_MESSAGE:
-        raise Faults([Fault(MAX_LIST_ITEMS, ("attachments",), {"limit_value": MAX_FILES_OF_MESSAGE})])
+    if len(files) > fields.MAX_FILES_OF_MESSAGE:
+        raise Faults([Fault(MAX_LIST_ITEMS, ("attachments",), {"limit_value": fields.MAX_FILES_OF_MESSAGE})])
     return files
 
 
@@ -110,50 +79,46 @@ class MessageField(WireField):
         return {"$ref": f"#/components/schemas/{name}"}  # Create Message defines the component
 
 
-def messages_field(message: type[CreateMessageSerializer]) -> ListField:
-    description = "Messages to start the thread with: all are stored, or none."
-    schema = {"title": "Messages", "description": description}
-    return ListField(MessageField(message), at_most=MAX_MESSAGES, required=False, default=list, schema=schema)
+def messages_field(message: type[CreateMessageSerializer]) -> fields.ListField:
+    words = "Messages to start the thread with: all are stored, or none."
+    return fields.ListField(MessageField(message), at_most=MAX_MESSAGES, required=False, default=list, help_text=words)
 
 
 @extend_schema_serializer(component_name="CreateThreadRequest")
 class CreateThreadSerializer(BodySerializer):
     messages = messages_field(CreateMessageSerializer)
-    metadata = MetadataField(required=False, default=dict)
+    metadata = fields.MetadataField(required=False, default=dict)
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         return super().run_validation({} if data is None else data)
 
 
-_TOOL_RESOURCES: dict[str, Any] = {"title": "Tool Resources", "description": "Taken, and not stored."}
-
-
 @extend_schema_serializer(component_name="CreateThreadRequestV2")
 class CreateThreadV2Serializer(CreateThreadSerializer):
     messages = messages_field(CreateMessageV2Serializer)
-    metadata = MetadataField(required=False, default=dict)
-    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+    metadata = fields.MetadataField(required=False, default=dict)
+    tool_resources = fields.IgnoredField(required=False, help_text="Taken, and not stored.")
 
 
 @extend_schema_serializer(component_name="ModifyRequest")
 class ModifySerializer(BodySerializer):
-    metadata = MetadataChangesField(required=False, default=dict)
+    metadata = fields.MetadataChangesField(required=False, default=dict)
 
 
 @extend_schema_serializer(component_name="ModifyThreadRequestV2")
 class ModifyThreadV2Serializer(ModifySerializer):
-    tool_resources = IgnoredField(required=False, schema=_TOOL_RESOURCES)
+    tool_resources = fields.IgnoredField(required=False, help_text="Taken, and not stored.")
 
 
 class ListQuerySerializer(QuerySerializer):
-    limit = LimitField(required=False, default=DEFAULT_LIMIT, help_text="How many are shown at most.")
-    order = EnumField(
+    limit = fields.LimitField(required=False, default=fields.DEFAULT_LIMIT, help_text="How many are shown at most.")
+    order = fields.EnumField(
         ["asc", "desc"], required=False, default="desc", schema={"default": "desc"}, help_text="asc: oldest first."
     )
-    after = NameInQueryField(
+    after = fields.NameInQueryField(
         required=False, help_text="An id of this list: only what comes after it, in the list's order."
     )
-    before = NameInQueryField(
+    before = fields.NameInQueryField(
         required=False,
         default=None,
         help_text="An id of this list: only what comes before it, and of that what is nearest to it.",
@@ -161,7 +126,7 @@ class ListQuerySerializer(QuerySerializer):
 
 
 class ListMessagesQuerySerializer(ListQuerySerializer):
-    run_id = NameInQueryField(required=False, help_text="Only what was written in this run.")
+    run_id = fields.NameInQueryField(required=False, help_text="Only what was written in this run.")
 
 
 _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)

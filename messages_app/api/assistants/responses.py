@@ -5,56 +5,44 @@ from typing import NamedTuple
 from drf_spectacular.utils import extend_schema_serializer
 
 from messages_app.api.base import ResponseSerializer, ShownField
-from messages_app.api.fields import (
-    METADATA_SCHEMA,
-    AttachmentsField,
-    AuthorShownField,
-    ConstantField,
-    UnixSecondsField,
-)
+from messages_app.api.fields import METADATA_SCHEMA, AttachmentsField, AuthorShownField, ConstantField, UnixSecondsField
 from messages_app.models import Message
 
-OBJECT_ID_SCHEMA = {"title": "Id", "type": "string", "description": "MongoDB document ObjectID"}
-ID_SCHEMA = {
-    "title": "Id",
-    "type": "string",
-    "description": "The identifier, which can be referenced in API endpoints.",
-}
+TEXT = {"type": "string"}
 
 
-def object_field(name: str, title: str = "Object") -> ConstantField:
+def object_field(name: str, **schema: str) -> ConstantField:
     description = f"The object type, which is always {name}."
-    return ConstantField(name, {"title": title, "type": "string", "enum": [name], "description": description})
+    return ConstantField(name, {**schema, **TEXT, "enum": [name]}, help_text=description)
+
+
+def object_id_field() -> ShownField:
+    return ShownField(TEXT, source="object_id", label="Id", required=False, help_text="MongoDB document ObjectID")
+
+
+def id_field() -> ShownField:
+    return ShownField(TEXT, help_text="The identifier, which can be referenced in API endpoints.")
+
+
+def created_at_field(noun: str) -> UnixSecondsField:
+    return UnixSecondsField(help_text=f"The Unix timestamp (in seconds) for when the {noun} was created.")
 
 
 @extend_schema_serializer(component_name="MessageObject")
 class MessageSerializer(ResponseSerializer):
     no_author: str | None = ""
 
-    _id = ShownField(OBJECT_ID_SCHEMA, source="object_id", label="Id", required=False)
-    id = ShownField(ID_SCHEMA)
+    _id = object_id_field()
+    id = id_field()
     object = object_field("thread.message", title="Object25")
-    created_at = UnixSecondsField(
-        {
-            "title": "Created At",
-            "type": "integer",
-            "description": "The Unix timestamp (in seconds) for when the message was created.",
-        }
-    )
-    thread_id = ShownField(
-        {"title": "Thread Id", "type": "string", "description": "The thread ID that this message belongs to."}
-    )
+    created_at = created_at_field("message")
+    thread_id = ShownField(TEXT, help_text="The thread ID that this message belongs to.")
     role = ShownField(
-        {
-            "title": "Role7",
-            "type": "string",
-            "enum": Message.Role.values,
-            "description": "The entity that produced the message. One of user or assistant.",
-        }
+        {"title": "Role7", **TEXT, "enum": Message.Role.values},
+        help_text="The entity that produced the message. One of user or assistant.",
     )
     content = ShownField(
         {
-            "title": "Content",
             "type": "array",
             "items": {},
             "description": "The content of the message in array of text and/or images.",
@@ -62,27 +50,15 @@ class MessageSerializer(ResponseSerializer):
         }
     )
     assistant_id = AuthorShownField(
-        {
-            "title": "Assistant Id",
-            "type": "string",
-            "description": "If applicable, the ID of the assistant that authored this message.",
-        }
+        TEXT, help_text="If applicable, the ID of the assistant that authored this message."
     )
     run_id = AuthorShownField(
-        {
-            "title": "Run Id",
-            "type": "string",
-            "description": "If applicable, the ID of the run associated with the authoring of this message.",
-        }
+        TEXT, help_text="If applicable, the ID of the run associated with the authoring of this message."
     )
     file_ids = ShownField(
-        {
-            "title": "File Ids",
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "A list of file IDs that the assistant should use. Useful for tools like retrieval and "
-            "code_interpreter that can access files. A maximum of 10 files can be attached to a message.",
-        }
+        {"type": "array", "items": TEXT},
+        help_text="A list of file IDs that the assistant should use. Useful for tools like retrieval and "
+        "code_interpreter that can access files. A maximum of 10 files can be attached to a message.",
     )
     metadata = ShownField(METADATA_SCHEMA)
 
@@ -91,47 +67,33 @@ class MessageSerializer(ResponseSerializer):
 class MessageV2Serializer(MessageSerializer):
     no_author = None
 
-    status = ConstantField("completed", {"title": "Status", "type": "string", "enum": ["completed"]})
-    completed_at = UnixSecondsField({"title": "Completed At", "type": "integer"}, source="created_at")
-    incomplete_at = ConstantField(None, {"title": "Incomplete At", "type": "null"})
-    incomplete_details = ConstantField(None, {"title": "Incomplete Details", "type": "null"})
+    status = ConstantField("completed", {**TEXT, "enum": ["completed"]})
+    completed_at = UnixSecondsField(source="created_at")
+    incomplete_at = ConstantField(None, {"type": "null"})
+    incomplete_details = ConstantField(None, {"type": "null"})
     attachments = ShownField({**AttachmentsField().schema, "title": "Attachments"})
 
 
 @extend_schema_serializer(component_name="ThreadObject")
 class ThreadSerializer(ResponseSerializer):
-    _id = ShownField(OBJECT_ID_SCHEMA, source="object_id", label="Id", required=False)
-    id = ShownField(ID_SCHEMA)
+    _id = object_id_field()
+    id = id_field()
     object = object_field("thread")
-    created_at = UnixSecondsField(
-        {
-            "title": "Created At",
-            "type": "integer",
-            "description": "The Unix timestamp (in seconds) for when the thread was created.",
-        }
-    )
+    created_at = created_at_field("thread")
     metadata = ShownField(METADATA_SCHEMA)
 
 
 @extend_schema_serializer(component_name="ThreadObjectV2")
 class ThreadV2Serializer(ThreadSerializer):
-    tool_resources = ConstantField(None, {"title": "Tool Resources", "type": "null"})
+    tool_resources = ConstantField(None, {"type": "null"})
 
 
 @extend_schema_serializer(component_name="MessageFileObject")
 class MessageFileSerializer(ResponseSerializer):
-    id = ShownField(ID_SCHEMA)
+    id = id_field()
     object = object_field("thread.message.file")
-    created_at = UnixSecondsField(
-        {
-            "title": "Created At",
-            "type": "integer",
-            "description": "The Unix timestamp (in seconds) for when the message was created.",
-        }
-    )
-    message_id = ShownField(
-        {"title": "Message Id", "type": "string", "description": "The message that the file belongs to."}
-    )
+    created_at = created_at_field("message")
+    message_id = ShownField(TEXT, help_text="The message that the file belongs to.")
 
 
 class Deleted(NamedTuple):
@@ -144,9 +106,9 @@ def deleted(component_name: str, name: str) -> type[ResponseSerializer]:
     """Return a serializer that confirms a deletion. It shows a Deleted."""
 
     class DeletedSerializer(ResponseSerializer):
-        id = ShownField(ID_SCHEMA)
+        id = id_field()
         object = object_field(name)
-        deleted = ConstantField(True, {"title": "Deleted", "type": "boolean"})
+        deleted = ConstantField(True, {"type": "boolean"})
 
     return extend_schema_serializer(component_name=component_name)(DeletedSerializer)
 
@@ -157,9 +119,9 @@ def list_of(component_name: str, item: type[ResponseSerializer]) -> type[Respons
     class PageSerializer(ResponseSerializer):
         object = object_field("list")
         data = item(many=True, source="rows")  # type: ignore[assignment]  # DRF takes fields out of the class
-        first_id = ShownField({"title": "First Id", "type": ["string", "null"]})
-        last_id = ShownField({"title": "Last Id", "type": ["string", "null"]})
-        has_more = ShownField({"title": "Has More", "type": "boolean"})
+        first_id = ShownField({"type": ["string", "null"]})
+        last_id = ShownField({"type": ["string", "null"]})
+        has_more = ShownField({"type": "boolean"})
 
     return extend_schema_serializer(component_name=component_name)(PageSerializer)
 

@@ -2,51 +2,37 @@
 
 from typing import NamedTuple
 
-from messages_app.api.assistants.requests import (
-    CreateMessageSerializer,
-    CreateMessageV2Serializer,
-    CreateThreadSerializer,
-    CreateThreadV2Serializer,
-    ModifySerializer,
-    ModifyThreadV2Serializer,
-)
-from messages_app.api.assistants.responses import (
-    MessageSerializer,
-    MessageV2Serializer,
-    ThreadSerializer,
-    ThreadV2Serializer,
-    list_of,
-)
+from messages_app.api.assistants import requests, responses
 from messages_app.api.base import ResponseSerializer
 
 
 class Shape(NamedTuple):
     """The serializers that differ between the two shapes. All others serve both."""
 
-    create_thread: type[CreateThreadSerializer]
-    modify_thread: type[ModifySerializer]
-    thread: type[ThreadSerializer]
+    create_thread: type[requests.CreateThreadSerializer]
+    modify_thread: type[requests.ModifySerializer]
+    thread: type[responses.ThreadSerializer]
     threads: type[ResponseSerializer]
-    create_message: type[CreateMessageSerializer]
-    message: type[MessageSerializer]
+    create_message: type[requests.CreateMessageSerializer]
+    message: type[responses.MessageSerializer]
     messages: type[ResponseSerializer]
 
 
 DEFAULT = Shape(
-    create_thread=CreateThreadSerializer,
-    modify_thread=ModifySerializer,
-    thread=ThreadSerializer,
-    threads=list_of("ThreadList", ThreadSerializer),
-    create_message=CreateMessageSerializer,
-    message=MessageSerializer,
-    messages=list_of("MessageList", MessageSerializer),
+    create_thread=requests.CreateThreadSerializer,
+    modify_thread=requests.ModifySerializer,
+    thread=responses.ThreadSerializer,
+    threads=responses.list_of("ThreadList", responses.ThreadSerializer),
+    create_message=requests.CreateMessageSerializer,
+    message=responses.MessageSerializer,
+    messages=responses.list_of("MessageList", responses.MessageSerializer),
 )
 V2 = Shape(
-    create_thread=CreateThreadV2Serializer,
-    modify_thread=ModifyThreadV2Serializer,
-    thread=ThreadV2Serializer,
-    threads=list_of("ThreadListV2", ThreadV2Serializer),
-    create_message=CreateMessageV2Serializer,
-    message=MessageV2Serializer,
-    messages=list_of("MessageListV2", MessageV2Serializer),
+    create_thread=requests.CreateThreadV2Serializer,
+    modify_thread=requests.ModifyThreadV2Serializer,
+    thread=responses.ThreadV2Serializer,
+    threads=responses.list_of("ThreadListV2", responses.ThreadV2Serializer),
+    create_message=requests.CreateMessageV2Serializer,
+    message=responses.MessageV2Serializer,
+    messages=responses.list_of("MessageListV2", responses.MessageV2Serializer),
 )

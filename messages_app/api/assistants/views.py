@@ -14,20 +14,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messages_app.api.assistants import openapi
-from messages_app.api.assistants.requests import (
-    ListMessagesQuerySerializer,
-    ListQuerySerializer,
-    ModifySerializer,
-    metadata_filter,
-)
-from messages_app.api.assistants.responses import (
-    Deleted,
-    MessageDeletedSerializer,
-    MessageFileListSerializer,
-    MessageFileSerializer,
-    ThreadDeletedSerializer,
-)
+from messages_app.api.assistants import openapi, requests, responses
 from messages_app.api.assistants.shapes import DEFAULT, V2, Shape
 from messages_app.api.base import BodySerializer, JSONViewSet, QuerySerializer
 from messages_app.api.errors import wire_error
@@ -102,8 +89,8 @@ class ThreadViewSet(ContractViewSet):
     @openapi.list_threads
     def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
-        query = self.query(ListQuerySerializer)
-        page = threads.page(self.tenant, page_request(query), metadata=metadata_filter(request.query_params))
+        query = self.query(requests.ListQuerySerializer)
+        page = threads.page(self.tenant, page_request(query), metadata=requests.metadata_filter(request.query_params))
         return self.answer(self.shape.threads.shown(page))
 
     @openapi.retrieve_thread
@@ -121,7 +108,7 @@ class ThreadViewSet(ContractViewSet):
     def destroy(self, request: Request, thread_id: str) -> HttpResponse:
         """Delete a thread and all that is in it."""
         threads.delete(self.tenant, thread_id)
-        return self.answer(ThreadDeletedSerializer.shown(Deleted(thread_id)))
+        return self.answer(responses.ThreadDeletedSerializer.shown(responses.Deleted(thread_id)))
 
 
 class MessageViewSet(ContractViewSet):
@@ -136,7 +123,7 @@ class MessageViewSet(ContractViewSet):
     @openapi.list_messages
     def list(self, request: Request, thread_id: str) -> HttpResponse:
         """List a thread's messages, newest first unless `order` says otherwise."""
-        query = self.query(ListMessagesQuerySerializer)
+        query = self.query(requests.ListMessagesQuerySerializer)
         page = messages.page(self.tenant, thread_id, page_request(query), run_id=query["run_id"])
         return self.answer(self.shape.messages.shown(page))
 
@@ -148,7 +135,7 @@ class MessageViewSet(ContractViewSet):
     @openapi.modify_message
     def modify(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Change a message's metadata, key by key."""
-        changes = self.body(ModifySerializer)["metadata"]
+        changes = self.body(requests.ModifySerializer)["metadata"]
         message = messages.change_metadata(self.tenant, thread_id, message_id, changes)
         return self.answer(self.shape.message.shown(message))
 
@@ -156,19 +143,19 @@ class MessageViewSet(ContractViewSet):
     def destroy(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """Delete a message. For a day its id still serves as a cursor."""
         messages.delete(self.tenant, thread_id, message_id)
-        return self.answer(MessageDeletedSerializer.shown(Deleted(message_id)))
+        return self.answer(responses.MessageDeletedSerializer.shown(responses.Deleted(message_id)))
 
     @openapi.list_message_files
     def list_files(self, request: Request, thread_id: str, message_id: str) -> HttpResponse:
         """List a message's files, the last first unless `order` says otherwise."""
-        query = self.query(ListQuerySerializer)
+        query = self.query(requests.ListQuerySerializer)
         page = messages.files_page(self.tenant, thread_id, message_id, page_request(query))
-        return self.answer(MessageFileListSerializer.shown(page))
+        return self.answer(responses.MessageFileListSerializer.shown(page))
 
     @openapi.retrieve_message_file
     def retrieve_file(self, request: Request, thread_id: str, message_id: str, file_id: str) -> HttpResponse:
         """Retrieve a file of a message."""
         for file in messages.get(self.tenant, thread_id, message_id).files:
             if file.id == file_id:
-                return self.answer(MessageFileSerializer.shown(file))
+                return self.answer(responses.MessageFileSerializer.shown(file))
         raise NotFound(f"File with ID '{file_id}' in message '{message_id}' not found")
