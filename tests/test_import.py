@@ -25,6 +25,7 @@ from messages_app.store import imports, threads
 from messages_app.store.deletion import purge
 from messages_app.store.exports import threads_oldest_first
 from messages_app.transfer import export_lines, reader
+from messages_app.transfer.fields import MESSAGE_FIELDS
 from messages_app.transfer.reader import ObjectReader
 from tests.conftest import ROOT, Api, Served, connection, environment, manage, migrate
 from tests.rows import delete_thread
@@ -806,3 +807,8 @@ def test_what_another_import_was_faster_with_is_there_already(
     assert (told.err, told.failed) == ([], "")
     assert told.out[0].startswith("Imported 1 threads with 0 messages in ")
     assert told.out[1] == "Already stored: 1 threads, left unchanged."
+
+
+@pytest.mark.stateless
+def test_import_reads_each_column_of_what_a_message_says() -> None:
+    assert set(Message.CONTENT_FIELDS) <= MESSAGE_FIELDS.keys()

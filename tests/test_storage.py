@@ -182,7 +182,7 @@ def test_queries_of_the_store_hold_no_connection_of_the_thread_that_asked_first(
 
     def ask() -> None:
         assert store.thread("default", thread_id).id == thread_id
-        assert store.append("default", thread_id, {**Message.EMPTY_CONTENT, "role": "user"}, None).position == 1
+        assert store.append("default", thread_id, {"role": "user"}, None).position == 1
         assert store.lock(Thread.objects.all()).query
         transaction.atomic(using=connection.alias).__enter__()
 

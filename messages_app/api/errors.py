@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 
 from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
-from messages_app.store.idempotency import InvalidKey, KeyInUse, KeyReused
-from messages_app.store.paging import Kind, UnknownCursor
-from messages_app.store.threads import TooManyPairs
+from messages_app.store.errors import InvalidKey, KeyInUse, KeyReused, Kind, TooManyPairs, UnknownCursor
 
 
 class Code(NamedTuple):

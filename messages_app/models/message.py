@@ -97,6 +97,7 @@ class Message(FastModel):
 _CONTENT = [field for field in Message._meta.concrete_fields if field.attname not in Message.PLACE_FIELDS]
 Message.CONTENT_FIELDS = tuple(field.attname for field in _CONTENT)
 Message.EMPTY_CONTENT = {field.attname: field.get_default() for field in _CONTENT}
+Message.DEFAULTS = {**Message.DEFAULTS, **Message.EMPTY_CONTENT}
 
 
 class MessageFile(NamedTuple):

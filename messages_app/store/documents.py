@@ -19,15 +19,9 @@ from messages_app.ids import Origin, identity
 from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store import bulk
 from messages_app.store.backend import Backend
-from messages_app.store.engine import PAUSES, Result, WriteConflict, retried
-from messages_app.store.idempotency import (
-    KeyedRequest,
-    KeyedResponse,
-    KeyInUse,
-    KeyReused,
-    counts,
-    replay,
-)
+from messages_app.store.engine import PAUSES, Result, retried
+from messages_app.store.errors import KeyInUse, KeyReused, WriteConflict
+from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Window, in_window
 
 # A thread that is being stored is marked as deleted at this time in the future. If its writer dies, that time comes,

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
 
-from django.db import IntegrityError, OperationalError, connections
+from django.db import IntegrityError, connections
+
+from messages_app.store.errors import WriteConflict
 
 Result = TypeVar("Result")
 
@@ -61,7 +63,3 @@ def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambd
                 raise
         time.sleep(pause)
     raise WriteConflict("too many writers at once")
-
-
-class WriteConflict(OperationalError):
-    """Other writers change the same row all the time. Becomes 503: a retry may succeed."""

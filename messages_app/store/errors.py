@@ -1,4 +1,39 @@
-"""Errors of the database, as people read them."""
+"""What the store refuses, and the words of a database's own errors. A missing row is the model's DoesNotExist."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from django.db import OperationalError
+
+Kind = Literal["thread", "message", "file"]
+
+
+class TooManyPairs(ValueError):
+    """Metadata would have more than MAX_METADATA_PAIRS. Becomes 422."""
+
+
+class UnknownCursor(LookupError):
+    """`names`: which of `after` and `before` are the id of nothing in a list of `kind`. Becomes 422."""
+
+    def __init__(self, kind: Kind, names: Sequence[str]) -> None:
+        super().__init__(*names)
+        self.kind, self.names = kind, names
+
+
+class InvalidKey(ValueError):
+    """The key is not 1 to 255 visible ASCII characters. Becomes 422."""
+
+
+class KeyReused(ValueError):
+    """The key was used on this path with another body. Becomes 422."""
+
+
+class KeyInUse(Exception):
+    """Another request with this key may still succeed. Becomes 409."""
+
+
+class WriteConflict(OperationalError):
+    """Other writers change the same row all the time. Becomes 503: a retry may succeed."""
 
 
 def reason_of(error: Exception) -> str:

@@ -15,23 +15,12 @@ from django.utils import timezone
 from messages_app.ids import Origin
 from messages_app.models import IdempotencyRecord, Message
 from messages_app.store.backend import backend
+from messages_app.store.errors import InvalidKey, KeyReused
 
 # How long a key on a path gets the first response again.
 KEYS_LAST = timedelta(hours=24)
 
 _VALID_KEY = re.compile(r"[!-~]{1,255}")
-
-
-class InvalidKey(ValueError):
-    """The key is not 1 to 255 visible ASCII characters. Becomes 422."""
-
-
-class KeyReused(ValueError):
-    """The key was used on this path with another body. Becomes 422."""
-
-
-class KeyInUse(Exception):
-    """Another request with this key may still succeed. Becomes 409."""
 
 
 class IdempotencyKey(NamedTuple):

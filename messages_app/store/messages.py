@@ -14,7 +14,8 @@ from messages_app.models import Message, MessageQuerySet
 from messages_app.store import idempotency
 from messages_app.store.backend import backend
 from messages_app.store.compiled_query import CompiledQuery
-from messages_app.store.paging import FileList, Kind, Page, PageRequest, UnknownCursor, Window, in_window, page_of
+from messages_app.store.errors import Kind, UnknownCursor
+from messages_app.store.paging import FileList, Page, PageRequest, Window, in_window, page_of
 from messages_app.store.threads import merge_metadata
 
 
@@ -23,7 +24,7 @@ def append(tenant: str, thread_id: str, *, origin: Origin | None = None, **conte
 
     The order of positions is the order of commits, and a later message has no earlier time.
     """
-    return backend().append(tenant, thread_id, {**Message.EMPTY_CONTENT, **content}, origin)
+    return backend().append(tenant, thread_id, content, origin)
 
 
 def get(tenant: str, thread_id: str, message_id: str) -> Message:

@@ -4,27 +4,18 @@ A page starts at a position in an index, which the cursor's id leads to. So it c
 length. Source: threads-api contract, "Lists".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from django.db.models import F, QuerySet
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
+
+from messages_app.store.errors import Kind, UnknownCursor
 
 # The values of the columns that order a list. Positions compare from the left.
 Position = tuple[Any, ...]
 
 Rows = TypeVar("Rows", bound=QuerySet[Any, Any])
-
-
-Kind = Literal["thread", "message", "file"]
-
-
-class UnknownCursor(LookupError):
-    """`names`: which of `after` and `before` are the id of nothing in a list of `kind`. Becomes 422."""
-
-    def __init__(self, kind: Kind, names: Sequence[str]) -> None:
-        super().__init__(*names)
-        self.kind, self.names = kind, names
 
 
 class PageRequest(NamedTuple):

@@ -14,11 +14,8 @@ from messages_app.ids import Origin, identity
 from messages_app.models import MAX_METADATA_PAIRS, Message, Thread
 from messages_app.store import deletion
 from messages_app.store.backend import backend
-from messages_app.store.paging import Kind, Page, PageRequest, Position, Window, in_window, page_of
-
-
-class TooManyPairs(ValueError):
-    """Metadata would have more than MAX_METADATA_PAIRS. Becomes 422."""
+from messages_app.store.errors import Kind, TooManyPairs
+from messages_app.store.paging import Page, PageRequest, Position, Window, in_window, page_of
 
 
 def create(
@@ -32,12 +29,7 @@ def create(
     at, random = (origin.at, origin.random()) if origin else (None, None)
     thread = Thread.from_values(**identity("thread", at, random), tenant=tenant, metadata=metadata)
     rows = [
-        Message.from_values(
-            **identity("msg", at, random),
-            thread_id=thread.id,
-            position=position,
-            **{**Message.EMPTY_CONTENT, **content},
-        )
+        Message.from_values(**identity("msg", at, random), thread_id=thread.id, position=position, **content)
         for position, content in enumerate(messages, start=1)
     ]
     return backend().store_once(thread, rows)

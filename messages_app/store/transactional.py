@@ -21,7 +21,8 @@ from messages_app.models.thread import digest_of_pair
 from messages_app.store import bulk
 from messages_app.store.backend import Backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
-from messages_app.store.engine import PAUSES, Result, WriteConflict, connection_to
+from messages_app.store.engine import PAUSES, Result, connection_to
+from messages_app.store.errors import WriteConflict
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Window, in_window
 
@@ -63,7 +64,7 @@ class TransactionalBackend(Backend):
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
-        row = {**identity("msg"), "thread_id": thread_id, "deleted_at": None, **content}
+        row = {**Message.DEFAULTS, **identity("msg"), "thread_id": thread_id, **content}
         connection = connections[self.database]
         values = {field.attname: field.get_db_prep_save(row[field.attname], connection) for field in INSERTED_FIELDS}
         stored = self._insertion.rows(self.database, {**values, "tenant": tenant})
