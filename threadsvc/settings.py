@@ -339,7 +339,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
     "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
     "PREPROCESSING_HOOKS": ["threadsvc.api.openapi.one_prefix"],
-    "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_error_schemas", "threadsvc.api.openapi.with_headers"],
+    "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_components"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
