@@ -56,9 +56,8 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
             with suppress(CollectionInvalid):  # an interrupted migration created it
                 collection.database.create_collection(collection.name)
             if model._meta.auto_field is not None:
-                start = {"name": collection.name, "auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}
-                named = {"name": collection.name}
-                collection.database[SCHEMA_COLLECTION].update_one(named, {"$setOnInsert": start}, upsert=True)
+                start = {"$setOnInsert": {"auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}}
+                collection.database[SCHEMA_COLLECTION].update_one({"name": collection.name}, start, upsert=True)
         for field in model._meta.local_concrete_fields:
             self.index_field(model, field)
         for fields in model._meta.unique_together:

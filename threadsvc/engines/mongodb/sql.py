@@ -269,11 +269,9 @@ class Reader:
             self.need(")")
             return statements.In(operand, values)
         if self.take("BETWEEN"):
-            low = self.value()
+            low = statements.Comparison(operand, ">=", self.value())
             self.need("AND")
-            return statements.Junction(
-                (statements.Comparison(operand, ">=", low), statements.Comparison(operand, "<=", self.value()))
-            )
+            return statements.Junction((low, statements.Comparison(operand, "<=", self.value())))
         for word, any_case in (("LIKE", False), ("ILIKE", True)):
             if self.take(word):
                 return statements.Like(operand, self.value(), any_case)

@@ -78,8 +78,7 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
         try:
             MongoClient(connect=False, **client).close()
         except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:
-            message = (
+            raise ImproperlyConfigured(
                 f"{setting}: not a MongoDB URL that can be used (its hosts, user, password, or a file that it names)"
-            )
-            raise ImproperlyConfigured(message) from error
+            ) from error
     return {"ENGINE": "threadsvc.engines.mongodb", "NAME": name, "CLIENT": client}
