@@ -131,12 +131,10 @@ def _valid_utf8(value: str | int) -> str | int:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    match exception:
-        case DisallowedHost():
-            return JsonResponse({"detail": "Invalid Host header"}, status=400)
-        case RequestDataTooBig():
-            return JsonResponse({"detail": RequestBodyTooLarge.default_detail}, status=413)
-    return JsonResponse({"detail": "Bad Request"}, status=400)
+    if isinstance(exception, RequestDataTooBig):
+        return JsonResponse({"detail": RequestBodyTooLarge.default_detail}, status=413)
+    detail = "Invalid Host header" if isinstance(exception, DisallowedHost) else "Bad Request"
+    return JsonResponse({"detail": detail}, status=400)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
