@@ -172,7 +172,6 @@ ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # where not, `make r
 # contract, "Everywhere"), so the service itself never does.
 TRUSTED_PROXIES = env_networks("THREADSVC_TRUSTED_PROXIES")
 TLS = env_bool("THREADSVC_TLS", default=False)
-SECURE_SSL_REDIRECT = False
 if TLS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # threadsvc/wsgi.py removes what others send
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
@@ -339,7 +338,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/"}, {"url": "/v1"}],
     "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
     "PREPROCESSING_HOOKS": ["threadsvc.api.openapi.one_prefix"],
-    "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_error_schemas", "threadsvc.api.openapi.with_headers"],
+    "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_components"],
     "OAS_VERSION": "3.1.0",
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
@@ -355,7 +354,6 @@ WHITENOISE_USE_FINDERS = True
 LANGUAGE_CODE = "en"
 USE_I18N = False
 TIME_ZONE = "UTC"
-USE_TZ = True
 
 LOG_LEVEL = env_choice("THREADSVC_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env_choice("THREADSVC_LOG_FORMAT", "json", ("json", "text"))

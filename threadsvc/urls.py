@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 
 from threadsvc import pages
 from threadsvc.api import openapi
@@ -28,8 +29,8 @@ urlpatterns = [
     path("", pages.front),
     path("healthz", require_safe(health.healthz)),
     path("readyz", require_safe(health.readyz)),
-    path("openapi.yaml", openapi.schema_yaml),
-    path("openapi.json", openapi.schema_json),
+    path("openapi.yaml", openapi.schema, {"renderer": OpenApiYamlRenderer, "content_type": "application/yaml"}),
+    path("openapi.json", openapi.schema, {"renderer": OpenApiJsonRenderer, "content_type": "application/json"}),
     path("docs", openapi.swagger_ui),
     path("redoc", openapi.redoc),
     path("redoc.js", openapi.redoc_bundle),

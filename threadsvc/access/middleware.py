@@ -14,7 +14,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from threadsvc.access.permissions import BODILESS_METHODS, content_length
 from threadsvc.api.errors import bad_request
-from threadsvc.api.middleware import GetResponse
+from threadsvc.api.middleware import Middleware
 
 ADMIN_PATH = "/admin/"
 # A page loads everything from this server. Swagger UI and Redoc need inline styles; Redoc's search runs in a worker
@@ -25,11 +25,8 @@ PAGE_POLICY = (
 )
 
 
-class PageSecurityMiddleware:
+class PageSecurityMiddleware(Middleware):
     """Adds a Content-Security-Policy to HTML: a page loads and runs only what this server sends."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
@@ -38,11 +35,8 @@ class PageSecurityMiddleware:
         return response
 
 
-class AdminBodyLimitMiddleware:
+class AdminBodyLimitMiddleware(Middleware):
     """413 before a form is read: Django does not limit file uploads, which no form of the admin has."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith(ADMIN_PATH) and request.method not in BODILESS_METHODS:
@@ -55,11 +49,8 @@ class AdminBodyLimitMiddleware:
         return self.get_response(request)
 
 
-class AdminNullCharacterMiddleware:
+class AdminNullCharacterMiddleware(Middleware):
     """400 for U+0000 in a path, cookie, query or form: PostgreSQL raises an error for text that contains it."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith(ADMIN_PATH):

@@ -75,9 +75,7 @@ class OwnOriginWrites(BasePermission):
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         origin: Any = request.META.get("HTTP_ORIGIN")
-        if origin is None or request.auth is not None:
-            return True
-        if not is_write(request, view):
+        if origin is None or request.auth is not None or not is_write(request, view):
             return True
         allowed = (*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS)
         if origin in allowed or _host_of(origin) == request.get_host().lower():

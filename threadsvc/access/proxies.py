@@ -21,12 +21,9 @@ def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> Non
     """
     said = environ.pop("HTTP_X_FORWARDED_FOR", "").split(",")
     address = parsed_peer(environ.get("REMOTE_ADDR", ""))
+    if address is None or not is_one_of(address, trusted):
+        environ.pop("HTTP_X_FORWARDED_PROTO", None)
     if address is None:  # not a TCP peer
-        environ.pop("HTTP_X_FORWARDED_PROTO", None)
-        return
-    if not trusted or not is_one_of(address, trusted):
-        environ.pop("HTTP_X_FORWARDED_PROTO", None)
-        environ["REMOTE_ADDR"] = str(address)
         return
     while said and is_one_of(address, trusted) and (before := parsed(said.pop())):
         address = before

@@ -85,14 +85,11 @@ OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
     """Return the 503 or 507 for a database that is unavailable or full, and log it; None for any other exception."""
-    match exc:
-        case DiskFull():
-            logger.error("database full: %s", error_reason(exc))
-            return JsonResponse({"detail": "Insufficient Storage"}, status=HTTPStatus.INSUFFICIENT_STORAGE)
-        case _ if isinstance(exc, OUTAGES):
-            logger.error("database unavailable: %s", error_reason(exc))
-            return service_unavailable()
-    return None
+    if not isinstance(exc, OUTAGES):
+        return None
+    is_full = isinstance(exc, DiskFull)
+    logger.error("database %s: %s", "full" if is_full else "unavailable", error_reason(exc))
+    return JsonResponse({"detail": "Insufficient Storage"}, status=507) if is_full else service_unavailable()
 
 
 def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
@@ -134,12 +131,10 @@ def _valid_utf8(value: str | int) -> str | int:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    match exception:
-        case DisallowedHost():
-            return JsonResponse({"detail": "Invalid Host header"}, status=400)
-        case RequestDataTooBig():
-            return JsonResponse({"detail": RequestBodyTooLarge.default_detail}, status=413)
-    return JsonResponse({"detail": "Bad Request"}, status=400)
+    if isinstance(exception, RequestDataTooBig):
+        return JsonResponse({"detail": RequestBodyTooLarge.default_detail}, status=413)
+    detail = "Invalid Host header" if isinstance(exception, DisallowedHost) else "Bad Request"
+    return JsonResponse({"detail": detail}, status=400)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -22,6 +22,11 @@ from threadsvc.api.json import JSONRenderer
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
+class Middleware:
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+
 class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
     """Responds to preflights of the allowed origins. Any other OPTIONS request is 405, as the contract says."""
 
@@ -30,14 +35,11 @@ class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
         return super().check_preflight(request) if is_allowed else None
 
 
-class ShapeMiddleware:
+class ShapeMiddleware(Middleware):
     """Sets `request.wants_v2`: whether one entry of `OpenAI-Beta` is `assistants=v2`. Adds `error` to v2's errors.
 
     Source: threads-api contract, "Two shapes of answer".
     """
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         entries: str | None = request.META.get("HTTP_OPENAI_BETA")
@@ -66,11 +68,8 @@ def openai_error(detail: Any) -> dict[str, Any]:
     return {"message": message, "type": "invalid_request_error", "param": param, "code": code}
 
 
-class JSONErrorMiddleware:
+class JSONErrorMiddleware(Middleware):
     """Gives every error a JSON body and a length. Django's decorators (405) and WhiteNoise (416) send no body."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
@@ -85,11 +84,11 @@ class JSONErrorMiddleware:
         return response
 
 
-class APISecurityMiddleware:
+class APISecurityMiddleware(Middleware):
     """Adds the headers of Django's security middleware, which are the same for every response, and Content-Length."""
 
     def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
+        super().__init__(get_response)
         self.headers = {is_tls: security_headers(is_tls) for is_tls in (False, True)}
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -111,11 +110,8 @@ def security_headers(is_tls: bool) -> dict[str, str]:
     return {name: value for name, value in response.items() if name != "Content-Type"}
 
 
-class HostMiddleware:
+class HostMiddleware(Middleware):
     """400 for a Host that is not in ALLOWED_HOSTS."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         host = request.META.get("HTTP_HOST")

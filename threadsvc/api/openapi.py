@@ -4,62 +4,22 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import yaml
 from django.contrib.staticfiles import finders
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
+from django.views.generic import TemplateView
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.serializers import PolymorphicProxySerializerExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 
-_ERROR = {
-    "title": "Error",
-    "type": "object",
-    "required": ["message", "type", "param", "code"],
-    "properties": {
-        "message": {"title": "Message", "type": "string"},
-        "type": {"title": "Type", "type": "string", "enum": ["invalid_request_error"]},
-        "param": {"title": "Param", "type": ["string", "null"]},
-        "code": {"title": "Code", "type": ["string", "null"]},
-    },
-}
-
-
-def error_schemas(name: str, detail: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    """An error's body in both shapes."""
-    schema = {"title": name, "type": "object", **keys, "properties": {"detail": {"title": "Detail", **detail}}}
-    v2 = {**schema, "title": f"{name}V2", "required": ["detail", "error"]}
-    v2["properties"] = {**schema["properties"], "error": {"$ref": "#/components/schemas/Error"}}
-    return {name: schema, f"{name}V2": v2}
-
-
-ERROR_SCHEMAS = {
-    "Error": _ERROR,
-    **error_schemas("HTTPError", {"type": "string"}, required=["detail"]),
-    **error_schemas(
-        "HTTPValidationError", {"type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
-    ),
-    "ValidationError": {
-        "title": "ValidationError",
-        "type": "object",
-        "required": ["loc", "msg", "type"],
-        "properties": {
-            "loc": {
-                "title": "Location",
-                "type": "array",
-                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
-            },
-            "msg": {"title": "Message", "type": "string"},
-            "type": {"title": "Error Type", "type": "string"},
-        },
-    },
-}
+# Parts of the document that belong to no serializer.
+COMPONENTS = yaml.safe_load(Path(__file__).with_name("components.yaml").read_text(encoding="utf-8"))
 
 OPENAI_BETA = OpenApiParameter(
     "OpenAI-Beta",
@@ -73,8 +33,9 @@ OPENAI_BETA = OpenApiParameter(
 )
 
 
-def error_answer(description: str, schema: str) -> dict[str, Any]:
-    shapes = [{"$ref": f"#/components/schemas/{name}"} for name in (schema, f"{schema}V2")]
+def error_answer(status: str, description: str) -> dict[str, Any]:
+    name = "HTTPValidationError" if status == "422" else "HTTPError"
+    shapes = [{"$ref": f"#/components/schemas/{schema}"} for schema in (name, f"{name}V2")]
     return {"description": description, "content": {"application/json": {"schema": {"anyOf": shapes}}}}
 
 
@@ -108,28 +69,28 @@ class ContractSchema(AutoSchema):
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        answers = operation["responses"]
-        answers["401"] = error_answer("Invalid API key", "HTTPError")
-        answers["429"] = error_answer("Too Many Requests", "HTTPError")
-        answers["503"] = error_answer("Service Unavailable", "HTTPError")
-        if self.method not in SAFE_METHODS:
-            answers["403"] = error_answer("Read-only key, or a page of another origin", "HTTPError")
-            answers["507"] = error_answer("Insufficient Storage", "HTTPError")
-        if "requestBody" in operation:
+        body, parameters = operation.get("requestBody"), operation["parameters"]
+        if body:
             view: Any = self.view
-            operation["requestBody"]["required"] = view.action not in getattr(view, "optional_bodies", ())
-            if not operation["requestBody"]["required"]:
-                content = operation["requestBody"]["content"]["application/json"]
+            body["required"] = view.action not in getattr(view, "optional_bodies", ())
+            if not body["required"]:
+                content = body["content"]["application/json"]
                 content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
-            answers["400"] = error_answer("The body is not UTF-8", "HTTPError")
-        if "{" in self.path:
-            answers["404"] = error_answer("Not Found", "HTTPError")
-        if any(parameter["name"] == "Idempotency-Key" for parameter in operation["parameters"]):
-            answers["409"] = error_answer("Request in progress", "HTTPError")
-        if "requestBody" in operation:
-            answers["413"] = error_answer("Request body too large", "HTTPError")
-        if "requestBody" in operation or any(parameter["in"] == "query" for parameter in operation["parameters"]):
-            answers["422"] = error_answer("Validation Error", "HTTPValidationError")
+        writes = self.method not in SAFE_METHODS
+        refusals = [
+            ("400", body, "The body is not UTF-8"),
+            ("401", True, "Invalid API key"),
+            ("403", writes, "Read-only key, or a page of another origin"),
+            ("404", "{" in self.path, "Not Found"),
+            ("409", any(each["name"] == "Idempotency-Key" for each in parameters), "Request in progress"),
+            ("413", body, "Request body too large"),
+            ("422", body or any(each["in"] == "query" for each in parameters), "Validation Error"),
+            ("429", True, "Too Many Requests"),
+            ("503", True, "Service Unavailable"),
+            ("507", writes, "Insufficient Storage"),
+        ]
+        answers = operation["responses"]
+        answers |= {status: error_answer(status, description) for status, applies, description in refusals if applies}
         operation["responses"] = dict(sorted(answers.items()))
         return operation
 
@@ -148,77 +109,37 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [endpoint for endpoint in endpoints if not endpoint[0].startswith("/v1/")]
 
 
-def with_error_schemas(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    schemas = result["components"].setdefault("schemas", {})
-    result["components"]["schemas"] = dict(sorted({**schemas, **ERROR_SCHEMAS}.items()))
-    return result
-
-
-HEADERS = {
-    "RequestId": {
-        "description": "Names this answer in the service's log: the request's own x-request-id, or a new one.",
-        "required": True,
-        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-    },
-    "RetryAfter": {
-        "description": "Seconds after which to try again.",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "WWWAuthenticate": {
-        "description": "How to authenticate.",
-        "required": True,
-        "schema": {"type": "string", "enum": ["Bearer"]},
-    },
-    "IdempotentReplayed": {
-        "description": "There where this is the answer of an earlier request with the same Idempotency-Key.",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
-}
-
-
-def with_headers(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Which headers the answers of every operation have."""
-    result["components"]["headers"] = HEADERS
-    for operations in result["paths"].values():
-        for operation in operations.values():
-            answers = operation["responses"]
-            for status, answer in answers.items():
-                named = {"x-request-id": "RequestId"}
-                if status in ("409", "429", "503"):
-                    named["Retry-After"] = "RetryAfter"
-                if status == "401":
-                    named["WWW-Authenticate"] = "WWWAuthenticate"
-                if status == "200" and "409" in answers:
-                    named["Idempotent-Replayed"] = "IdempotentReplayed"
-                answer["headers"] = {name: {"$ref": f"#/components/headers/{header}"} for name, header in named.items()}
+def with_components(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Add the schemas of errors, and the headers of every response."""
+    components = result["components"]
+    components["schemas"] = dict(sorted({**components.get("schemas", {}), **COMPONENTS["schemas"]}.items()))
+    components["headers"] = COMPONENTS["headers"]
+    for answers in (operation["responses"] for path in result["paths"].values() for operation in path.values()):
+        for status, answer in answers.items():
+            named = {"x-request-id": "RequestId"}
+            if status in ("409", "429", "503"):
+                named["Retry-After"] = "RetryAfter"
+            if status == "401":
+                named["WWW-Authenticate"] = "WWWAuthenticate"
+            if status == "200" and "409" in answers:
+                named["Idempotent-Replayed"] = "IdempotentReplayed"
+            answer["headers"] = {name: {"$ref": f"#/components/headers/{header}"} for name, header in named.items()}
     return result
 
 
 @functools.cache
 def rendered_schema(renderer: type[BaseRenderer]) -> str | bytes:
-    """The schema of this version in one format; it depends on nothing else, and is made once a process."""
+    """Return the schema of this version in one format. It depends on nothing else."""
     return renderer().render(SchemaGenerator().get_schema(request=None, public=True))
 
 
 @require_safe
-def schema_yaml(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(rendered_schema(OpenApiYamlRenderer), content_type="application/yaml")
+def schema(request: HttpRequest, renderer: Any, content_type: str) -> HttpResponse:
+    return HttpResponse(rendered_schema(renderer), content_type=content_type)
 
 
-@require_safe
-def schema_json(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(rendered_schema(OpenApiJsonRenderer), content_type="application/json")
-
-
-@require_safe
-def swagger_ui(request: HttpRequest) -> HttpResponse:
-    return render(request, "threadsvc/swagger_ui.html")
-
-
-@require_safe
-def redoc(request: HttpRequest) -> HttpResponse:
-    return render(request, "threadsvc/redoc.html")
+swagger_ui = require_safe(TemplateView.as_view(template_name="threadsvc/swagger_ui.html"))
+redoc = require_safe(TemplateView.as_view(template_name="threadsvc/redoc.html"))
 
 
 @require_safe

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from django.apps import apps
 from django.conf import settings
 from django.core.management import CommandError
-from django.db import connections
+from django.db import connections, router
 from tqdm import tqdm
 
 from threadsvc.checks import url_setting
@@ -26,6 +27,15 @@ def add_database_option(parser: ArgumentParser) -> None:
         default="threads" if "threads" in settings.DATABASES else "default",
         help="which one, where THREADS_DATABASE_URL is not DATABASE_URL (default: that of the threads)",
     )
+
+
+def expected_tables(alias: str, include_auto_created: bool = False) -> list[str]:
+    """Return the tables that migrations of this version create in a database."""
+    return [
+        model._meta.db_table
+        for model in apps.get_models(include_auto_created)
+        if router.allow_migrate_model(alias, model) and model._meta.can_migrate(connections[alias])
+    ]
 
 
 def file_of(alias: str) -> Path:

@@ -68,8 +68,7 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             line["exc_info"] = record.exc_info
             self.exceptions(None, level, line)
-        text: str = self.renderer(None, level, line)
-        return text
+        return str(self.renderer(None, level, line))
 
 
 def to_ascii(line: dict[str, Any], default: Any) -> str:

@@ -14,7 +14,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
 from threadsvc.api.errors import OUTAGES
-from threadsvc.api.middleware import GetResponse
+from threadsvc.api.middleware import GetResponse, Middleware
 from threadsvc.observability.logs import STARTED, fields, request_id
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,11 @@ _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
 
 
-class RequestIdMiddleware:
+class RequestIdMiddleware(Middleware):
     """Adds `x-request-id` to every response: the client's, if it is 1 to 128 visible ASCII characters, or a new one.
 
     Logs each response under that id.
     """
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = started_at(request)
@@ -57,7 +54,7 @@ class RequestIdMiddleware:
         return response
 
 
-class MetricsMiddleware:
+class MetricsMiddleware(Middleware):
     """Counts and times responses. Installed if THREADSVC_METRICS_PORT is set."""
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -65,7 +62,8 @@ class MetricsMiddleware:
         from threadsvc.observability import metrics
 
         metrics.prepare()
-        self.get_response, self.metrics = get_response, metrics
+        super().__init__(get_response)
+        self.metrics = metrics
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = started_at(request)
@@ -83,8 +81,7 @@ class MetricsMiddleware:
 
 def started_at(request: HttpRequest) -> float:
     """Return when a thread took the request, by time.perf_counter()."""
-    started: float = request.META.get(STARTED) or time.perf_counter()
-    return started
+    return float(request.META.get(STARTED) or time.perf_counter())
 
 
 def log_response(request: HttpRequest, status: int, seconds: float) -> None:
@@ -129,8 +126,7 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
         return None
     if request.auth is None:
         return None if status in (401, 403) else settings.DEFAULT_TENANT
-    tenant: str = request.auth.tenant
-    return tenant
+    return str(request.auth.tenant)
 
 
 @receiver(got_request_exception)

@@ -48,16 +48,13 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup == StateFilter.parameter_name
 
-    def get_fields(self, request: HttpRequest, obj: APIKey | None = None) -> tuple[str, ...]:
-        if obj is None:
-            return ("name", "tenant", "read_only", "expires_at")
-        return ("name", "prefix", "tenant", "rights", "created", "expires", "last_used", "state")
+    def get_fields(self, request: HttpRequest, obj: APIKey | None = None) -> Any:
+        return ("name", "tenant", "read_only", "expires_at") if obj is None else self.list_display
 
     def has_change_permission(self, request: HttpRequest, obj: APIKey | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: APIKey | None = None) -> bool:
-        return False
+    has_delete_permission = has_change_permission
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("access.change_apikey"))  # what else can be changed of a key

@@ -23,6 +23,6 @@ introspection and the `__schema__` collection. Its measured faults, and where th
 
 Unsupported features raise NotSupportedError: joins, DISTINCT, HAVING, expressions (hence `F()` in updates and
 `bulk_update`), functions (hence `created_at__date`), regular expressions, ignore_conflicts, unique columns with NULLs,
-constraints with conditions. `atomic` rolls nothing back: callers check `supports_transactions`, which is False. The
-server checks no foreign keys, NOT NULL or ranges of numbers.
+constraints with conditions, many-to-many fields. `atomic` rolls nothing back: callers check `supports_transactions`,
+which is False. The server checks no foreign keys, NOT NULL or ranges of numbers.
 """

@@ -10,7 +10,6 @@ from threading import Lock
 from typing import Any, ClassVar, NoReturn
 
 from bson import Decimal128
-from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, NotSupportedError
 from django.db.models import DecimalField, Field, JSONField
 from djongo import base, creation, cursor, features, introspection, operations
@@ -34,13 +33,10 @@ _clients_lock = Lock()
 def process_client(options: dict[str, Any]) -> MongoClient[Document]:
     """Return this process's client. A client from before a fork has no threads in the child."""
     key = os.getpid(), repr(sorted(options.items()))
-    client = _clients.get(key)
-    if client is None:
-        with _clients_lock:
-            client = _clients.get(key)
-            if client is None:
-                client = _clients[key] = MongoClient(connect=False, **options)
-    return client
+    with _clients_lock:
+        if key not in _clients:
+            _clients[key] = MongoClient(connect=False, **options)
+        return _clients[key]
 
 
 @atexit.register
@@ -94,21 +90,17 @@ class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
     can_clone_databases = False
     can_return_columns_from_insert = True
     can_return_rows_from_bulk_insert = True
-    can_rollback_ddl = False
     has_native_json_field = True  # objects as they are, not as text
     stores_documents = True
     supports_expression_indexes = False
     supports_foreign_keys = False
     supports_ignore_conflicts = False
-    supports_json_field_contains = True
     supports_nullable_unique_constraints = False
-    supports_partial_indexes = True  # created as full indexes: see schema.py
     supports_select_difference = False
     supports_select_intersection = False
     supports_select_union = False
     supports_table_check_constraints = False
     supports_column_check_constraints = False
-    supports_timezones = False
     supports_tuple_lookups = False
     test_db_allows_multiple_connections = True
 
@@ -128,8 +120,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         return f"RETURNING {', '.join(columns)}", ()
 
     def fetch_returned_insert_rows(self, cursor: Any) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+        return list(cursor.fetchall())
 
     def lookup_cast(self, lookup_type: str, internal_type: str | None = None) -> str:
         if internal_type == "JSONField" and lookup_type not in self.json_lookups:
@@ -239,20 +230,8 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         "PositiveBigIntegerField": "long",
         "SmallAutoField": "int",
     }
-    operators = {
-        "exact": "= %s",
-        "iexact": "ILIKE %s",
-        "contains": "LIKE %s",
-        "icontains": "ILIKE %s",
-        "gt": "> %s",
-        "gte": ">= %s",
-        "lt": "< %s",
-        "lte": "<= %s",
-        "startswith": "LIKE %s",
-        "endswith": "LIKE %s",
-        "istartswith": "ILIKE %s",
-        "iendswith": "ILIKE %s",
-    }
+    # Without them, Django asks `regex_lookup`.
+    operators = {name: sql for name, sql in base.DatabaseWrapper.operators.items() if "regex" not in name}
     SchemaEditorClass = DatabaseSchemaEditor
     creation_class = DatabaseCreation
     features_class = DatabaseFeatures
@@ -260,8 +239,6 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     ops_class = DatabaseOperations
 
     def get_connection_params(self) -> dict[str, Any]:
-        if not self.settings_dict["NAME"]:
-            raise ImproperlyConfigured("a MongoDB database needs a NAME")
         return dict(self.settings_dict["CLIENT"])
 
     def get_new_connection(self, connection_params: dict[str, Any]) -> Database[Document]:
@@ -279,9 +256,6 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         cursor.execute(sql, params)
         return cursor.fetchall()
 
-    def is_usable(self) -> bool:
-        return True  # the client reconnects by itself
-
     def _close(self) -> None:
         """Keep the client: other threads use it."""
 
@@ -290,12 +264,8 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         self.close()
         close_clients()
 
-    def _start_transaction_under_autocommit(self) -> None: ...
-
     def _rollback(self) -> None:
         """Do nothing. Code that must not leave partial writes checks `features.supports_transactions`."""
-
-    def _commit(self) -> None: ...
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -5,18 +5,7 @@ from contextlib import contextmanager
 
 from bson.errors import BSONError
 from djongo import database
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    ConnectionFailure,
-    DocumentTooLarge,
-    DuplicateKeyError,
-    ExecutionTimeout,
-    InvalidOperation,
-    OperationFailure,
-    PyMongoError,
-    WriteConcernError,
-)
+from pymongo import errors
 
 from threadsvc.engines.base import DiskFull, RowTooLarge
 
@@ -31,11 +20,11 @@ TOO_LARGE = {10334, 17419, 17420}  # a document, before or after an update
 
 def database_error(error: Exception) -> Exception:
     """Return the DB-API's exception for one of pymongo's."""
-    kind = database.DatabaseError
+    kind: type[Exception] = database.DatabaseError
     match error:
-        case DuplicateKeyError():
+        case errors.DuplicateKeyError():
             kind = database.IntegrityError
-        case BulkWriteError():
+        case errors.BulkWriteError():
             codes = {write["code"] for write in error.details.get("writeErrors", ())}
             if DISK_FULL_CODE in codes:
                 return DiskFull(str(error))
@@ -43,11 +32,17 @@ def database_error(error: Exception) -> Exception:
                 kind = database.IntegrityError
             elif not codes or codes & UNAVAILABLE:  # no code: written, but not with the requested concern
                 kind = database.OperationalError
-        case ConnectionFailure() | ExecutionTimeout() | WriteConcernError() | InvalidOperation() | ConfigurationError():
+        case (
+            errors.ConnectionFailure()
+            | errors.ExecutionTimeout()
+            | errors.WriteConcernError()
+            | errors.InvalidOperation()
+            | errors.ConfigurationError()
+        ):
             kind = database.OperationalError
-        case DocumentTooLarge():
+        case errors.DocumentTooLarge():
             return RowTooLarge(str(error))
-        case OperationFailure():
+        case errors.OperationFailure():
             if error.code in TOO_LARGE:
                 return RowTooLarge(str(error))
             if error.code == DISK_FULL_CODE:
@@ -62,13 +57,12 @@ def database_error(error: Exception) -> Exception:
     reason = str(error)
     for rest in (" (configured timeouts", ", Timeout:", ", full error:"):
         reason = reason.partition(rest)[0]
-    raised: Exception = kind(reason)
-    return raised
+    return kind(reason)
 
 
 @contextmanager
 def database_errors() -> Iterator[None]:
     try:
         yield
-    except (PyMongoError, BSONError, OverflowError, UnicodeError) as error:
+    except (errors.PyMongoError, BSONError, OverflowError, UnicodeError) as error:
         raise database_error(error) from error

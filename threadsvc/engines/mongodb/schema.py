@@ -6,7 +6,7 @@ from typing import Any
 
 import pymongo
 from django.db import NotSupportedError
-from django.db.models import Index, ManyToManyField, Model, UniqueConstraint
+from django.db.models import Index, Model, UniqueConstraint
 from djongo import schema
 from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, OperationFailure
@@ -49,14 +49,15 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     # Collections
 
     def create_model(self, model: type[Model]) -> None:
+        if model._meta.local_many_to_many:
+            raise NotSupportedError(f"MongoDB: {model} has a ManyToManyField, which needs joins")
         collection = self.collection(model)
         with self.at_length():
             with suppress(CollectionInvalid):  # an interrupted migration created it
                 collection.database.create_collection(collection.name)
             if model._meta.auto_field is not None:
-                start = {"name": collection.name, "auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}
-                named = {"name": collection.name}
-                collection.database[SCHEMA_COLLECTION].update_one(named, {"$setOnInsert": start}, upsert=True)
+                start = {"$setOnInsert": {"auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}}
+                collection.database[SCHEMA_COLLECTION].update_one({"name": collection.name}, start, upsert=True)
         for field in model._meta.local_concrete_fields:
             self.index_field(model, field)
         for fields in model._meta.unique_together:
@@ -65,8 +66,6 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
             self.add_constraint(model, constraint)
         for index in model._meta.indexes:
             self.add_index(model, index)
-        for field in model._meta.local_many_to_many:
-            self.add_field(model, field)
 
     def delete_model(self, model: type[Model]) -> None:
         for field in model._meta.local_many_to_many:
@@ -88,22 +87,16 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     # Fields
 
     def add_field(self, model: type[Model], field: Any) -> None:
-        if isinstance(field, ManyToManyField):
-            through: Any = field.remote_field.through
-            if through._meta.auto_created:
-                self.create_model(through)
-        elif field.column is not None:
+        if field.many_to_many:
+            raise NotSupportedError(f"MongoDB: {field} needs joins")
+        if field.column is not None:
             missing = {field.column: {"$exists": False}}
             with self.at_length():
                 self.collection(model).update_many(missing, {"$set": {field.column: self.effective_default(field)}})
             self.index_field(model, field)
 
     def remove_field(self, model: type[Model], field: Any) -> None:
-        if isinstance(field, ManyToManyField):
-            through: Any = field.remote_field.through
-            if through._meta.auto_created:
-                self.delete_model(through)
-        elif field.column is not None:
+        if field.column is not None:
             for name, information in self.indexes(model):
                 if field.column in [column for column, _ in information["key"]]:
                     self.drop_index(model, name)
@@ -147,10 +140,6 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     def remove_index(self, model: type[Model], index: Index) -> None:
         self.drop_index(model, index.name)
-
-    def rename_index(self, model: type[Model], old_index: Index, new_index: Index) -> None:
-        self.remove_index(model, old_index)
-        self.add_index(model, new_index)
 
     def add_constraint(self, model: type[Model], constraint: Any) -> None:
         plain = isinstance(constraint, UniqueConstraint) and not (

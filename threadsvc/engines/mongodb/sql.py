@@ -12,27 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from django.db import NotSupportedError
 
 from threadsvc.engines.base import MAX_CACHED_CHARACTERS
-from threadsvc.engines.mongodb.statements import (
-    ORDERED,
-    Column,
-    Comparison,
-    Condition,
-    DeleteStatement,
-    HasPairs,
-    In,
-    InsertStatement,
-    IsNull,
-    Junction,
-    Like,
-    Not,
-    Operand,
-    Pair,
-    SelectItem,
-    SelectStatement,
-    SQLStatement,
-    UpdateStatement,
-    Value,
-)
+from threadsvc.engines.mongodb import statements
 
 _TOKENS = re.compile(
     r'\s*(?:"(?P<name>[^"]+)"|(?P<param>%s)|(?P<number>\d+)|(?P<word>[A-Za-z_]\w*)'
@@ -49,13 +29,13 @@ END = Token("end", "")
 AGGREGATES = ("COUNT", "MAX", "MIN")
 
 
-def read(sql: str) -> SQLStatement:
+def read(sql: str) -> statements.SQLStatement:
     """Return the parsed statement. Raises NotSupportedError for SQL that MongoDB or this parser does not support."""
     return _read_cached(sql) if len(sql) <= MAX_CACHED_CHARACTERS else Reader(sql).statement()
 
 
 @lru_cache(maxsize=1024)
-def _read_cached(sql: str) -> SQLStatement:
+def _read_cached(sql: str) -> statements.SQLStatement:
     return Reader(sql).statement()
 
 
@@ -117,7 +97,7 @@ class Reader:
 
     # Statements
 
-    def statement(self) -> SQLStatement:
+    def statement(self) -> statements.SQLStatement:
         kinds = {"SELECT": self.select, "INSERT": self.insert, "UPDATE": self.update, "DELETE": self.delete}
         word = self.kind("word")
         if word not in kinds:
@@ -127,7 +107,7 @@ class Reader:
             self.refuse(self.next.text)
         return statement
 
-    def select(self) -> SelectStatement:
+    def select(self) -> statements.SelectStatement:
         # The parser checks columns against the table's name, so it reads FROM before the items.
         start, depth = self.at, 0
         while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
@@ -139,7 +119,7 @@ class Reader:
         outer = self.names
         table = self.table()
         after, self.at = self.at, start
-        select = SelectStatement(table, items=self.listed(self.select_item))
+        select = statements.SelectStatement(table, items=self.listed(self.select_item))
         self.need("FROM")
         self.at = after
         if self.take("WHERE"):
@@ -166,7 +146,7 @@ class Reader:
         self.names = outer
         return select
 
-    def counted(self, start: int) -> SelectStatement:
+    def counted(self, start: int) -> statements.SelectStatement:
         """SELECT COUNT(*) FROM (SELECT ...) name"""
         inner = self.select()
         self.need(")")
@@ -179,46 +159,46 @@ class Reader:
             self.refuse("FROM (SELECT")
         if any(item.function for item in inner.items):
             self.refuse("FROM (SELECT COUNT")
-        return SelectStatement(inner.table, items=items, inner=inner)
+        return statements.SelectStatement(inner.table, items=items, inner=inner)
 
     def table(self) -> str:
         name = self.kind("name")
         self.names = {name}
-        if self.next.kind == "word" and re.fullmatch(
-            r"[A-Z]\d+", self.next.text
-        ):  # as Django names those of subqueries
-            self.names = {self.kind("word")}
+        if self.next.kind == "word" and re.fullmatch(r"[A-Z]\d+", self.next.text):
+            self.names = {self.kind("word")}  # as Django names those of subqueries
         return name
 
-    def select_item(self) -> SelectItem:
+    def select_item(self) -> statements.SelectItem:
         if self.next.kind in ("param", "number"):
-            item = SelectItem(constant=self.value())
+            item = statements.SelectItem(constant=self.value())
         elif self.next.kind == "word" and self.next.text in AGGREGATES:
             function = self.kind("word")
             self.need("(")
             column = None if function == "COUNT" and self.take("*") else self.column().name
             self.need(")")
-            item = SelectItem(column, function=function)
+            item = statements.SelectItem(column, function=function)
         else:
-            item = SelectItem(self.column().name)
-        return SelectItem(item.column, item.constant, item.function, self.kind("name")) if self.take("AS") else item
+            item = statements.SelectItem(self.column().name)
+        if self.take("AS"):
+            self.kind("name")
+        return item
 
-    def ordering(self, items: list[SelectItem]) -> tuple[str, int]:
+    def ordering(self, items: list[statements.SelectItem]) -> tuple[str, int]:
         column = self.column_of(items)
         descending = not self.take("ASC") and self.take("DESC")
         return column, -1 if descending else 1
 
-    def column_of(self, items: list[SelectItem]) -> str:
+    def column_of(self, items: list[statements.SelectItem]) -> str:
         """Parse a column, given by name or by its number in the SELECT."""
         if self.next.kind != "number":
             return self.column().name
         number = int(self.kind("number"))
-        item = items[number - 1] if 0 < number <= len(items) else SelectItem()
+        item = items[number - 1] if 0 < number <= len(items) else statements.SelectItem()
         if item.column is None or item.function:
             self.refuse(str(number))
         return item.column
 
-    def insert(self) -> InsertStatement:
+    def insert(self) -> statements.InsertStatement:
         self.need("INTO")
         table = self.table()
         self.need("(")
@@ -228,106 +208,108 @@ class Reader:
         returning = [column.name for column in self.listed(self.column)] if self.take("RETURNING") else []
         if any(len(row) != len(columns) for row in rows):
             self.refuse("VALUES")
-        return InsertStatement(table, columns, rows, returning)
+        return statements.InsertStatement(table, columns, rows, returning)
 
-    def row(self) -> list[Value]:
+    def row(self) -> list[statements.Value]:
         self.need("(")
         values = self.listed(self.value)
         self.need(")")
         return values
 
-    def update(self) -> UpdateStatement:
+    def update(self) -> statements.UpdateStatement:
         table = self.table()
         self.need("SET")
         values = self.listed(self.assignment)
-        return UpdateStatement(table, self.either() if self.take("WHERE") else None, values)
+        return statements.UpdateStatement(table, self.either() if self.take("WHERE") else None, values)
 
-    def assignment(self) -> tuple[str, Value]:
+    def assignment(self) -> tuple[str, statements.Value]:
         column = self.kind("name")
         self.need("=")
         return column, self.value()
 
-    def delete(self) -> DeleteStatement:
+    def delete(self) -> statements.DeleteStatement:
         self.need("FROM")
         table = self.table()
-        return DeleteStatement(table, self.either() if self.take("WHERE") else None)
+        return statements.DeleteStatement(table, self.either() if self.take("WHERE") else None)
 
     # Conditions
 
-    def either(self) -> Condition:
+    def either(self) -> statements.Condition:
         parts = [self.both()]
         while self.take("OR"):
             parts.append(self.both())
-        return parts[0] if len(parts) == 1 else Junction(tuple(parts), either=True)
+        return parts[0] if len(parts) == 1 else statements.Junction(tuple(parts), either=True)
 
-    def both(self) -> Condition:
+    def both(self) -> statements.Condition:
         parts = [self.term()]
         while self.take("AND"):
             parts.append(self.term())
-        return parts[0] if len(parts) == 1 else Junction(tuple(parts))
+        return parts[0] if len(parts) == 1 else statements.Junction(tuple(parts))
 
-    def term(self) -> Condition:
+    def term(self) -> statements.Condition:
         if self.take("NOT"):
-            return Not(self.term())
+            return statements.Not(self.term())
         if self.take("("):
             condition = self.either()
             self.need(")")
             return condition
         return self.comparison(self.operand())
 
-    def comparison(self, operand: Operand) -> Condition:
+    def comparison(self, operand: statements.Operand) -> statements.Condition:
         if self.take("IS", "NULL"):
-            return IsNull(operand, negated=False)
+            return statements.IsNull(operand, negated=False)
         if self.take("IS", "NOT", "NULL"):
-            return IsNull(operand, negated=True)
+            return statements.IsNull(operand, negated=True)
         if self.take("IN", "("):
             values = self.select() if self.take("SELECT") else tuple(self.listed(self.value))
-            if isinstance(values, SelectStatement) and (len(values.items) != 1 or values.items[0].column is None):
+            if isinstance(values, statements.SelectStatement) and (
+                len(values.items) != 1 or values.items[0].column is None
+            ):
                 self.refuse("IN (SELECT")
             self.need(")")
-            return In(operand, values)
+            return statements.In(operand, values)
         if self.take("BETWEEN"):
-            low = self.value()
+            low = statements.Comparison(operand, ">=", self.value())
             self.need("AND")
-            return Junction((Comparison(operand, ">=", low), Comparison(operand, "<=", self.value())))
+            return statements.Junction((low, statements.Comparison(operand, "<=", self.value())))
         for word, any_case in (("LIKE", False), ("ILIKE", True)):
             if self.take(word):
-                return Like(operand, self.value(), any_case)
-        if isinstance(operand, Column) and self.take("@>"):
-            return HasPairs(operand, self.value())
+                return statements.Like(operand, self.value(), any_case)
+        if isinstance(operand, statements.Column) and self.take("@>"):
+            return statements.HasPairs(operand, self.value())
         operator = self.kind("sign")
-        if operator not in ("=", *ORDERED):
+        if operator not in ("=", *statements.ORDERED):
             self.refuse(operator)
-        return Comparison(operand, operator, self.value())
+        return statements.Comparison(operand, operator, self.value())
 
-    def operand(self) -> Operand:
+    def operand(self) -> statements.Operand:
         if self.take("PAIR", "("):
             column = self.column()
             self.need(",")
-            pair = Pair(column.name, self.value())
+            pair = statements.Pair(column.name, self.value())
             self.need(")")
             return pair
         column = self.column()
         keys = []
         while self.take("->"):
             keys.append(self.value())
-        return Column(column.name, tuple(keys))
+        return statements.Column(column.name, tuple(keys))
 
-    def column(self) -> Column:
+    def column(self) -> statements.Column:
         """Parse a column, qualified by this statement's own table: not by a joined or an outer one."""
         table = self.next
         self.at += 1
         if table.kind not in ("name", "word") or table.text not in self.names:
             self.refuse(table.text)
         self.need(".")
-        return Column(self.kind("name"))
+        return statements.Column(self.kind("name"))
 
-    def value(self) -> Value:
+    def value(self) -> statements.Value:
         if self.next.kind == "param":
             self.at += 1
             self.params += 1
-            return Value(self.params - 1)
+            return statements.Value(self.params - 1)
         if self.next.kind == "number":
-            return Value(None, int(self.kind("number")))
+            return statements.Value(None, int(self.kind("number")))
         self.need("NULL")
-        return Value(None, None)
+        return statements.Value(None, None)

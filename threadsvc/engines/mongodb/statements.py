@@ -128,7 +128,7 @@ class Condition(ABC):
     """A condition of WHERE. `filter` matches rows for which it is true, or (`negated`) false."""
 
     @abstractmethod
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document: ...
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document: ...
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class Junction(Condition):
     parts: tuple[Condition, ...]
     either: bool = False
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
-        filters = [part.filter(params, negated, run) for part in self.parts]
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
+        filters = [part.filter(params, negated, database) for part in self.parts]
         return {"$or": filters} if self.either != negated else all_of(filters)
 
 
@@ -157,8 +157,8 @@ def all_of(filters: list[Document]) -> Document:
 class Not(Condition):
     part: Condition
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
-        return self.part.filter(params, not negated, run)
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
+        return self.part.filter(params, not negated, database)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class IsNull(Condition):
     operand: Operand
     negated: bool
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
         return self.operand.is_null(params, negated != self.negated)
 
 
@@ -180,7 +180,7 @@ class Comparison(Condition):
     operator: str
     right: Value
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
         value = self.operand.value(self.right.of(params))
         if value is None:
             return NO_ROW
@@ -209,10 +209,10 @@ class In(Condition):
     operand: Operand
     values: "tuple[Value, ...] | SelectStatement"
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
         found: Iterable[Any]
         if isinstance(self.values, SelectStatement):
-            found = (value for (value,) in run(self.values, params).rows)
+            found = (value for (value,) in self.values.run(database, params).rows)
         else:
             found = (value.of(params) for value in self.values)
         values = [self.operand.value(value) for value in found]
@@ -234,7 +234,7 @@ class Like(Condition):
     pattern: Value
     any_case: bool
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
         pattern = self.pattern.of(params)
         if not isinstance(pattern, str):
             raise NotSupportedError(f"LIKE {pattern!r}")
@@ -284,7 +284,7 @@ class HasPairs(Condition):
     column: Column
     pairs: Value
 
-    def filter(self, params: Params, negated: bool, run: "Run") -> Document:
+    def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document:
         pairs = self.pairs.of(params)
         found = {"$all": pairs} if pairs else {"$ne": None}
         return self.column.where({"$not": found, "$ne": None} if negated else found, params)
@@ -300,7 +300,6 @@ class SelectItem:
     column: str | None = None
     constant: Value | None = None
     function: str | None = None
-    alias: str | None = None
 
 
 class SQLStatement(ABC):
@@ -308,9 +307,6 @@ class SQLStatement(ABC):
 
     @abstractmethod
     def run(self, database: Database[Document], params: Params) -> ResultSet: ...
-
-
-Run = Callable[["SelectStatement", Params], ResultSet]
 
 
 @cache
@@ -326,9 +322,7 @@ class FilteredStatement(SQLStatement):
     where: Condition | None = None
 
     def filter(self, database: Database[Document], params: Params) -> Document:
-        if self.where is None:
-            return {}
-        return self.where.filter(params, False, lambda select, params: select.run(database, params))
+        return {} if self.where is None else self.where.filter(params, False, database)
 
 
 @dataclass
@@ -352,11 +346,9 @@ class SelectStatement(FilteredStatement):
             self.filter(database, params), self.projection(columns), self.offset, self.limit, sort=self.order or None
         )
         constants = [item.constant.of(params) if item.constant else None for item in self.items]
+        cells = list(zip(columns, constants, strict=True))
         rows = (
-            tuple(
-                constant if column is None else from_bson(document.get(column))
-                for column, constant in zip(columns, constants, strict=True)
-            )
+            tuple(constant if column is None else from_bson(document.get(column)) for column, constant in cells)
             for document in found
         )
         return ResultSet(rows, close=found.close)
@@ -369,10 +361,8 @@ class SelectStatement(FilteredStatement):
         return asked if "_id" in asked else {**asked, "_id": 0}
 
     def number(self, database: Database[Document], params: Params) -> int:
-        bounds: dict[str, Any] = {"skip": self.offset, "limit": self.limit}
-        return database[self.table].count_documents(
-            self.filter(database, params), **{name: bound for name, bound in bounds.items() if bound}
-        )
+        bounds: Any = {name: bound for name, bound in (("skip", self.offset), ("limit", self.limit)) if bound}
+        return database[self.table].count_documents(self.filter(database, params), **bounds)
 
     def aggregated(self, database: Database[Document], params: Params) -> ResultSet:
         """Return a row for each value of the GROUP BY column; without one, a single row, even if nothing matches."""
@@ -427,8 +417,7 @@ def last_number(database: Database[Document], table: str, count: int) -> int:
     updated: Any = database[SCHEMA_COLLECTION].find_one_and_update(
         {"name": table}, {"$inc": {"auto.seq": count}}, upsert=True, return_document=ReturnDocument.AFTER
     )
-    number: int = updated["auto"]["seq"]
-    return number
+    return int(updated["auto"]["seq"])
 
 
 @dataclass

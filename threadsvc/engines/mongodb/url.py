@@ -72,19 +72,13 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
                 f"{setting}: {option}={given[option]} would break promises; it is {promised} here"
             )
     timeouts = {option: value for option, value in TIMEOUTS.items() if option.lower() not in given}
-    client: dict[str, Any] = {
-        "host": url,
-        "appname": "threadsvc",
-        "uuidRepresentation": "standard",
-        **timeouts,
-        **PROMISES,
-    }
+    client: dict[str, Any] = {"host": url, "appname": "threadsvc", "uuidRepresentation": "standard"}
+    client |= {**timeouts, **PROMISES}
     if url.startswith("mongodb://"):  # mongodb+srv:// needs the DNS, which may be down now
         try:
             MongoClient(connect=False, **client).close()
         except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:
-            message = (
+            raise ImproperlyConfigured(
                 f"{setting}: not a MongoDB URL that can be used (its hosts, user, password, or a file that it names)"
-            )
-            raise ImproperlyConfigured(message) from error
+            ) from error
     return {"ENGINE": "threadsvc.engines.mongodb", "NAME": name, "CLIENT": client}

@@ -118,8 +118,7 @@ def fault_of(path: Path) -> str:
 
 def page_size_of(path: Path) -> int:
     with opened(path) as database:
-        size: int = database.execute("PRAGMA page_size").fetchone()[0]
-    return size
+        return int(database.execute("PRAGMA page_size").fetchone()[0])
 
 
 def row_counts(path: Path, *tables: str) -> list[int | None]:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_UN, flock
 from functools import lru_cache
@@ -18,7 +18,7 @@ from django.db.backends.sqlite3 import base, features, operations
 from django.db.utils import OperationalError
 from django.utils import dateparse
 
-from threadsvc.engines.base import MAX_CACHED_CHARACTERS, EngineConnection, EngineFeatures, EngineOperations
+from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 
 # The second one: the shared-memory file of the write-ahead log cannot grow.
 DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -66,17 +66,9 @@ def write_queue(database: str) -> WriteQueue:
     return _write_queues.get(database) or _write_queues.setdefault(database, WriteQueue(database))
 
 
-class SQLiteCursor(base.SQLiteCursorWrapper):
-    """Caches the conversion to SQLite's placeholders, which Django repeats for each execution."""
-
-    def convert_query(self, query: str, *, param_names: Any = None) -> str:
-        if param_names is None and len(query) <= MAX_CACHED_CHARACTERS:
-            return convert_query(query)
-        return str(super().convert_query(query, param_names=param_names))
-
-
 @lru_cache(maxsize=256)
 def convert_query(query: str) -> str:
+    """Return a query of `fetch_all` with SQLite's placeholders. Cached: the conversion takes 6 µs."""
     return base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
 
 
@@ -115,31 +107,6 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         return super().convert_datetimefield_value(value, expression, connection)
 
 
-class QueuedWrite(AbstractContextManager[None]):
-    """The context manager of `write_turn`. A class, because a generator takes three times as long."""
-
-    def __init__(self, connection: "DatabaseWrapper") -> None:
-        self.connection = connection
-
-    def __enter__(self) -> None:
-        self.connection.ensure_connection()
-        left = self.connection.enter_queue()
-        self.busy = None if left is None else self.connection.busy_timeout(left)
-        try:
-            if self.busy:
-                self.busy.__enter__()
-        except BaseException:
-            self.connection.leave_queue()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if self.busy:
-                self.busy.__exit__(None, None, None)
-        finally:
-            self.connection.leave_queue()
-
-
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     """Queues before it asks SQLite for the write lock.
 
@@ -156,18 +123,24 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     }
     _queue: WriteQueue | None = None
 
-    def create_cursor(self, name: str | None = None) -> SQLiteCursor:
-        cursor: SQLiteCursor = self.connection.cursor(factory=SQLiteCursor)
-        return cursor
-
     def is_disk_full(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) in DISK_FULL_CODES
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
         return list(self.connection.execute(convert_query(sql), params).fetchall())
 
-    def write_turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.in_atomic_block else QueuedWrite(self)
+    @contextmanager
+    def write_turn(self) -> Iterator[None]:
+        if self.in_atomic_block:
+            yield
+            return
+        self.ensure_connection()
+        left = self.enter_queue()
+        try:
+            with nullcontext() if left is None else self.busy_timeout(left):
+                yield
+        finally:
+            self.leave_queue()
 
     def _start_transaction_under_autocommit(self) -> None:
         left = self.enter_queue()

@@ -9,24 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.core.management import BaseCommand, CommandError, call_command
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError, connections
 from django.db.migrations.loader import MigrationLoader
 
 from threadsvc.engines.base import error_reason
-from threadsvc.engines.sqlite.backup import (
-    Unusable,
-    copy,
-    draft_beside,
-    fault_of,
-    migrations_of,
-    page_size_of,
-    put_back,
-    row_counts,
-    tables_of,
-)
-from threadsvc.management import add_database_option, bar, file_of
+from threadsvc.engines.sqlite import backup
+from threadsvc.management import add_database_option, bar, expected_tables, file_of
 
 
 class Command(BaseCommand):
@@ -54,9 +43,10 @@ class Command(BaseCommand):
                     raise CommandError("nothing was changed")
                 keep = None if is_empty or discard else name_to_keep(target)
                 start = time.monotonic()
+                seconds = connections[database].settings_dict["OPTIONS"]["timeout"]
                 with bar("restoring") as report:
-                    put_back(source, target, connections[database].settings_dict["OPTIONS"]["timeout"], report, keep)
-        except Unusable as error:
+                    backup.put_back(source, target, seconds, report, keep)
+        except backup.Unusable as error:
             raise CommandError(f"{file} {error}") from error
         except (sqlite3.Error, DatabaseError, OSError) as error:
             # The file is sound: it is the database of which SQLite says, by this very class, that it is damaged.
@@ -80,23 +70,25 @@ class Command(BaseCommand):
 def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
     """A file with the content of `file` in the tables of this version. Raises Unusable."""
     try:
-        if fault := fault_of(file):
-            raise Unusable(f"is damaged: {fault}")
-        if "django_migrations" not in tables_of(file):
-            raise Unusable("is no backup of threadsvc: it has no table django_migrations")
+        if fault := backup.fault_of(file):
+            raise backup.Unusable(f"is damaged: {fault}")
+        if "django_migrations" not in backup.tables_of(file):
+            raise backup.Unusable("is no backup of threadsvc: it has no table django_migrations")
     except sqlite3.DatabaseError as error:
-        raise Unusable(f"cannot be used: {error}") from error
-    had, known = migrations_of(file), set(MigrationLoader(None).disk_migrations)
+        raise backup.Unusable(f"cannot be used: {error}") from error
+    had, known = backup.migrations_of(file), set(MigrationLoader(None).disk_migrations)
     if unknown := sorted(had - known):
-        raise Unusable(f"is of a newer version: its migration {'.'.join(unknown[0])} is not known here")
-    if holds_something(target) and page_size_of(file) != page_size_of(target):
-        raise Unusable(f"has pages of {page_size_of(file)} bytes, the database of {page_size_of(target)}")
+        raise backup.Unusable(f"is of a newer version: its migration {'.'.join(unknown[0])} is not known here")
+    if holds_something(target):
+        size, size_there = backup.page_size_of(file), backup.page_size_of(target)
+        if size != size_there:
+            raise backup.Unusable(f"has pages of {size} bytes, the database of {size_there}")
     if known <= had:
         refuse_without_tables(file, alias)
         yield file
         return
-    with draft_beside(target) as draft:
-        copy(file, draft, lambda *_: None, check=False)
+    with backup.draft_beside(target) as draft:
+        backup.copy(file, draft, lambda *_: None, check=False)
         with connected_to(draft, alias):
             call_command("migrate", database=alias, verbosity=0, interactive=False)
         refuse_without_tables(draft, alias)
@@ -104,13 +96,8 @@ def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
 
 
 def refuse_without_tables(file: Path, alias: str) -> None:
-    expected = {
-        model._meta.db_table
-        for model in apps.get_models(include_auto_created=True)
-        if router.allow_migrate_model(alias, model) and model._meta.can_migrate(connections[alias])
-    }
-    if missing := sorted(expected - tables_of(file)):
-        raise Unusable(f"is no backup of this database: it has no table {missing[0]}")
+    if missing := sorted(set(expected_tables(alias, include_auto_created=True)) - backup.tables_of(file)):
+        raise backup.Unusable(f"is no backup of this database: it has no table {missing[0]}")
 
 
 @contextmanager
@@ -130,7 +117,7 @@ def connected_to(file: Path, alias: str) -> Iterator[None]:
 def holds_something(target: Path) -> bool:
     """Whether a database has tables; one that cannot be read may have."""
     try:
-        return target.exists() and bool(tables_of(target))
+        return target.exists() and bool(backup.tables_of(target))
     except sqlite3.DatabaseError:
         return True
 
@@ -138,8 +125,8 @@ def holds_something(target: Path) -> bool:
 def contents(path: Path) -> str:
     """What an operator recognises a database by."""
     try:
-        threads, messages = row_counts(path, "messages_app_thread", "messages_app_message")
-        (accounts,) = row_counts(path, "auth_user")
+        threads, messages = backup.row_counts(path, "messages_app_thread", "messages_app_message")
+        (accounts,) = backup.row_counts(path, "auth_user")
     except sqlite3.DatabaseError as error:
         return f"not readable ({error})"
     counts = ((threads, "threads"), (messages, "messages"), (accounts, "accounts"))

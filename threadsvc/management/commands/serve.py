@@ -8,10 +8,9 @@ from argparse import ArgumentParser
 from contextlib import suppress
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
@@ -20,6 +19,7 @@ from gunicorn.http import message, parser
 from threadsvc import __version__
 from threadsvc.checks import url_setting
 from threadsvc.engines.base import error_reason
+from threadsvc.management import expected_tables
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
@@ -92,14 +92,8 @@ class Server(BaseApplication):
 
 def missing_tables(alias: str) -> list[str]:
     """Tables that this database should hold and does not: a migration is recorded even where a router sends it away."""
-    there = set(connections[alias].introspection.table_names())
-    return [
-        model._meta.db_table
-        for model in apps.get_models()
-        if router.allow_migrate_model(alias, model)
-        and model._meta.can_migrate(connections[alias])
-        and model._meta.db_table not in there
-    ]
+    there = connections[alias].introspection.table_names()
+    return [table for table in expected_tables(alias) if table not in there]
 
 
 class Command(BaseCommand):
