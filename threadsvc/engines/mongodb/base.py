@@ -264,6 +264,9 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         self.close()
         close_clients()
 
+    def _start_transaction_under_autocommit(self) -> None:
+        """Do nothing. Without this method, Django would log a BEGIN that no server gets."""
+
     def _rollback(self) -> None:
         """Do nothing. Code that must not leave partial writes checks `features.supports_transactions`."""
 
