@@ -1,9 +1,10 @@
 """Idempotency keys: a request that is sent again, at once, later or after a crash, stores nothing a second time."""
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 from django.core.exceptions import PermissionDenied
-from django.db import connections, transaction
-from django.db.models.signals import pre_save
+from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models.signals import post_save, pre_save
 from django.http import Http404
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -24,6 +25,7 @@ from tests import engines
 from tests.conftest import Answer, Api, Served, connection, detail_of, in_transaction, manage, migrate
 from tests.rows import append
 from threadsvc.access.models import APIKey
+from threadsvc.engines.base import DiskFull
 
 GOOD = {"role": "user", "content": "hello ✓", "metadata": {"k": "v"}}
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -426,24 +428,81 @@ def test_keyed_message_that_waits_gets_a_later_id_than_the_message_it_waited_for
     assert first.created_at <= second.created_at
 
 
+@contextmanager
+def raised(signal: Any, error: Exception) -> Iterator[None]:
+    """Makes the writes of messages fail: before them (`pre_save`), or after (`post_save`)."""
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    signal.connect(fail, sender=Message)
+    try:
+        yield
+    finally:
+        signal.disconnect(fail, sender=Message)
+
+
 @pytest.mark.engine("mongodb")
 @pytest.mark.parametrize(
-    ("error", "status"), [(PermissionDenied("no"), 403), (Http404("no"), 404), (ZeroDivisionError("no"), 500)]
+    ("error", "status"),
+    [(PermissionDenied("no"), 403), (Http404("no"), 404), (ZeroDivisionError("no"), 500), (DiskFull("no"), 507)],
 )
 def test_any_refusal_is_repeated_by_a_retry(
     api: Api, keyed: Keyed, thread_id: str, error: Exception, status: int
 ) -> None:
     """Where nothing is rolled back, no record may stay that makes the retry wait for the refused request."""
-
-    def refuse(**_: Any) -> None:
-        raise error
-
     path = f"/threads/{thread_id}/messages"
-    pre_save.connect(refuse, sender=Message)
-    try:
+    with raised(pre_save, error):
         assert [keyed.post(path, GOOD).status for _ in range(2)] == [status, status]
-    finally:
-        pre_save.disconnect(refuse, sender=Message)
     assert records_of(thread_id) == 0
     assert keyed.post(path, GOOD).status == 200
     assert messages_in(thread_id) == 1
+
+
+@pytest.mark.engine("mongodb")
+@pytest.mark.parametrize(
+    ("error", "status"), [(ZeroDivisionError("no"), 500), (DatabaseError("no"), 500), (OperationalError("no"), 503)]
+)
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["before", "after"])
+def test_request_whose_outcome_is_unknown_is_stored_once(
+    keyed: Keyed, thread_id: str, later: Callable[[timedelta], None], signal: Any, error: Exception, status: int
+) -> None:
+    path = f"/threads/{thread_id}/messages"
+    with raised(signal, error):
+        assert keyed.post(path, GOOD).status == status
+    is_refused = signal is pre_save and status == 500 and isinstance(error, ZeroDivisionError)
+    assert keyed.post(path, GOOD).status == (200 if is_refused else 409)
+    later(timedelta(seconds=11))
+    assert keyed.post(path, GOOD).status == 200
+    assert messages_in(thread_id) == 1
+
+
+@pytest.mark.engine("sqlite", "postgresql")
+def test_record_of_a_create_that_a_delete_waited_for_goes_with_the_thread(
+    api: Api, keyed: Keyed, thread_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is made later than the time of the delete, which waits for the thread."""
+    deleting: list[Future[Answer]] = []
+    now = timezone.now
+
+    def delete() -> Answer:
+        try:
+            return api.delete(f"/threads/{thread_id}")
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor() as pool:
+
+        def delete_first() -> datetime:
+            if not deleting:
+                deleting.append(pool.submit(delete))
+                with pytest.raises(TimeoutError):
+                    deleting[0].result(timeout=0.5)
+            return now()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(transactional, "timezone", SimpleNamespace(now=delete_first))
+            assert keyed.post(f"/threads/{thread_id}/messages", GOOD).status == 200
+        assert deleting[0].result(timeout=10).status == 200
+    purge()
+    assert records_of(thread_id) == 0

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from messages_app.store import messages
 from tests.conftest import Answer, Api, Served
 
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -46,6 +47,7 @@ REQUESTS: dict[str, tuple[int, str, str, Any, dict[str, str]]] = {
     "foreign origin": (403, "POST", "/threads", {}, {"HTTP_ORIGIN": "https://evil.example"}),
     "foreign host": (400, "GET", "/threads", b"", {"HTTP_HOST": "evil.example"}),
     "delete": (200, "DELETE", MESSAGE, b"", {}),
+    "bug": (500, "POST", MESSAGES, GOOD, {}),
 }
 
 
@@ -66,12 +68,16 @@ def is_of_request(value: Any) -> bool:
 
 @pytest.mark.usefixtures("_no_collection")
 @pytest.mark.parametrize("name", REQUESTS)
-def test_request_leaves_no_reference_cycle(api: Api, thread_id: str, name: str) -> None:
+def test_request_leaves_no_reference_cycle(
+    api: Api, thread_id: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, method, path, body, headers = REQUESTS[name]
     message_id = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
     path = path.format(thread_id=thread_id, message_id=message_id)
     if name in ("replay", "key reused"):
         api.post(path, GOOD, **KEY)
+    if name == "bug":
+        monkeypatch.setattr(messages, "append", lambda *_, **__: 1 / 0)
     gc.collect()
     gc.set_debug(gc.DEBUG_SAVEALL)
     answer = api.call(method, path, body, **headers)

@@ -104,9 +104,9 @@ def wire_error(exc: Exception, path: Mapping[str, str]) -> Exception:
     """
     match exc:
         case Thread.DoesNotExist():
-            return NotFound(f"Thread with ID '{path['thread_id']}' not found")
+            return NotFound(f"Thread with ID '{path.get('thread_id')}' not found")
         case Message.DoesNotExist():
-            return NotFound(f"Message with ID '{path['message_id']}' in thread '{path['thread_id']}' not found")
+            return NotFound(f"Message with ID '{path.get('message_id')}' in thread '{path.get('thread_id')}' not found")
         case UnknownCursor():
             return Faults([Fault(UNKNOWN_CURSORS[exc.kind], (name,)) for name in exc.names], root="query")
         case TooManyPairs():

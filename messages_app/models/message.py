@@ -59,7 +59,6 @@ class Message(FastModel):
     # store, compare, export and erase a message, code derives them from here. A new column needs no other list.
     PLACE_FIELDS: ClassVar = ("id", "object_id", "thread_id", "position", "created_at", "deleted_at")
     CONTENT_FIELDS: ClassVar[tuple[str, ...]]  # set below: the model must be complete
-    EMPTY_CONTENT: ClassVar[dict[str, Any]]  # of a message that says nothing: a deleted one
 
     class Meta:
         ordering = ["-id"]
@@ -79,6 +78,11 @@ class Message(FastModel):
     def __str__(self) -> str:
         return self.id
 
+    @classmethod
+    def empty_content(cls) -> dict[str, Any]:
+        """Return the content columns of a message that says nothing: a deleted one."""
+        return {name: cls.DEFAULTS[name]() for name in cls.CONTENT_FIELDS}
+
     @property
     def file_ids(self) -> list[str]:
         return [attachment["file_id"] for attachment in self.attachments]
@@ -96,8 +100,7 @@ class Message(FastModel):
 
 _CONTENT = [field for field in Message._meta.concrete_fields if field.attname not in Message.PLACE_FIELDS]
 Message.CONTENT_FIELDS = tuple(field.attname for field in _CONTENT)
-Message.EMPTY_CONTENT = {field.attname: field.get_default() for field in _CONTENT}
-Message.DEFAULTS = {**Message.DEFAULTS, **Message.EMPTY_CONTENT}
+Message.DEFAULTS = {**Message.DEFAULTS, **{field.attname: field.get_default for field in _CONTENT}}
 
 
 class MessageFile(NamedTuple):

@@ -63,7 +63,9 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
         # An import may store the id again meanwhile.
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
         messages += remove_messages(Message.objects.filter(thread=thread).order_by("position"), of=still)
-        keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=thread.deleted_at))
+        now = timezone.now()
+        if still.exists():  # so what is recorded until now is of the deleted thread
+            keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=now))
         with half_of_the_time():
             threads += backend().remove_thread(still, timezone.now())
         removed(threads)

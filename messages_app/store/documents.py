@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from random import SystemRandom
 from typing import Any
 
-from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError
+from django.db import DataError, Error, IntegrityError, NotSupportedError, OperationalError, ProgrammingError
 from django.db.models import Q
 from django.utils import timezone
 
@@ -39,8 +39,9 @@ WRITERS_LAST = timedelta(hours=1)
 # A record without a response belongs to a request in progress for this long. After that, a retry completes it.
 IN_PROGRESS_LASTS = timedelta(seconds=10)
 
-# After these errors nobody knows whether a write was stored.
-UNKNOWN_OUTCOMES = (OperationalError, InterfaceError, IntegrityError)
+# A write that fails with one of these was not stored, nor with an error whose `stored_nothing` is true. After any other
+# error of the database it may be stored, even later.
+REJECTIONS_BY_DATABASE = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 
 
 class DocumentBackend(Backend):
@@ -135,8 +136,10 @@ class DocumentBackend(Backend):
         try:
             row = request.create(origin=Origin(record.created_at, record.seed))
         except Exception as error:
-            if not isinstance(error, UNKNOWN_OUTCOMES):  # rejected: a retry must be rejected alike, not wait
-                forget(record)
+            if is_definite(error):
+                with suppress(Error):
+                    if not has_row(record):  # rejected: a retry must be rejected alike, and not wait
+                        forget(record)
             raise
         if row.deleted_at is not None:
             forget(record)
@@ -258,6 +261,19 @@ def new_record(request: KeyedRequest) -> IdempotencyRecord:
         seed=origin.seed,
         created_at=origin.at,
     )
+
+
+def is_definite(error: Exception) -> bool:
+    """Return whether a write that failed with this error cannot be stored later."""
+    is_of_database = isinstance(error, Error)
+    return not is_of_database or isinstance(error, REJECTIONS_BY_DATABASE) or getattr(error, "stored_nothing", False)
+
+
+def has_row(record: IdempotencyRecord) -> bool:
+    """Return whether the row that a record names is stored: an error may come after the write."""
+    if record.message_id:
+        return Message.objects.filter(id=record.message_id).exists()
+    return Thread.objects.filter(id=record.thread_id).exists()
 
 
 def forget(record: IdempotencyRecord) -> None:

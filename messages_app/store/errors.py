@@ -35,6 +35,8 @@ class KeyInUse(Exception):
 class WriteConflict(OperationalError):
     """Other writers change the same row all the time. Becomes 503: a retry may succeed."""
 
+    stored_nothing = True
+
 
 def reason_of(error: Exception) -> str:
     """Return the first line of an error's message, or the error's class name if it has no message."""

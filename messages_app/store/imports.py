@@ -22,10 +22,13 @@ def store(threads: Collection[Thread], messages: Collection[Message], replaced: 
 
     Of the threads with the ids `replaced`, what is left after they were deleted is removed first. Raises REJECTIONS.
     """
-    with transaction.atomic(using=backend().database):
+
+    def write() -> int:
         for thread_id in replaced:
             remove_remains(thread_id)
         return backend().store(threads, messages)
+
+    return backend().attempt(write, is_rejected=lambda: True)
 
 
 def expect_many() -> None:

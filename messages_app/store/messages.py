@@ -97,7 +97,7 @@ def erase(thread_id: str, message_id: str) -> None:
 
     def write() -> None:
         message = Message.objects.visible_in(thread_id).named(id=message_id)
-        if not message.update(deleted_at=timezone.now(), **Message.EMPTY_CONTENT):
+        if not message.update(deleted_at=timezone.now(), **Message.empty_content()):
             raise Message.DoesNotExist
         idempotency.forget_message(message_id)
 

@@ -64,7 +64,7 @@ class TransactionalBackend(Backend):
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
-        row = {**Message.DEFAULTS, **identity("msg"), "thread_id": thread_id, **content}
+        row = Message.with_defaults({**identity("msg"), "thread_id": thread_id, **content})
         connection = connections[self.database]
         values = {field.attname: field.get_db_prep_save(row[field.attname], connection) for field in INSERTED_FIELDS}
         stored = self._insertion.rows(self.database, {**values, "tenant": tenant})

@@ -30,6 +30,8 @@ class RowTooLarge(DataError):
 class DiskFull(OperationalError):
     """The database has no disk space left for a write, and wrote nothing. Becomes 507."""
 
+    stored_nothing = True  # for the domain, which tells this error from those with an unknown outcome
+
 
 def error_reason(error: Exception) -> str:
     """Return the first line of a database's error message."""

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from functools import lru_cache
 from random import getrandbits
 from typing import Any
@@ -132,5 +133,9 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
 @receiver(got_request_exception)
 def log_fault(**kwargs: Any) -> None:
     """Log what becomes a 500. Django's own line, which contains the path, is turned off in settings."""
-    if not isinstance(sys.exception(), OUTAGES):  # threadsvc/api/errors.py logs those
+    error = sys.exception()
+    if not isinstance(error, OUTAGES):  # threadsvc/api/errors.py logs those
         logger.error("unhandled exception", exc_info=True)
+    if error and not settings.DEBUG:  # whose page shows the frames
+        # The traceback refers to frames, and they to the request, its body and the exception itself.
+        traceback.clear_frames(error.__traceback__)
