@@ -48,10 +48,11 @@ class TransactionalBackend(Backend):
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """One query; two in a transaction where the thread's row is locked."""
+        connection = connection_to(self.database)
         for pause in PAUSES:
             try:
-                if not self.features.has_select_for_no_key_update:
-                    with connection_to(self.database).write_turn():
+                if not connection.features.has_select_for_no_key_update:
+                    with connection.write_turn():
                         return self._insert(tenant, thread_id, content)
                 with transaction.atomic(using=self.database):
                     # Its own statement: one sees what was committed before it began, not before it got its lock.
