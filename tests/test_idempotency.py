@@ -1,6 +1,7 @@
 """Idempotency keys: a request that is sent again, at once, later or after a crash, stores nothing a second time."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -483,6 +484,7 @@ def test_record_of_a_create_that_a_delete_waited_for_goes_with_the_thread(
 ) -> None:
     """The record is made later than the time of the delete, which waits for the thread."""
     deleting: list[Future[Answer]] = []
+    is_first = threading.Lock()
     now = timezone.now
 
     def delete() -> Answer:
@@ -494,7 +496,7 @@ def test_record_of_a_create_that_a_delete_waited_for_goes_with_the_thread(
     with ThreadPoolExecutor() as pool:
 
         def delete_first() -> datetime:
-            if not deleting:
+            if is_first.acquire(blocking=False):  # the delete, too, asks for the time
                 deleting.append(pool.submit(delete))
                 with pytest.raises(TimeoutError):
                     deleting[0].result(timeout=0.5)
