@@ -29,13 +29,13 @@ test: lint test-sqlite test-postgresql test-mongodb
 
 # What follows = is the budget in seconds on 2 cores.
 test-sqlite: $(TESTS)
-	@scripts/timed "tests on SQLite=200" $(PYTEST) --numprocesses=$(WORKERS) --engine=sqlite
+	@scripts/timed "tests on SQLite=220" $(PYTEST) --numprocesses=$(WORKERS) --engine=sqlite
 
 test-postgresql: $(TESTS)
 	@scripts/timed "tests on PostgreSQL=130" $(PYTEST) --numprocesses=$(WORKERS) --engine=postgresql
 
 test-mongodb: $(TESTS)
-	@scripts/timed "tests on MongoDB=170" $(PYTEST) --numprocesses=$(WORKERS) --engine=mongodb
+	@scripts/timed "tests on MongoDB=190" $(PYTEST) --numprocesses=$(WORKERS) --engine=mongodb
 
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint

@@ -126,12 +126,12 @@ def new_tenant(name: str) -> Tenant:
     return Tenant(key, thread, Api().post(f"/threads/{thread}/messages", message, **meta).body["id"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def acme() -> Tenant:
     return new_tenant("acme")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def other() -> Tenant:
     return new_tenant("other")
 

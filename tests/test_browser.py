@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import product
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -153,15 +154,16 @@ PASSWORD = "correct horse battery"
 @pytest.fixture(scope="module")
 def operator(browser: Browser, origin: str, served: Served) -> Any:
     """What a browser keeps of somebody who has logged in, by the form."""
+    name = f"ann-{uuid4().hex}"  # a worker that comes back to this module makes another
     made = manage(
         served.directory,
-        *("createsuperuser", "--noinput", "--username=ann", "--email=ann@shop.example"),
+        *("createsuperuser", "--noinput", f"--username={name}", "--email=ann@shop.example"),
         DJANGO_SUPERUSER_PASSWORD=PASSWORD,
     )
     assert made.returncode == 0, made.stderr
     with browser.open(origin) as page:
         page.goto(THREADS)
-        page.get_by_label("Username").fill("ann")
+        page.get_by_label("Username").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Threads")

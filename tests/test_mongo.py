@@ -57,7 +57,7 @@ def url() -> str:
     return f"{host.rpartition('/')[0]}/{settings['NAME']}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def admin() -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("searcher"))
