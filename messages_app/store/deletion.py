@@ -21,6 +21,7 @@ from django.utils import timezone
 from messages_app.ids import EPOCH
 from messages_app.models import IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store.backend import backend
+from messages_app.store.errors import reason_of
 from messages_app.store.idempotency import KEYS_LAST
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class Purger:
                     purged = purge_threads()
             except Exception as error:  # whatever it is: nobody else would start this thread again
                 is_known = isinstance(error, Error)
-                reason = str(error).partition("\n")[0] if is_known else type(error).__name__
+                reason = reason_of(error) if is_known else type(error).__name__
                 logger.warning("purge failed, to be tried again: %s", reason, exc_info=not is_known)
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue

@@ -31,8 +31,6 @@ class EngineConnection(Protocol):
     """A connection of this thread. `ops` also has `adapt_document` and `adapt_pairs`, which JSON columns call."""
 
     features: EngineFeatures
-    ops: Any
-    in_atomic_block: bool
 
     def fetch_all(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows, by the shortest way that the engine has."""
@@ -42,8 +40,6 @@ class EngineConnection(Protocol):
 
     def expect_many_writes(self) -> None:
         """Prepare this process for storing millions of rows."""
-
-    def cursor(self) -> Any: ...
 
 
 # Returns this thread's connection to a database, by its alias.
