@@ -7,7 +7,10 @@ TESTS := .venv/requirements-dev.done
 # their time: three of them use two cores fully.
 WORKERS := 3
 RANDOM_TESTS := tests/test_paging.py tests/test_bulk.py tests/test_mongo_queries.py tests/test_fuzz.py
-PYTEST := $(BIN)/python -m pytest --dist=worksteal
+PYTEST := $(BIN)/python -m pytest --dist=worksteal --durations=30
+
+# Where bytecode is not kept, each of the hundreds of processes that a run starts compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run quick quick-lint quick-tests test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
 

@@ -281,6 +281,10 @@ class Served:
             self.process.wait()
 
 
+# A setting for processes that load the tests' own modules: they need packages that production does not have.
+WITH_TEST_PACKAGES = {"PYTHONPATH": ""}
+
+
 def environment(directory: Path, **settings: str) -> dict[str, str]:
     """This process's variables, without any that would change what is tested, with a database, and with these.
 
@@ -297,7 +301,11 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         "DJANGO_",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    own = {"THREADSVC_DATA_DIR": str(directory), "THREADSVC_ALLOW_ANONYMOUS": "1"}
+    own = {
+        "PYTHONPATH": str(ROOT / "tests" / "production"),
+        "THREADSVC_DATA_DIR": str(directory),
+        "THREADSVC_ALLOW_ANONYMOUS": "1",
+    }
     return {**kept, **own, **engines.variables(directory), **settings}
 
 

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from messages_app.models import Message, Thread
 from tests import engines
-from tests.conftest import Api, connection, detail_of, manage, migrate
+from tests.conftest import WITH_TEST_PACKAGES, Api, connection, detail_of, manage, migrate
 from tests.rows import new_thread
 
 GOOD = {"role": "user", "content": "hello"}
@@ -267,5 +267,5 @@ texts = [text for thing in held for text in ([*thing, *thing.values()] if type(t
 print(sum(secret in text for text in texts if type(text) is str))
 """
     migrate(tmp_path / "data")
-    done = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_LEVEL="WARNING")
+    done = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_LEVEL="WARNING", **WITH_TEST_PACKAGES)
     assert (done.stdout, done.stderr) == ("0\n", "")

@@ -19,7 +19,7 @@ from django.utils import timezone
 from pymongo.errors import InvalidOperation
 
 from messages_app.models import Message, Thread
-from tests.conftest import ROOT, Api, environment
+from tests.conftest import ROOT, WITH_TEST_PACKAGES, Api, environment
 from tests.rows import append, new_message, new_thread
 
 pytestmark = pytest.mark.engine("mongodb")
@@ -44,9 +44,11 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Runs code in a process of its own, with this database and the project set up."""
     setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'threadsvc.settings'; django.setup()\n"
-    variables = environment(tmp_path / "process", THREADS_DATABASE_URL=url, THREADSVC_ALLOWED_HOSTS="testserver")
+    settings = {"THREADS_DATABASE_URL": url, "THREADSVC_ALLOWED_HOSTS": "testserver", **WITH_TEST_PACKAGES}
     command = [sys.executable, *flags, "-c", setup + code, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path / "process", **settings), capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, WITH_TEST_PACKAGES, environment
 
 pytestmark = [pytest.mark.stateless, pytest.mark.process]
 
@@ -51,7 +51,7 @@ def run(tmp_path: Path, *options: str) -> str:
     done = subprocess.run(
         [*command, "-p", "tests.processes", "-rA", *options, str(tmp_path)],
         cwd=ROOT,
-        env=environment(tmp_path / "data"),
+        env=environment(tmp_path / "data", **WITH_TEST_PACKAGES),
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,8 +18,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 
-# Parts of the document that belong to no serializer.
-COMPONENTS = yaml.safe_load(Path(__file__).with_name("components.yaml").read_text(encoding="utf-8"))
+COMPONENTS = Path(__file__).with_name("components.yaml")  # the parts of the document that belong to no serializer
 
 OPENAI_BETA = OpenApiParameter(
     "OpenAI-Beta",
@@ -111,9 +110,10 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def with_components(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     """Add the schemas of errors, and the headers of every response."""
+    own = yaml.safe_load(COMPONENTS.read_text(encoding="utf-8"))
     components = result["components"]
-    components["schemas"] = dict(sorted({**components.get("schemas", {}), **COMPONENTS["schemas"]}.items()))
-    components["headers"] = COMPONENTS["headers"]
+    components["schemas"] = dict(sorted({**components.get("schemas", {}), **own["schemas"]}.items()))
+    components["headers"] = own["headers"]
     for answers in (operation["responses"] for path in result["paths"].values() for operation in path.values()):
         for status, answer in answers.items():
             named = {"x-request-id": "RequestId"}
