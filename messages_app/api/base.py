@@ -218,7 +218,11 @@ class BodySerializer(RequestSerializer):
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         if data is None or data is empty:
             raise Faults([Fault(REQUIRED)])
-        return read_object(self.fields, data)
+        return self.validate(read_object(self.fields, data))
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of the object, all of which are valid by themselves. Raises Faults, as DRF's hook may."""
+        return values
 
 
 class QuerySerializer(RequestSerializer):

@@ -149,17 +149,14 @@ class ObjectField(WireField):
 # Requests: the fields of messages and threads
 
 
-class ContentField(WireField):
+class ContentField(TextField):
     """A text. Returns the content to store: a list with one text part."""
 
-    text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS)
+    def __init__(self, at_most: int = MAX_CONTENT_CHARACTERS, **kwargs: Any) -> None:
+        super().__init__(at_least=1, at_most=at_most, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
-        return [text_part(self.text.run_validation(data))]
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        return {**self.text.schema, **super().schema}
+        return [text_part(super().to_internal_value(data))]
 
 
 class PartField(WireField):
@@ -194,8 +191,10 @@ class PartField(WireField):
 class ContentOrPartsField(ContentField):
     """A text, or a list of parts. The limit of the text applies to the sum of the texts in the parts."""
 
-    text = TextField(at_least=1, at_most=MAX_CONTENT_CHARACTERS_V2)
     parts = ListField(PartField(), at_least=1, at_most=MAX_PARTS)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(at_most=MAX_CONTENT_CHARACTERS_V2, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
         if not isinstance(data, list):
@@ -207,7 +206,7 @@ class ContentOrPartsField(ContentField):
 
     @property
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [self.text.schema, self.parts.schema], **self.words}
+        return {"anyOf": [TextField(self.at_least, self.at_most).schema, self.parts.schema], **self.words}
 
 
 class FileIdsField(ListField):

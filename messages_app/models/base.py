@@ -32,16 +32,11 @@ class FastModel(models.Model):
         """Return an unsaved row. Columns without one of DEFAULTS need a value; foreign keys are set by their id."""
         row = cls.__new__(cls)
         row._state = ModelState()
-        row.__dict__.update(cls.with_defaults(values))
-        return row
-
-    @classmethod
-    def with_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return these values after adding those of DEFAULTS that are missing."""
         for name, make in cls.DEFAULTS.items():
             if name not in values:
                 values[name] = make()
-        return values
+        row.__dict__.update(values)
+        return row
 
 
 class OrderedQuerySet(models.QuerySet[Row]):

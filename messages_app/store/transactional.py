@@ -65,14 +65,14 @@ class TransactionalBackend(Backend):
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
-        row = Message.with_defaults({**identity("msg"), "thread_id": thread_id, **content})
-        connection = connections[self.database]
-        values = {field.attname: field.get_db_prep_save(row[field.attname], connection) for field in INSERTED_FIELDS}
-        stored = self._insertion.rows(self.database, {**values, "tenant": tenant})
+        row = Message.from_values(**identity("msg"), thread_id=thread_id, **content)
+        connection, values = connections[self.database], vars(row)
+        params = {field.attname: field.get_db_prep_save(values[field.attname], connection) for field in INSERTED_FIELDS}
+        stored = self._insertion.rows(self.database, {**params, "tenant": tenant})
         if not stored:
             raise Thread.DoesNotExist
-        row["position"] = stored[0][0]
-        return Message.from_db(self.database, row.keys(), row.values())
+        row.position = stored[0][0]
+        return row
 
     @cached_property
     def _insertion(self) -> CompiledStatement:

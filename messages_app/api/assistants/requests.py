@@ -30,8 +30,7 @@ class CreateMessageSerializer(BodySerializer):
     )
     metadata = fields.MetadataField(required=False, default=dict)
 
-    def run_validation(self, data: Any = empty) -> dict[str, Any]:
-        values = super().run_validation(data)
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
         values["attachments"] = attached(values.get("attachments", []), values.pop("file_ids"))
         return values
 
