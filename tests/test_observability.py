@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests import engines
 from tests.conftest import Served, connection, database_url, free_port, manage
-from tests.servers import is_running
+from tests.servers import is_running, suspend
 from tests.stored import execute
 from threadsvc.observability import exporter
 
@@ -237,7 +237,7 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
     before = metric(measured, **queries)
     for number, stopped in enumerate(workers, start=1):
-        os.kill(stopped, signal.SIGSTOP)  # the other one answers all
+        suspend(stopped)  # the other worker answers everything
         for _ in range(10):
             assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
         assert measured.call("POST", f"/threads/{thread}/messages", b"{}").status == 422

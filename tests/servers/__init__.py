@@ -69,12 +69,23 @@ def install(package: str, *more: str) -> None:
             raise Unavailable(f"apt-get {command[0]} failed: {last_line(done.stderr)}")
 
 
-def is_running(pid: int) -> bool:
+def state_of(task: Path) -> str:
+    """Return the one-letter state of a process or thread in /proc, as in `ps`; X if it has ended."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
-    return state not in "ZX"  # ended, and nobody has asked how
+        return "X"
+
+
+def is_running(pid: int) -> bool:
+    return state_of(Path(f"/proc/{pid}")) not in "ZX"  # a zombie has ended, and its parent has not asked how
+
+
+def suspend(pid: int) -> None:
+    """Stop a process. Returns when all its threads are stopped: until then they may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    while any(state_of(task) not in "TZX" for task in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.001)
 
 
 def children_of(pid: int) -> list[int]:
@@ -146,9 +157,11 @@ class Server(ABC):
                 os.kill(pid, number)
 
     def suspend(self) -> None:
-        """Lets it answer nobody, though its connections stay."""
-        self.send(signal.SIGSTOP)
-        self.send(signal.SIGSTOP)  # also what the first of its processes began meanwhile; it begins no more
+        """Stop all processes of the server. Its connections stay open."""
+        # The first process starts the others. Once it is stopped, it starts no more.
+        for pid in [*self.pids()[:1], *self.pids()]:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                suspend(pid)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
