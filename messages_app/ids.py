@@ -1,4 +1,4 @@
-"""Public ids, which sort by the time they were made, and object ids in MongoDB's form."""
+"""Public ids, which sort by creation time, and object ids in MongoDB's form."""
 
 import os
 import re
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Self
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Unix seconds of 0001-01-01 and of the end of 9999-12-31: no datetime is beyond.
+# Unix seconds of 0001-01-01 and of the end of 9999-12-31: the limits of Python's datetime.
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 OBJECT_ID = re.compile("[0-9a-f]{24}")
 
-# Base 32 in the alphabet of ULID (Crockford's, lower case): its digits are in the order of their code points, so that
-# ids sort as text as the numbers in them do.
+# Base 32 in ULID's alphabet (Crockford's, lower case). Its digits sort by code point, so ids sort as text in the same
+# order as the numbers in them.
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # ten bits at a time
 
@@ -23,12 +23,14 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_id(prefix: str, at: datetime, random_bytes: bytes) -> str:
-    """`<prefix>_` and a ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26 digits."""
+    """Return `<prefix>_` and a ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26
+    digits.
+    """
     return id_at(prefix, (at - EPOCH) // _MILLISECOND, random_bytes)
 
 
 def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
-    """The same, of a moment in Unix milliseconds."""
+    """Return an id like `new_id`, for a time in Unix milliseconds."""
     number, pairs = milliseconds << 80 | int.from_bytes(random_bytes, "big"), _PAIRS
     return (
         f"{prefix}_{pairs[number >> 120]}{pairs[number >> 110 & 1023]}{pairs[number >> 100 & 1023]}"
@@ -39,13 +41,15 @@ def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
 
 
 class SystemBytes:
-    """Random bytes of the system's, which is asked for many at once: a thread that asks it lets others go first."""
+    """Random bytes from the operating system, read in blocks: each call of os.urandom releases the GIL to other
+    threads.
+    """
 
     AT_ONCE = 4096
 
     def __init__(self) -> None:
         self.start_anew()
-        # A child must not make the ids that its parent makes, or another child.
+        # A child process must not use the same random bytes as its parent.
         os.register_at_fork(after_in_child=self.start_anew)
 
     def start_anew(self) -> None:
@@ -65,21 +69,21 @@ system_bytes = SystemBytes()
 
 
 def new_object_id(at: datetime, random_bytes: bytes) -> str:
-    """A MongoDB ObjectId as 24 hex digits: 4 bytes of Unix seconds, 8 random bytes.
+    """Return a MongoDB ObjectId as 24 hex digits: 4 bytes of Unix seconds, 8 random bytes.
 
-    Source: https://www.mongodb.com/docs/manual/reference/bson-types/#objectid; what stands there for machine and
-    counter is random here, so that processes need to agree on nothing.
+    Source: https://www.mongodb.com/docs/manual/reference/bson-types/#objectid. The bytes that MongoDB uses for the
+    machine and the counter are random here, so processes need no coordination.
     """
     return object_id_at(int(at.timestamp()), random_bytes)
 
 
 def object_id_at(seconds: int, random_bytes: bytes) -> str:
-    """The same, of a moment in Unix seconds."""
+    """Return an object id like `new_object_id`, for a time in Unix seconds."""
     return (seconds.to_bytes(4, "big") + random_bytes).hex()
 
 
 class Origin(NamedTuple):
-    """A time and a seed from which all ids of one creation follow: whoever repeats it makes the same rows."""
+    """A time and a seed that determine all ids of one creation: repeating the creation makes the same rows."""
 
     at: datetime  # to the millisecond, which every engine keeps
     seed: str
@@ -98,7 +102,7 @@ class Origin(NamedTuple):
 
 
 def identity(prefix: str, at: datetime | None = None, random: Random | None = None) -> dict[str, Any]:
-    """Return the columns that say which row this is and when it was made: now, or at `at`."""
+    """Return the columns `id`, `object_id` and `created_at` of a new row, created now or at `at`."""
     at = at or datetime.now(UTC)
     take = random.randbytes if random else system_bytes.take
     return {

@@ -44,7 +44,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
         raise NotImplementedError
 
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what the template of a row's page needs besides the context of every page."""
+        """Return the context for a row's page, in addition to the context of every admin page."""
         raise NotImplementedError
 
     def delete_row(self, row: Any) -> None:

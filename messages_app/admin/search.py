@@ -73,7 +73,7 @@ class MessageSearchForm(SearchForm):
 
 
 class SearchChangeList(ChangeList):
-    """A change list without a count of all rows and without page numbers: both cost more the more is stored."""
+    """A change list without a count of all rows and without page numbers: both get slower as the store grows."""
 
     model_admin: Any
     search_form_class = forms.Form  # `form` below reads the query
@@ -104,7 +104,7 @@ class SearchChangeList(ChangeList):
 
     @property
     def next_url(self) -> str | None:
-        """The address of the next page; after a scan that stopped early, of the older rows."""
+        """The address of the next page. After a scan that stopped early, the address of the older rows."""
         if self.result.next_cursor is None:
             return None
         at, row_id = self.result.next_cursor

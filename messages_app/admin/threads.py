@@ -181,7 +181,7 @@ def transcript_pages(transcript: Transcript) -> list[tuple[str, str | None]]:
 
 
 def export_response(threads: Iterable[Thread]) -> StreamingHttpResponse:
-    """Return threads as a JSON Lines file, produced while it is sent."""
+    """Return threads as a JSON Lines file. The response streams: it is produced while the client reads it."""
     name = f"threads-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(

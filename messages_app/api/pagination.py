@@ -1,4 +1,4 @@
-"""What a query asks of a list. The store finds the page (messages_app/store/paging.py)."""
+"""The page that a query asks for. The store finds its rows (messages_app/store/paging.py)."""
 
 from collections.abc import Mapping
 from typing import Any

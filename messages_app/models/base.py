@@ -46,5 +46,5 @@ class OrderedQuerySet(models.QuerySet[Row]):
 
     def named(self, **texts: str) -> Self:
         """Return the rows whose columns equal these texts; any text is allowed."""
-        # No stored text contains U+0000, and PostgreSQL rejects a query that does.
+        # PostgreSQL rejects a query that contains U+0000, and no stored text contains it.
         return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)

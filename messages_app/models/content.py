@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-# Where parts of different APIs keep words, and where they keep what stands for a file or an image.
+# The keys under which parts of different APIs hold words, and those under which they hold a file or an image.
 WORD_KEYS = ("text", "refusal", "transcript")
 REFERENCE_KEYS = ("url", "file_id", "image_url", "file_url", "filename", "id")
 
@@ -14,7 +14,7 @@ def text_part(value: str) -> dict[str, Any]:
 
 
 def text_of(content: Any) -> str:
-    """Return the content's words, a line or more for each part.
+    """Return the content's words, at least one line for each part.
 
     A part without words becomes a line that names its type: `[image_file: file-9]`, `[reasoning]`. Never raises: the
     stored form may hold parts of an API that this version does not know.

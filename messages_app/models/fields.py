@@ -10,7 +10,7 @@ from django.db.models import JSONField
 
 
 class UnicodeJSONEncoder(json.JSONEncoder):
-    """Writes compact JSON text, and letters beyond ASCII unescaped: search finds them, and they need less space."""
+    """Writes compact JSON. Letters beyond ASCII stay unescaped, so that search finds them and they need less space."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})

@@ -13,11 +13,11 @@ class IdempotencyRecord(models.Model):
     # The thread, and the message in it; "" where the thread itself was created.
     thread_id = models.CharField(max_length=64)
     message_id = models.CharField(max_length=64)
-    # Identifies this record among all that had its digest. Without transactions, the ids of the rows follow from
-    # it and from created_at.
+    # Identifies this record among all records with its digest. Without transactions, the ids of the rows are derived
+    # from it and from created_at.
     seed = models.CharField(max_length=32)
     created_at = models.DateTimeField()
-    # The body of the response. "" until there is one, which only engines without transactions can see.
+    # The body of the response. Without transactions, it is "" until the response is known.
     answer = models.TextField(default="")
 
     class Meta:

@@ -46,7 +46,7 @@ class Message(FastModel):
     # [{"file_id": "...", "tools": [...]}, ...] in order. The API's file_ids are derived from it.
     attachments = DocumentField(default=list, blank=True)
     assistant_id = models.CharField(max_length=256, default="", blank=True)
-    # NULL, not "", where there is no run: the index of runs then holds only messages of runs.
+    # NULL, not "", if there is no run: then the index of runs holds only messages of runs.
     run_id = models.CharField(max_length=256, null=True, blank=True)  # noqa: DJ001
     metadata = PairsField(default=dict, blank=True)
     created_at = models.DateTimeField("created", editable=False)
@@ -55,8 +55,8 @@ class Message(FastModel):
     objects = MessageQuerySet.as_manager()
     by_time = MessageByTimeQuerySet.as_manager()
 
-    # The columns that say which row this is, when it was made and where it stands. All others are what it says: to
-    # store, compare, export and erase a message, code derives them from here. A new column needs no other list.
+    # The columns that identify a message: its ids, position and times. All other columns are its content. Code that
+    # stores, compares, exports or erases messages derives its columns from here, so a new column needs no other list.
     PLACE_FIELDS: ClassVar = ("id", "object_id", "thread_id", "position", "created_at", "deleted_at")
     CONTENT_FIELDS: ClassVar[tuple[str, ...]]  # set below: the model must be complete
 
@@ -80,7 +80,7 @@ class Message(FastModel):
 
     @classmethod
     def empty_content(cls) -> dict[str, Any]:
-        """Return the content columns of a message that says nothing: a deleted one."""
+        """Return the content columns of a deleted message."""
         return {name: cls.DEFAULTS[name]() for name in cls.CONTENT_FIELDS}
 
     @property
@@ -104,7 +104,7 @@ Message.DEFAULTS = {**Message.DEFAULTS, **{field.attname: field.get_default for 
 
 
 class MessageFile(NamedTuple):
-    """A file of a message. Files are not stored: this is all that is known of one."""
+    """A file of a message. Files are not stored: the service knows nothing else about one."""
 
     id: str
     message_id: str

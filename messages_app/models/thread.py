@@ -1,4 +1,4 @@
-"""Threads, and the rows by which they are found by their metadata."""
+"""Threads, and the rows that find them by their metadata."""
 
 import hashlib
 import json
@@ -27,7 +27,9 @@ class ThreadQuerySet(OrderedQuerySet["Thread"]):
         return rows if tenant is None else rows.filter(tenant=tenant)
 
     def being_deleted(self) -> Self:
-        """Return the deleted threads whose messages may still be stored: few, and not for long."""
+        """Return the deleted threads whose messages may still be stored. There are few, and the purge soon removes
+        them.
+        """
         return self.filter(deleted_at__isnull=False).exclude(tenant=NO_TENANT)
 
 
@@ -57,7 +59,7 @@ class Thread(FastModel):
         return self.id
 
     def new_pairs(self) -> Iterable["ThreadPair"]:
-        """Return the unsaved rows by which a thread with this metadata is found."""
+        """Return the unsaved rows that find a thread by this metadata."""
         for key, value in self.metadata.items():
             digest = digest_of_pair(self.tenant, key, value)
             yield ThreadPair(thread_id=self.id, digest=digest, created_at=self.created_at)
@@ -73,10 +75,10 @@ class ThreadPairQuerySet(OrderedQuerySet["ThreadPair"]):
 
 
 class ThreadPair(models.Model):
-    """One pair of a thread's metadata: the index by which the thread is found.
+    """One pair of a thread's metadata: the index that finds threads by metadata.
 
-    No SQL engine can index any key of a JSON value in the order of a list. Each transaction that changes a thread's
-    metadata changes these rows too. Engines without transactions have no such table; they index the documents.
+    No SQL engine can index arbitrary keys of a JSON value in the order of a list. A transaction that changes a thread's
+    metadata also changes these rows. Engines without transactions have no such table; they index the documents.
     """
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="pairs")

@@ -1,4 +1,4 @@
-"""Generates sample threads with messages, and stores them. The same seed gives the same rows."""
+"""Generates and stores sample threads with messages. The same seed gives the same rows."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -57,9 +57,9 @@ def _batches(
 def _sample_threads(
     rng: random.Random, now: datetime, tenant: str, threads: int, messages: int
 ) -> Iterator[tuple[Thread, Iterator[Message]]]:
-    """Yield unsaved threads, oldest first, with an iterator of their unsaved messages.
+    """Yield unsaved threads, oldest first, each with an iterator of its unsaved messages.
 
-    Use up the messages of a thread before the next thread: all draw from one random generator, in turn.
+    Consume the messages of a thread before the next thread: all of them use one random generator in turn.
     """
     weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
     total, given = sum(weights), 0

@@ -1,7 +1,7 @@
-"""How an engine keeps the store's promises: with transactions, or without them. The choice is made here, once.
+"""How an engine keeps the store's promises: with transactions or without them. This module makes that choice, once.
 
-A backend holds only what differs. What is the same on all engines is in the modules of the verbs (threads.py,
-messages.py, ...), which call it.
+A backend holds only the differences. Code that is the same on all engines is in the modules of the verbs (threads.py,
+messages.py, ...), which call the backend.
 """
 
 from abc import ABC, abstractmethod
@@ -28,14 +28,16 @@ def visible_thread(tenant: str, thread_id: str) -> ThreadQuerySet:
 
 
 class Backend(ABC):
-    """The promises, for the database with this alias."""
+    """The interface of both backends, for the database with this alias."""
 
     def __init__(self, database: str) -> None:
         self.database = database
 
     @property
     def features(self) -> EngineFeatures:
-        """Those of this thread's connection: kept, they would keep the connection of a thread that has ended."""
+        """The features of this thread's connection. Not cached: a cached object would keep the connection of an ended
+        thread.
+        """
         return connection_to(self.database).features
 
     # Threads by id
@@ -75,18 +77,19 @@ class Backend(ABC):
     def store(self, threads: Collection[Thread], messages: Collection[Message]) -> int:
         """Store new threads with their messages, all or none; return the number of messages.
 
-        Raises IntegrityError if one of them is stored already.
+        Raises IntegrityError if one of them is already stored.
         """
 
     @abstractmethod
     def store_once(self, thread: Thread, messages: Collection[Message]) -> Thread:
-        """Store a new thread, of which an earlier attempt may have stored a part; return it as it is now."""
+        """Store a new thread and return it as it is now. An earlier attempt may have stored a part of it."""
 
     @abstractmethod
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """Store a message at the end of a thread. Positions are in the order of commits.
 
-        With `origin`, an earlier attempt may have stored the message: then return that one. Raises Thread.DoesNotExist.
+        With `origin`, an earlier attempt may already have stored the message: then return that message. Raises
+        Thread.DoesNotExist.
         """
 
     @abstractmethod
@@ -95,10 +98,10 @@ class Backend(ABC):
 
     @abstractmethod
     def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
-        """Run writes that belong together, and return what `write` returns. It may be run several times.
+        """Run writes that belong together, and return the result of `write`, which may run several times.
 
-        `write` raises IntegrityError when it meets another writer. `is_rejected` returns whether the reason is another
-        one, which a new attempt would meet again.
+        `write` raises IntegrityError if it conflicts with another writer. If `is_rejected` returns True, the error has
+        another cause, which a new attempt would meet again.
         """
 
     @abstractmethod
@@ -106,22 +109,24 @@ class Backend(ABC):
         """Take back messages that were just stored if the thread was deleted meanwhile. Raises Thread.DoesNotExist."""
 
     def lock(self, rows: QuerySet[Any]) -> Any:
-        """Return the query that also locks its rows until the transaction ends, where the engine locks rows."""
+        """Return the query, which also locks its rows until the transaction ends if the engine has row locks."""
         return rows
 
     @abstractmethod
     def replace_metadata(self, row: Any, metadata: dict[str, str]) -> None:
-        """Store other metadata of a row. Raises IntegrityError if another writer has changed it since it was read."""
+        """Replace the metadata of a row. Raises IntegrityError if another writer has changed it since it was read."""
 
     # Read
 
     @abstractmethod
     def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
-        """Return the messages of a thread, for compiled queries; `in_thread` takes their rows."""
+        """Return the query for the messages of a thread, for compiled queries. `in_thread` takes its rows."""
 
     @abstractmethod
     def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
-        """Return these rows of `visible_messages`. Raises Thread.DoesNotExist if there is no such thread."""
+        """Return the messages in these rows of `visible_messages`. May query for the thread. Raises
+        Thread.DoesNotExist.
+        """
 
     @abstractmethod
     def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
@@ -132,17 +137,19 @@ class Backend(ABC):
 
     @abstractmethod
     def contains(self, word: str) -> Q:
-        """Return a condition for messages whose text contains a word in any case. A few others may meet it, too."""
+        """Return a condition for messages whose text contains a word, ignoring case. It may match a few other messages
+        too.
+        """
 
     @abstractmethod
     def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
-        """Return the ids of those threads whose last visible message, if they have one, is older than that."""
+        """Return the ids of those threads whose last visible message, if any, is older than `before`."""
 
     # Delete
 
     @abstractmethod
     def mark_deleted(self, threads: ThreadQuerySet, ids: Collection[str]) -> int:
-        """Hide the threads of this query, whose ids are among these, from everybody; return their number."""
+        """Hide those threads of this query that have one of these ids; return their number."""
 
     @abstractmethod
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
@@ -153,22 +160,24 @@ class Backend(ABC):
 
     @abstractmethod
     def recover_idle(self) -> None:
-        """Show threads again that a process hid in `mark_idle_deleted` and left, because it died."""
+        """Show the threads again that a crashed process left hidden in `mark_idle_deleted`."""
 
     @abstractmethod
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
-        """Remove the deleted thread that this query finds, whose messages are gone; return the number of threads."""
+        """Remove the deleted thread that this query finds, after its messages; return the number of threads."""
 
     @abstractmethod
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
         """Return the first rows of a query of deleted messages, and the ids of those that may be removed.
 
-        The last message of a thread may not. The rows may leave it out.
+        The last message of a thread may not be removed. The rows may omit it.
         """
 
     @abstractmethod
     def claim(self, deleted: ThreadQuerySet) -> bool:
-        """Return whether a deleted thread is there; if so, nobody else removes or stores it from now on."""
+        """Claim a deleted thread and return whether it exists. From then on, no one else removes it or stores its id
+        again.
+        """
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Rows by the thousand: INSERT of new rows, SELECT of single columns.
+"""Bulk INSERT of rows and bulk SELECT of columns.
 
-Values are converted a column at a time. Django's way through `bulk_create` costs SQLite several times as much as
-storing the rows does.
+Values are converted one column at a time. Django's `bulk_create` takes several times as long as SQLite needs to store
+the rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def insert(model: type[Thread | ThreadPair | Message], rows: Iterable[Model], da
 
 
 class _Insert:
-    """INSERT of whole rows of a model, without keys that the database makes."""
+    """The INSERT of whole rows of a model whose keys the database does not generate."""
 
     def __init__(self, model: type[Model], database: str) -> None:
         self.model, self.database = model, database
@@ -77,7 +77,7 @@ def _insert_into(model: type[Model], database: str) -> _Insert:
 
 
 def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
-    """Return what SQLite stores for these values of a column: what the field itself returns for each."""
+    """Return the values of a column as SQLite stores them: what the field itself returns for each."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField):
@@ -85,7 +85,7 @@ def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper)
         return [ops.adapt_document(value, field.encoder) for value in values]
     zone = connection.timezone
     if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
-        # The text that Django writes, which takes ten times as long to convert the time zone of each.
+        # Django writes the same text, but takes ten times as long: it converts the time zone of each value.
         texts = orjson.dumps(values).decode()[len('["') : -len('"]')]
         return texts.replace("T", " ").replace("+00:00", "").split('","')
     return [field.get_db_prep_save(value, connection) for value in values]

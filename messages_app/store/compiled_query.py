@@ -1,6 +1,6 @@
-"""Queries that the ORM compiles once: building one takes longer than the database needs to answer it.
+"""Queries that the ORM compiles once. Compiling a query takes longer than the database needs to run it.
 
-A query is written with the ORM, once. Each run only fills in its values.
+A query is written with the ORM. Each run only fills in its values.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ class CompiledQuery:
 def rebindable(convert: Callable[..., Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Callable[..., Any]]:
     """Return a function that returns this converter for the connection that runs a query.
 
-    A bound method of the connection that compiled the query would keep that connection after its thread has ended.
+    A bound method would keep the connection that compiled the query after its thread has ended.
     """
     if getattr(convert, "__self__", None) is connection.ops:
         return attrgetter(f"ops.{convert.__name__}")

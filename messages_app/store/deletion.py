@@ -65,7 +65,7 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
         messages += remove_messages(Message.objects.filter(thread=thread).order_by("position"), of=still)
         now = timezone.now()
-        if still.exists():  # so what is recorded until now is of the deleted thread
+        if still.exists():  # Records older than now belong to the deleted thread.
             keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=now))
         with half_of_the_time():
             threads += backend().remove_thread(still, timezone.now())
@@ -74,11 +74,11 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
 
 
 def remove_messages(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
-    """Remove messages, some at a time, as long as the query `of` finds their thread; return their number."""
+    """Remove messages in batches while the query `of` still finds their thread; return their number."""
     total = 0
     while True:
         with half_of_the_time(), transaction.atomic(using=backend().database):
-            # One id more than is removed shows whether there are more.
+            # Read one id more than is removed, to see whether there are more.
             ids = ids_of(messages, ROWS_PER_REMOVAL + 1) if backend().lock(of).only("id").first() else []
             total += remove_rows(ids[:ROWS_PER_REMOVAL])
         if len(ids) <= ROWS_PER_REMOVAL:
@@ -95,16 +95,17 @@ def remove_rows(ids: list[str]) -> int:
 
 @contextmanager
 def half_of_the_time() -> Iterator[None]:
-    """Leave as much time to other writers as the wrapped work took."""
+    """Sleep as long as the block took, so that other writers get as much time."""
     start = time.monotonic()
     yield
     time.sleep(time.monotonic() - start)
 
 
 def remove_deleted_messages(before: datetime) -> int:
-    """Remove the messages that were deleted before then, except for the last of each thread; return their number.
+    """Remove the messages that were deleted before a time, except for the last of each thread; return their number.
 
-    The position of the next message is that of the last one plus one: without its row, positions would be reused.
+    The next message gets the position after the last one. Without the row of the last message, positions would be
+    reused.
     """
     total, seen = 0, (EPOCH, "")
     deleted = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
@@ -121,7 +122,7 @@ def remove_deleted_messages(before: datetime) -> int:
 
 
 def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
-    """Remove records of idempotency keys, some at a time; return their number."""
+    """Remove records of idempotency keys in batches; return their number."""
     total = 0
     while digests := ids_of(records, ROWS_PER_REMOVAL):
         with half_of_the_time(), transaction.atomic(using=backend().database):
@@ -142,7 +143,7 @@ class Purger:
     def wake(self) -> None:
         self._awake.set()
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():  # a forked process does not have it either
+            if self._thread is None or not self._thread.is_alive():  # a fork does not copy threads
                 self._thread = threading.Thread(target=self._run, name="purger", daemon=True)
                 self._thread.start()
 
@@ -156,14 +157,14 @@ class Purger:
                     all_due = time.monotonic() + self._seconds_between
                 else:
                     purged = purge_threads()
-            except Exception as error:  # whatever it is: nobody else would start this thread again
+            except Exception as error:  # any error: nothing else restarts this thread
                 is_known = isinstance(error, Error)
                 reason = reason_of(error) if is_known else type(error).__name__
                 logger.warning("purge failed, to be tried again: %s", reason, exc_info=not is_known)
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue
             finally:
-                connections.close_all()  # this thread's own: it may sleep for long
+                connections.close_all()  # this thread's connections: it may sleep for an hour
             if any(purged):
                 logger.debug(
                     "purged %d threads, %d messages in them, %d places of deleted messages, %d idempotency keys",

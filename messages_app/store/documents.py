@@ -1,7 +1,8 @@
-"""MongoDB: nothing is rolled back and no row is locked, so each single write must be sound.
+"""MongoDB has no rollback and no row locks, so the store must be consistent after every single write.
 
-A thread is hidden until all of it is stored. Whoever stores a message looks at the thread again afterwards. Where two
-writers could meet, a unique index rejects the second, or an update names the value that it replaces (compare-and-set).
+A thread is hidden until all of it is stored. A writer that stores a message checks the thread again afterwards. If two
+writers could conflict, a unique index rejects the second, or an update names the value that it replaces
+(compare-and-set).
 """
 
 import time
@@ -24,23 +25,23 @@ from messages_app.store.errors import KeyInUse, KeyReused, WriteConflict
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Window, in_window
 
-# A thread that is being stored is marked as deleted at this time in the future. If its writer dies, that time comes,
-# and the purge removes the thread.
+# A thread that is being stored is marked as deleted at this time in the future. If its writer dies, the time passes and
+# the purge removes the thread.
 UNFINISHED_LASTS = timedelta(hours=1)
 
-# An idle thread is marked as deleted at this time while it is decided whether to delete it, so that nobody writes to
-# it. This date is far in the future, so the purge never removes such a thread.
+# While `delete_idle` decides about an idle thread, the thread is marked as deleted at this time, so that nobody writes
+# to it. This date is far in the future, so the purge never removes such a thread.
 UNDECIDED = datetime(9999, 1, 1, tzinfo=UTC)
 
-# A writer that saw a thread just before it was deleted may store a message after all were removed, and die before it
-# takes that back. The thread's id stays this long, so that a purge finds the message by it.
+# A writer that read a thread just before its deletion may store a message after the purge, and crash before it removes
+# the message again. The purge keeps the thread's id for this long, so that it can find such a message.
 WRITERS_LAST = timedelta(hours=1)
 
-# A record without a response belongs to a request in progress for this long. After that, a retry completes it.
+# For this long, a record without a response belongs to a request in progress. After that, a retry completes it.
 IN_PROGRESS_LASTS = timedelta(seconds=10)
 
-# A write that fails with one of these was not stored, nor with an error whose `stored_nothing` is true. After any other
-# error of the database it may be stored, even later.
+# A write that fails with one of these codes, or with an error whose `stored_nothing` is true, was not stored. After any
+# other database error, the write may have been stored, or may still be stored later.
 REJECTIONS_BY_DATABASE = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 
 
@@ -59,7 +60,7 @@ class DocumentBackend(Backend):
             if hidden and unfinished.update(deleted_at=None) < len(threads):
                 raise WriteConflict("another process removed or stored the same thread meanwhile")
         except Error as error:
-            # If the engine is unavailable, the thread stays hidden until its time comes.
+            # If the engine is unavailable, the thread stays hidden until UNFINISHED passes.
             if hidden and not isinstance(error, OperationalError):
                 with suppress(Error):
                     unfinished.update(deleted_at=timezone.now())
@@ -76,7 +77,7 @@ class DocumentBackend(Backend):
         return thread
 
     def _finish(self, thread: Thread, messages: Collection[Message]) -> Thread:
-        """Store those messages of a hidden thread that are missing, and show it. A deleted one stays deleted."""
+        """Store the missing messages of a hidden thread, and show the thread. A deleted thread stays deleted."""
         there = Thread.objects.filter(id=thread.id).first()
         if there and (there.deleted_at is None or there.deleted_at <= timezone.now() or there.tenant == NO_TENANT):
             return there
@@ -89,7 +90,9 @@ class DocumentBackend(Backend):
         raise WriteConflict("another request stores the same thread meanwhile")
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
-        """Four queries. The unique position rejects the second of two writers, which then tries the next one."""
+        """Four queries. If two writers choose the same position, its unique index rejects one, which tries the next
+        position.
+        """
 
         def write() -> Message:
             self.require_thread(tenant, thread_id)
@@ -109,7 +112,7 @@ class DocumentBackend(Backend):
         return self.attempt(write)
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
-        """The record comes first. It says which ids the row will have: after a crash, a retry completes that row."""
+        """Store the record first. It names the ids of the row, so that a retry after a crash completes that row."""
         for pause in PAUSES:
             with suppress(IntegrityError):  # another request with this key stored its record first
                 if response := self._once(request):
@@ -138,7 +141,7 @@ class DocumentBackend(Backend):
         except Exception as error:
             if is_definite(error):
                 with suppress(Error):
-                    if not has_row(record):  # rejected: a retry must be rejected alike, and not wait
+                    if not has_row(record):  # the store refused the request: a retry must get the same refusal, not 409
                         forget(record)
             raise
         if row.deleted_at is not None:
@@ -146,7 +149,7 @@ class DocumentBackend(Backend):
             return None
         body = request.render(row)
         mine = IdempotencyRecord.objects.filter(digest=record.digest, seed=record.seed)
-        with suppress(DataError):  # a response can be too large for a record; then a retry renders the row again
+        with suppress(DataError):  # a response may be too large for a record; a retry then renders the row again
             if not mine.filter(answer="").update(answer=body.decode()) and (answered := mine.first()):
                 return KeyedResponse(answered.answer.encode())  # another request has completed it
         return KeyedResponse(body)
@@ -155,7 +158,7 @@ class DocumentBackend(Backend):
         return retried(write, is_rejected)
 
     def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
-        """A thread may be deleted, and purged, just before a message is stored."""
+        """A thread may be deleted and purged just before a message is stored."""
         try:
             self.require_thread(tenant, thread_id)
         except Thread.DoesNotExist:
@@ -175,7 +178,7 @@ class DocumentBackend(Backend):
         return Message.objects.filter(thread_id=thread_id, deleted_at=None)
 
     def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
-        """Look for the thread last: a page of one that was deleted meanwhile may lack messages."""
+        """Check the thread last: if it was deleted meanwhile, the page may lack messages."""
         self.require_thread(tenant, thread_id)
         return rows
 
@@ -188,7 +191,7 @@ class DocumentBackend(Backend):
         return Q(content__text__value__icontains=word)
 
     def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
-        """One query, and one for each thread."""
+        """One query, plus one for each thread."""
         last = Message.objects.filter(deleted_at=None).order_by("-position").values_list("created_at", flat=True)
         rows = [
             (thread_id, last.filter(thread=thread_id).first()) for thread_id in threads.values_list("id", flat=True)
@@ -201,12 +204,12 @@ class DocumentBackend(Backend):
         return threads.update(deleted_at=timezone.now(), metadata={})
 
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
-        """Hide the threads, look again, then delete or show each.
+        """Hide the threads, check them again, then delete or show each.
 
-        Whoever stores a message looks at its thread afterwards. Either that is after the thread was hidden, and the
-        message is rejected, or before, and the message is found here.
+        A writer checks the thread after it stores a message. If the thread is hidden by then, the writer takes the
+        message back. Otherwise the second check here finds the message.
         """
-        mark = UNDECIDED + timedelta(milliseconds=SystemRandom().randrange(10**10))  # of this call alone
+        mark = UNDECIDED + timedelta(milliseconds=SystemRandom().randrange(10**10))  # a mark of this call alone
         hidden = Thread.objects.filter(id__in=ids, deleted_at=mark)
         try:
             threads.filter(id__in=ids).update(deleted_at=mark)
@@ -217,11 +220,13 @@ class DocumentBackend(Backend):
             hidden.update(deleted_at=None)
 
     def recover_idle(self) -> None:
-        """A process that is still at work deletes none of these: it looks for its own mark."""
+        """Safe while another process is still in `mark_idle_deleted`: that process deletes only threads with its own
+        mark.
+        """
         Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
 
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
-        """Keep the bare id for a while, so that the message of a crashed writer is found by it."""
+        """Keep the bare id for a while, so that a crashed writer's message can be found."""
         thread = deleted.first()
         if thread is None:
             return 0
@@ -231,14 +236,14 @@ class DocumentBackend(Backend):
         return deleted.filter(tenant=thread.tenant).update(tenant=NO_TENANT, deleted_at=now + WRITERS_LAST)
 
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
-        """One query, and one for each message."""
+        """One query, plus one for each message."""
         rows = list(deleted[:limit])
         last = {row.thread_id: self._last_position.rows(thread_id=row.thread_id)[0][0] for row in rows}
         return rows, [row.id for row in rows if row.position != last[row.thread_id]]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
-        """Change the time of deletion, which all others name in their writes."""
-        deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is not deleted, only hidden
+        """Change the time of deletion: all other writers name the old time in their updates."""
+        deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is hidden, not deleted
         for pause in PAUSES:
             thread = deleted.only("deleted_at").first()
             if thread is None:
@@ -264,13 +269,13 @@ def new_record(request: KeyedRequest) -> IdempotencyRecord:
 
 
 def is_definite(error: Exception) -> bool:
-    """Return whether a write that failed with this error cannot be stored later."""
+    """Return whether a write that failed with this error was not stored and never will be."""
     is_of_database = isinstance(error, Error)
     return not is_of_database or isinstance(error, REJECTIONS_BY_DATABASE) or getattr(error, "stored_nothing", False)
 
 
 def has_row(record: IdempotencyRecord) -> bool:
-    """Return whether the row that a record names is stored: an error may come after the write."""
+    """Return whether the row that a record names is stored: the write may succeed although it raises an error."""
     if record.message_id:
         return Message.objects.filter(id=record.message_id).exists()
     return Thread.objects.filter(id=record.thread_id).exists()

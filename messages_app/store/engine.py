@@ -11,7 +11,7 @@ from messages_app.store.errors import WriteConflict
 
 Result = TypeVar("Result")
 
-# The seconds to wait after each attempt at a write that met another writer: none at first, then more and more.
+# Seconds to wait after each attempt that conflicted with another writer.
 PAUSES = [attempt // 4 * 0.001 for attempt in range(100)]
 
 
@@ -23,33 +23,34 @@ class EngineFeatures(Protocol):
     stores_documents: bool
     # One prepared INSERT run for many rows is faster than one INSERT of many rows.
     prefers_executemany: bool
-    # LIKE ignores the case of all letters, not of ASCII's alone.
+    # LIKE ignores the case of all letters, not only of ASCII letters.
     folds_unicode_case: bool
 
 
 class EngineConnection(Protocol):
-    """A connection of this thread. `ops` also has `adapt_document` and `adapt_pairs`, which JSON columns call."""
+    """The connection of this thread. `ops` also has `adapt_document` and `adapt_pairs`, which JSON columns call."""
 
     features: EngineFeatures
 
     def fetch_all(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows, by the shortest way that the engine has."""
+        """Run a statement and return its rows, without Django's cursor where possible."""
 
     def write_turn(self) -> AbstractContextManager[None]:
-        """Wrap one statement that writes, outside of a transaction. Where writers queue, wait for the turn."""
+        """Wrap one statement that writes, outside of a transaction. Waits for its turn if the engine queues writers."""
 
     def expect_many_writes(self) -> None:
         """Prepare this process for storing millions of rows."""
 
 
-# Returns this thread's connection to a database, by its alias.
+# Returns this thread's connection to the database with an alias.
 connection_to = cast(Callable[[str], EngineConnection], connections.__getitem__)
 
 
 def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
-    """Run `write` until it meets no other writer, which raises IntegrityError; return what it returns.
+    """Run `write` until it does not conflict with another writer (IntegrityError); return its result.
 
-    Re-raises the error if `is_rejected` returns that it has another reason. Raises WriteConflict after the last pause.
+    Re-raises the error if `is_rejected` returns True: then it has another cause. Raises WriteConflict after the last
+    pause.
     """
     for pause in PAUSES:
         try:

@@ -1,4 +1,6 @@
-"""What the store refuses, and the words of a database's own errors. A missing row is the model's DoesNotExist."""
+"""The errors that the store raises, and the text of a database's own errors. For a missing row, the store raises the
+model's DoesNotExist.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,7 +15,7 @@ class TooManyPairs(ValueError):
 
 
 class UnknownCursor(LookupError):
-    """`names`: which of `after` and `before` are the id of nothing in a list of `kind`. Becomes 422."""
+    """`names` lists the cursors (`after`, `before`) that match nothing in a list of `kind`. Becomes 422."""
 
     def __init__(self, kind: Kind, names: Sequence[str]) -> None:
         super().__init__(*names)
@@ -33,7 +35,7 @@ class KeyInUse(Exception):
 
 
 class WriteConflict(OperationalError):
-    """Other writers change the same row all the time. Becomes 503: a retry may succeed."""
+    """Other writers kept changing the same row. Becomes 503: a retry may succeed."""
 
     stored_nothing = True
 

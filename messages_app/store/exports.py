@@ -35,5 +35,7 @@ def read_messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> l
 
 
 def visible_among(thread_ids: Sequence[str]) -> set[str]:
-    """Return the ids of those threads that are not deleted. The purge may have removed messages of the others."""
+    """Return the ids of those threads that are not deleted. The purge may have removed messages of the other
+    threads.
+    """
     return set(Thread.objects.visible(None).filter(id__in=thread_ids).values_list("id", flat=True))

@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that is sent again creates nothing again and gets the first response.
+"""Idempotency keys: a retried request creates nothing and gets the first response.
 
 Source: threads-api contract, "A retried POST must not store twice".
 """
@@ -17,14 +17,14 @@ from messages_app.models import IdempotencyRecord, Message
 from messages_app.store.backend import backend
 from messages_app.store.errors import InvalidKey, KeyReused
 
-# How long a key on a path gets the first response again.
+# How long a key stays valid on a path.
 KEYS_LAST = timedelta(hours=24)
 
 _VALID_KEY = re.compile(r"[!-~]{1,255}")
 
 
 class IdempotencyKey(NamedTuple):
-    """A key, the path it was sent to, and the request that a retry must repeat."""
+    """A key, its path, and the request that a retry must repeat."""
 
     tenant: str
     path: str
@@ -41,7 +41,7 @@ class IdempotencyKey(NamedTuple):
 
 
 class Create(Protocol):
-    """A verb that stores a row and returns it. With `origin`, repeating it makes the same row."""
+    """A verb that stores a row and returns it. With the same `origin`, it makes the same row."""
 
     def __call__(self, *, origin: Origin | None = None) -> Any: ...
 
@@ -52,23 +52,23 @@ class KeyedRequest(NamedTuple):
     tenant: str
     digest: str
     fingerprint: str
-    thread_id: str  # of the thread that gets a message; "": the request creates a thread
+    thread_id: str  # of the thread to append to; "" if the request creates a thread
     create: Create
     render: Callable[[Any], bytes]
 
 
 class KeyedResponse(NamedTuple):
-    """The body of a response, and whether an earlier request got it first."""
+    """The body of a response, and whether it is a replay."""
 
     body: bytes
     is_replay: bool = False
 
 
 def once(key: IdempotencyKey, create: Create, render: Callable[[Any], bytes], thread_id: str = "") -> KeyedResponse:
-    """Return the response to a request, which is carried out once however often and concurrently it is sent.
+    """Run a request once, however often and concurrently it is sent, and return its response.
 
-    `create` stores the row, in the thread with `thread_id` if that is not empty; `render` makes the response of it.
-    Raises what `create` raises, then InvalidKey, KeyReused and KeyInUse.
+    `create` stores the row, in the thread with `thread_id` if that is not empty. `render` makes the response body from
+    the row. Raises what `create` raises, then InvalidKey, KeyReused and KeyInUse.
     """
     if not key.is_valid:
         if thread_id:
@@ -84,9 +84,9 @@ def digest_of(text: bytes) -> str:
 
 
 def counts(record: IdempotencyRecord, request: KeyedRequest) -> bool:
-    """Return whether a record is younger than KEYS_LAST, and what it created, if it has, is still there.
+    """Return whether a record is younger than KEYS_LAST and its row, if it has one, still exists.
 
-    Raises Thread.DoesNotExist if the thread that gets a message is not.
+    Raises Thread.DoesNotExist if the thread to append to does not exist.
     """
     if record.created_at < timezone.now() - KEYS_LAST:
         return False
@@ -99,12 +99,12 @@ def counts(record: IdempotencyRecord, request: KeyedRequest) -> bool:
 
 
 def replay(record: IdempotencyRecord, request: KeyedRequest) -> KeyedResponse:
-    """Return the response that a record holds. Raises KeyReused if the request is another one."""
+    """Return the response that a record holds. Raises KeyReused if the record belongs to a different request."""
     if record.request != request.fingerprint:
         raise KeyReused
     return KeyedResponse(record.answer.encode(), is_replay=True)
 
 
 def forget_message(message_id: str) -> None:
-    """Delete the record of a deleted message. A thread's record goes when the thread is purged."""
+    """Delete the record of a deleted message. The purge deletes a thread's record with the thread."""
     IdempotencyRecord.objects.filter(message_id=message_id).delete()

@@ -13,14 +13,14 @@ from messages_app.store.engine import connection_to
 # Rows that one query looks up by their ids.
 IDS_PER_QUERY = 500
 
-# What an engine raises for a row that it will not store. Any other error ends the import.
+# The exceptions of an engine that refuses a single row. Any other error ends the import.
 REJECTIONS = (IntegrityError, DataError)
 
 
 def store(threads: Collection[Thread], messages: Collection[Message], replaced: Iterable[str] = ()) -> int:
     """Store new threads with their messages, all or none; return the number of messages.
 
-    Of the threads with the ids `replaced`, what is left after they were deleted is removed first. Raises REJECTIONS.
+    First removes the remains of the deleted threads with the ids `replaced`. Raises REJECTIONS.
     """
 
     def write() -> int:
@@ -37,14 +37,14 @@ def expect_many() -> None:
 
 
 def undoes_rejected_writes() -> bool:
-    """Return whether a rejected `store` leaves nothing behind: then checks may come after it."""
+    """Return whether a rejected `store` is rolled back: then the caller may try first and check afterwards."""
     return backend().features.supports_transactions
 
 
 def remove_remains(thread_id: str) -> None:
-    """Remove at once what is left of a deleted or unfinished thread, so that its id can be stored again.
+    """Remove at once the remains of a deleted or unfinished thread, so that its id can be stored again.
 
-    The purge, and whoever stores the thread, notice: they look again before each of their writes.
+    The purge and any process that stores the thread notice this: they check again before each write.
     """
     with transaction.atomic(using=backend().database):
         deleted = Thread.objects.filter(id=thread_id, deleted_at__isnull=False)
@@ -59,7 +59,7 @@ def threads_by_id(ids: Sequence[str]) -> dict[str, Thread]:
 
 
 def messages_by_id(ids: Sequence[str], *columns: str) -> dict[str, Message]:
-    """Return those of these messages that are stored, deleted ones included, with all or only these columns."""
+    """Return those of these messages that are stored, deleted ones included, with all columns or only these."""
     return {row.id: row for row in _by_id(Message.objects.only(*columns), ids)}
 
 
@@ -69,8 +69,9 @@ def _by_id(rows: Any, ids: Sequence[str]) -> Iterable[Any]:
 
 
 class Differences(NamedTuple):
-    """What a stored thread lacks of a wanted one: whether its metadata differ, messages that are not stored, messages
-    whose content differs, and the number of messages that were deleted here."""
+    """How a stored thread differs from a wanted one: whether the metadata differ, the messages that are missing, the
+    messages whose content differs, and the number of messages that were deleted from the store.
+    """
 
     metadata: bool
     missing: list[Message]
@@ -87,7 +88,7 @@ def differences(
 ) -> Differences:
     """Compare the messages that a thread should have with the stored ones, by id.
 
-    Raises IntegrityError if one of them is in another thread.
+    Raises IntegrityError if another thread has one of them.
     """
     missing, changed, deleted = [], [], 0
     for message in messages:
@@ -104,11 +105,12 @@ def differences(
 
 
 def update(wanted: Thread, messages: Sequence[Message], *, metadata: bool) -> Differences:
-    """Make a stored thread hold these messages and, with `metadata`, the metadata of `wanted`; return what changed.
+    """Update a stored thread to have these messages and, with `metadata`, the metadata of `wanted`; return what
+    changed.
 
-    Missing messages are appended, in their order. Of stored ones, CONTENT_FIELDS change. Other messages stay, and
-    deleted ones stay deleted. Where there are no transactions, message by message: it can be repeated. Raises
-    Thread.DoesNotExist, and IntegrityError if a message is another thread's.
+    Appends missing messages in their order, and updates the CONTENT_FIELDS of stored ones. Other messages stay, and
+    deleted ones stay deleted. Without transactions, it updates one message at a time and can be repeated. Raises
+    Thread.DoesNotExist, and IntegrityError if another thread has one of the messages.
     """
     ids = [message.id for message in messages]
 

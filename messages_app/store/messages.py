@@ -40,7 +40,7 @@ def page(tenant: str, thread_id: str, request: PageRequest, run_id: str | None =
     try:
         return page_of(MessageList(tenant, thread_id, run_id), request)
     except UnknownCursor:
-        backend().require_thread(tenant, thread_id)  # a missing thread comes before bad cursors
+        backend().require_thread(tenant, thread_id)  # A missing thread is reported before bad cursors.
         raise
 
 
@@ -53,14 +53,14 @@ class MessageList(NamedTuple):
     kind: Kind = "message"
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
-        """The engine looks in this thread alone: whether the tenant has it is checked by `rows`."""
+        """Look in this thread only; `rows` checks that the thread is the tenant's."""
         # No stored text contains U+0000.
         known = [each for each in dict.fromkeys(ids) if "\0" not in each]
         named = {f"message_{number}": each for number, each in enumerate(known)}
         return dict(_positions(tuple(named)).rows(thread_id=self.thread_id, **named)) if named else {}
 
     def rows(self, window: Window) -> list[Message]:
-        """One query, and one more if there are none or the engine cannot join."""
+        """One query, plus one if there are no rows or the engine cannot join."""
         filters = {"low": window.low, "high": window.high, "run_id": self.run_id}
         values = {name: value for name, value in filters.items() if value is not None}
         query = _page(tuple(values), window.descending, window.limit)
@@ -90,9 +90,10 @@ def delete(tenant: str, thread_id: str, message_id: str) -> None:
 
 
 def erase(thread_id: str, message_id: str) -> None:
-    """Hide a message of any tenant and empty it, by one write. Raises Message.DoesNotExist.
+    """Hide a message of any tenant and empty it, in one write. Raises Message.DoesNotExist.
 
-    Its ids, its times and its position stay, for a day or as long as it is the last of its thread: it may be a cursor.
+    The row keeps its ids, times and position, because clients may use its id as a cursor: for a day, and as long as it
+    is the last of its thread.
     """
 
     def write() -> None:
@@ -117,7 +118,7 @@ def _message() -> CompiledQuery:
 
 @cache
 def _positions(names: tuple[str, ...]) -> CompiledQuery:
-    """Ids and positions of messages, deleted ones included: of one or two, since a page has so many cursors."""
+    """The query for the positions of one or two messages, deleted ones included: a page has at most two cursors."""
 
     def build(thread_id: str, **ids: str) -> Any:
         return Message.objects.filter(thread_id=thread_id, id__in=list(ids.values())).values_list("id", "position")
@@ -125,7 +126,7 @@ def _positions(names: tuple[str, ...]) -> CompiledQuery:
     return CompiledQuery(build, thread_id=str, **dict.fromkeys(names, str))
 
 
-@cache  # 1,600 forms: 100 limits with or without each of three filters, in two orders
+@cache  # 1,600 forms: 100 limits, with or without each of three filters, in two orders
 def _page(filters: tuple[str, ...], descending: bool, limit: int | None) -> CompiledQuery:
     def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
         rows = backend().visible_messages(tenant, thread_id)

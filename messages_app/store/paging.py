@@ -1,7 +1,7 @@
 """Pages of lists, found by cursors.
 
-A page starts at a position in an index, which the cursor's id leads to. So it costs the same anywhere in a list of any
-length. Source: threads-api contract, "Lists".
+A page starts at a position in an index. The cursor's id leads to that position, so a page costs the same anywhere in a
+list of any length. Source: threads-api contract, "Lists".
 """
 
 from collections.abc import Iterable, Mapping
@@ -56,23 +56,23 @@ class Listing(Protocol):
     def kind(self) -> Kind: ...
 
     def positions(self, ids: Iterable[str]) -> Mapping[str, Any]:
-        """Return the positions of these ids, where they have one. One query."""
+        """Return the positions of those ids that have one. One query."""
 
     def rows(self, window: Window) -> list[Any]:
         """Return the rows of a window. One query."""
 
 
 def page_of(listing: Listing, page: PageRequest) -> Page:
-    """Return a page of a list: one query, and one more if there are cursors. Raises UnknownCursor."""
+    """Return a page of a list. One query, plus one if there are cursors. Raises UnknownCursor."""
     cursors = {name: value for name in ("after", "before") if (value := getattr(page, name)) is not None}
     positions = listing.positions(cursors.values()) if cursors else {}
     if unknown := [name for name, cursor in cursors.items() if cursor not in positions]:
         raise UnknownCursor(listing.kind, unknown)
     after, before = (None if cursor is None else positions[cursor] for cursor in (page.after, page.before))
     low, high = (before, after) if page.descending else (after, before)
-    # With `before` alone, the page is the nearest to it: read from there, and reversed.
+    # With `before` alone, read backwards from the cursor and reverse the rows.
     backwards = before is not None and after is None
-    # One row more than the page shows whether there are more.
+    # Read one row more than the page shows, to see whether there are more.
     found = listing.rows(Window(low, high, page.descending != backwards, page.limit + 1))
     shown = found[: page.limit]
     return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))

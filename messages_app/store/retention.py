@@ -1,4 +1,4 @@
-"""Deletes threads in which nothing has happened for a long time."""
+"""Deletes threads that have been idle for a long time."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,7 +9,7 @@ from messages_app.store.backend import backend
 from messages_app.store.deletion import half_of_the_time
 from messages_app.store.paging import Window, in_window
 
-# Threads that are checked, and deleted, at once: while they are deleted, other writers may have to wait.
+# Threads that one batch checks and deletes. Other writers may wait for a batch.
 THREADS_PER_CHECK = 100
 
 
@@ -21,10 +21,10 @@ class Idle(NamedTuple):
 
 
 def delete_idle(before: datetime, tenant: str | None, dry_run: bool, checked: Callable[[int], None]) -> Idle:
-    """Delete the threads, of a tenant or of all, that are older than `before` and whose last message is, too.
+    """Delete the threads, of a tenant or of all, that were created before a time and whose last message is older, too.
 
-    Any number of them, in constant memory. The purge then removes them. Calls `checked` after each page with the number
-    of threads that were checked.
+    Uses constant memory for any number of threads. The purge removes the rows later. Calls `checked` after each page
+    with the number of threads that were checked.
     """
     if not dry_run:
         backend().recover_idle()

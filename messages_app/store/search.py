@@ -1,8 +1,8 @@
 """Search over all tenants, for the admin: lookups by id, pages in time order, bounded scans.
 
-No index answers words, roles and files. A scan goes through the newest SCAN_LIMIT rows and reports how far it came; the
-next page continues from there. So a page costs about the same however many rows are stored, and a create maintains no
-index of words (docs/decisions/0008-looking.md).
+No index covers words, roles and files across threads. A scan reads the newest SCAN_LIMIT rows and reports how far back
+it got; the next page continues from there. A page therefore costs about the same however many rows are stored, and a
+create maintains no index of words (docs/decisions/0008-looking.md).
 """
 
 import json
@@ -20,10 +20,10 @@ from messages_app.store.backend import backend
 from messages_app.store.paging import Window, in_window
 
 PAGE_SIZE = 50
-# How many rows a scan goes through, and how many possible matches it reads.
+# The number of rows that a scan covers, and the number of candidates that it reads.
 SCAN_LIMIT = 20_000
 CANDIDATE_LIMIT = 200
-# Metadata is looked up one tenant at a time.
+# Metadata is looked up in one tenant after another.
 MAX_TENANTS = 20
 # The time in a generated `_id` may differ from `created_at` by this much.
 OBJECT_ID_LEEWAY = timedelta(seconds=60)
@@ -94,7 +94,7 @@ def scan(
 ) -> SearchResult:
     """Return those of the newest SCAN_LIMIT rows in a range that meet a condition without an index. Two queries.
 
-    An index must answer `rows`. `confirm` drops candidates that meet `condition` but are no match.
+    An index must answer `rows`. `confirm` drops candidates that meet `condition` but do not match.
     """
     limit = CANDIDATE_LIMIT if confirm else PAGE_SIZE + 1
     in_order = in_window(rows.values_list(*rows.order), Window(*time_range, True, SCAN_LIMIT + 1))
@@ -127,7 +127,7 @@ class Terms(NamedTuple):
 
     @property
     def condition(self) -> Q:
-        """The condition that every match meets. Other rows may meet it: SQL also searches the JSON's own syntax."""
+        """A condition that every match meets. Other rows may meet it too: SQL also searches the syntax of the JSON."""
         condition = Q()
         for word in self.words:
             condition &= backend().contains(word)
@@ -202,7 +202,9 @@ def threads(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
 
 
 def first_tenants(at_most: int) -> list[str]:
-    """Return the tenants that have threads, by name. One query each, and one more; none reads more than one row."""
+    """Return the names of the first tenants that have threads, sorted. One query per tenant plus one; each reads one
+    row.
+    """
     found: list[str] = []
     tenants = searchable_threads().order_by("tenant").values_list("tenant", flat=True)
     while len(found) < at_most:
@@ -220,13 +222,13 @@ def _threads_by_metadata(filters: ThreadFilters, time_range: TimeRange) -> Searc
         found += backend().threads_with(tenant, filters.metadata, Window(*time_range, True, PAGE_SIZE + 1))
     if len(tenants) == 1:
         return first_page(found)
-    # The database sorts them: its order of ids, in which the next page starts, may not be Python's.
+    # Let the database sort them: the next page starts in its order of ids, which may differ from Python's.
     merged = Thread.objects.filter(id__in=[thread.id for thread in found])
     return newest(merged, TimeRange())._replace(all_tenants=len(tenants) <= MAX_TENANTS)
 
 
 def _threads_by_terms(filters: ThreadFilters, terms: Terms, time_range: TimeRange) -> SearchResult:
-    """Return threads by their newest message that matches, which becomes their `match`. Three queries."""
+    """Return threads ordered by their newest matching message, which becomes their `match`. Three queries."""
     threads: dict[str, Thread] = {}
 
     def newest_of_each_thread(candidates: list[Message]) -> list[Message]:
@@ -249,7 +251,7 @@ def _threads_by_terms(filters: ThreadFilters, terms: Terms, time_range: TimeRang
 
 
 def lookup_threads(any_id: str) -> list[Thread]:
-    """Return the threads with this id or `_id`, or else that of the message with this id. At most four queries."""
+    """Return the thread with this id or `_id`, or else the thread of the message with this id. At most four queries."""
     visible = searchable_threads()
     found = list(with_object_id(visible, any_id)) if OBJECT_ID.fullmatch(any_id) else []
     found = found or list(visible.named(id=any_id))
@@ -260,7 +262,7 @@ def lookup_threads(any_id: str) -> list[Thread]:
 
 
 def with_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
-    """Return the rows with an `_id`. It has no index of its own, but it contains the time, which has one."""
+    """Return the rows with an `_id`. `_id` has no index, but it contains the creation time, which has one."""
     at = clamped_time(int(object_id[:8], 16))
     low, high = at - OBJECT_ID_LEEWAY, at + OBJECT_ID_LEEWAY
     return rows.filter(object_id=object_id, created_at__gte=low, created_at__lte=high)
@@ -300,7 +302,9 @@ def messages(filters: MessageFilters, time_range: TimeRange) -> SearchResult:
 
 
 def lookup_messages(any_id: str) -> list[Message]:
-    """Return the messages with this id or `_id`, or else the newest of the thread with it. At most three queries."""
+    """Return the messages with this id or `_id`, or else the newest messages of the thread with it. At most three
+    queries.
+    """
     visible = searchable_messages()
     found = list(with_object_id(visible, any_id)) if OBJECT_ID.fullmatch(any_id) else []
     return (

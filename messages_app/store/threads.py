@@ -95,7 +95,7 @@ def merge_metadata(row: QuerySet[Any], changes: Mapping[str, str | None]) -> Any
 
 
 def delete(tenant: str | None, thread_id: str) -> None:
-    """Hide a thread and its messages from everybody, and have them removed in the background.
+    """Hide a thread and its messages, and start their removal in the background.
 
     Raises Thread.DoesNotExist.
     """

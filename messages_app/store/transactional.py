@@ -1,6 +1,6 @@
-"""SQLite and PostgreSQL: each promise is a transaction.
+"""SQLite and PostgreSQL: a transaction keeps each promise.
 
-PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time: its writers queue.
+PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time, so its writers queue.
 """
 
 import json
@@ -26,7 +26,7 @@ from messages_app.store.errors import WriteConflict
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
 from messages_app.store.paging import Window, in_window
 
-# A pair that fewer threads have is rare: counting stops here.
+# A pair that fewer threads have is rare. Counting stops at this number.
 RARE_PAIR_THREADS = 200
 
 # A new message gets its position from the statement that stores it.
@@ -47,7 +47,7 @@ class TransactionalBackend(Backend):
         return thread
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
-        """One query; two in a transaction where the thread's row is locked."""
+        """One query; two in a transaction if the engine locks the thread's row."""
         connection = connection_to(self.database)
         for pause in PAUSES:
             try:
@@ -55,7 +55,8 @@ class TransactionalBackend(Backend):
                     with connection.write_turn():
                         return self._insert(tenant, thread_id, content)
                 with transaction.atomic(using=self.database):
-                    # Its own statement: one sees what was committed before it began, not before it got its lock.
+                    # A separate statement: a statement sees what was committed before it started, not what was
+                    # committed while it waited for the lock.
                     if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
                         raise Thread.DoesNotExist
                     return self._insert(tenant, thread_id, content)
@@ -64,7 +65,7 @@ class TransactionalBackend(Backend):
         raise WriteConflict("too many writers at once")
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
-        """Store a message while nobody else writes to its thread: so a later position has a later id and time."""
+        """Store a message while nobody else writes to its thread, so that a later position has a later id and time."""
         row = Message.from_values(**identity("msg"), thread_id=thread_id, **content)
         connection, values = connections[self.database], vars(row)
         params = {field.attname: field.get_db_prep_save(values[field.attname], connection) for field in INSERTED_FIELDS}
@@ -95,7 +96,7 @@ class TransactionalBackend(Backend):
         )
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
-        """Row and record are stored in one transaction, both or neither."""
+        """Store the row and the record in one transaction."""
         for _ in PAUSES:
             try:
                 with transaction.atomic(using=self.database):
@@ -110,7 +111,7 @@ class TransactionalBackend(Backend):
             return replay(found, request)
         row = request.create()
         body = request.render(row)
-        if found:  # not before: a purge, too, locks the thread first and then its records
+        if found:  # After `create` has locked the thread: the purge takes its locks in the same order.
             IdempotencyRecord.objects.filter(digest=found.digest, seed=found.seed).delete()
         IdempotencyRecord.objects.create(
             digest=request.digest,
@@ -143,7 +144,7 @@ class TransactionalBackend(Backend):
     # Read
 
     def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
-        """One query shows both, at one moment: that the thread is there, and its messages."""
+        """One query reads the thread and its messages in the same snapshot."""
         rows = Message.objects.filter(thread_id=thread_id, deleted_at=None)
         return rows.filter(Exists(visible_thread(tenant, thread_id)))
 
@@ -153,12 +154,12 @@ class TransactionalBackend(Backend):
         return rows
 
     def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
-        """One query, and one more a pair if there are several."""
+        """One query, plus one per pair if there are several."""
         rows = rows_with_pairs(tenant, pairs)
         return [pair.thread for pair in in_window(rows, window)]
 
     def contains(self, word: str) -> Q:
-        """Search the text of the JSON. Where the engine ignores the case of ASCII alone, try four spellings."""
+        """Search the text of the JSON. If LIKE ignores the case of ASCII letters only, try four spellings."""
         knows_case = word.isascii() or self.features.folds_unicode_case
         found = Q()
         for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
@@ -184,13 +185,13 @@ class TransactionalBackend(Backend):
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
         with transaction.atomic(using=self.database):
             locked = self.lock(threads.filter(id__in=ids).order_by(*threads.order)).values_list("id", flat=True)
-            # Not in the statement that locks: it does not see what was committed while it waited.
+            # A separate statement: the one that locks does not see what was committed while it waited.
             idle = self.idle(threads.filter(id__in=list(locked)), before)
             messages = Message.objects.filter(thread__in=idle, deleted_at=None).count()
             return self.mark_deleted(threads.filter(id__in=idle), idle), messages
 
     def recover_idle(self) -> None:
-        """A transaction that breaks off leaves nothing."""
+        """Do nothing: an interrupted transaction leaves nothing."""
 
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
         with transaction.atomic(using=self.database):
@@ -209,16 +210,16 @@ class TransactionalBackend(Backend):
 
 
 def rows_with_pairs(tenant: str, pairs: Mapping[str, str]) -> QuerySet[ThreadPair]:
-    """Return a row, with its thread, for each thread that has all of these pairs: that of the rarest pair.
+    """For each thread that has all of these pairs, return the row of the rarest pair, with its thread.
 
-    One query a pair, if there are several, to find the rarest.
+    One query per pair, if there are several, to find the rarest.
     """
     digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
     rarest = min(digests, key=frequency) if len(digests) > 1 else digests[0]
     rows = ThreadPair.objects.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
     if len(digests) == 1:
         return rows
-    # One count instead of one EXISTS a pair, which PostgreSQL takes long to plan.
+    # One count instead of one EXISTS per pair, which PostgreSQL takes long to plan.
     of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
     number = of_thread.values("thread").annotate(number=Count("*")).values("number")
     return rows.alias(number=Subquery(number)).filter(number=len(digests))

@@ -1,4 +1,4 @@
-"""What operators see of a thread: a summary for lists, and a transcript page by page."""
+"""What operators see of a thread: a summary for lists, and pages of a transcript."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,14 +9,14 @@ from django.db.models import Count, Max, Min, Q
 from messages_app.models import Message, MessageQuerySet
 from messages_app.store.paging import Window, in_window
 
-# Messages on a page of a transcript, and how many of them precede the one that it was opened at.
+# Messages on a page of a transcript, and how many of them precede the message that the link points to.
 TRANSCRIPT_SIZE = 50
 TRANSCRIPT_CONTEXT = 5
 MAX_POSITION = 2**63 - 1
 
 
 class Activity(NamedTuple):
-    """The number of visible messages in a thread, and the positions of the first and the last of them."""
+    """The number of visible messages in a thread, and the positions of the first and the last."""
 
     messages: int
     first: int
@@ -82,7 +82,8 @@ class Transcript(NamedTuple):
 def transcript(
     thread_id: str, *, start: int | None = None, end: int | None = None, around: int | None = None
 ) -> Transcript:
-    """Return the page that ends at a position, or else starts at one, or else has one near its top. Two queries.
+    """Return the page that ends at position `upto`, or starts at `start`, or has position `at` near its top. Two
+    queries.
 
     Returns the whole thread if it fits on one page, and the last page if the position is past the end.
     """

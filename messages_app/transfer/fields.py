@@ -43,7 +43,7 @@ class SecondsField(WireField):
 
 
 class StoredPartField(fields.PartField):
-    """A part in its stored form: the text is an object, and may be empty, as an assistant's may be."""
+    """A part in its stored form. The text is an object and may be empty, because an assistant's text may be."""
 
     kinds: Mapping[str, fields.ObjectField] = {
         "text": fields.ObjectField({"value": fields.TextField(), "annotations": fields.IgnoredField(required=False)}),
@@ -57,7 +57,7 @@ class StoredPartField(fields.PartField):
 
 
 class StoredContentField(fields.ContentOrPartsField):
-    """A list of parts, which may be empty. The limit on all texts together is that of a create."""
+    """A list of parts, which may be empty. The limit on the sum of the texts is that of a create."""
 
     parts = fields.ListField(StoredPartField(), at_most=fields.MAX_PARTS)
 
@@ -88,5 +88,5 @@ MESSAGE_FIELDS: Mapping[str, WireField] = {
     "assistant_id": fields.AuthorField(required=False, default=""),
     "run_id": fields.AuthorField(required=False),
 }
-# Keys that only repeat where the object stands.
+# Keys whose values follow from the object's place in the file.
 IMPLIED_KEYS = frozenset({"object", "thread_id", "messages"})

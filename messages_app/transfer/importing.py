@@ -141,7 +141,7 @@ class Importer:
 
     def _store(self, new: list[ValidThread], deleted: Collection[str]) -> None:
         """Store threads that do not exist. Rows of `deleted` ones may be left in the store."""
-        # A batch that the engine can roll back is tried first: its messages are looked up only after a refusal.
+        # Try a batch first if the engine can roll it back: look up its messages only after a refusal.
         if self.dry_run or not imports.undoes_rejected_writes() or not self._stores_all(new, deleted):
             new = list(self._without_messages_of_other_threads(new))
             if not self.dry_run and not self._stores_all(new, deleted):
@@ -171,7 +171,7 @@ class Importer:
             thread_id = each.thread.id
             with self._rejects(each):
                 try:
-                    # Without a rollback, parts of each may be left by the attempt to store all of them.
+                    # Without a rollback, the attempt to store all of them may have left parts of each.
                     self._insert([each], [thread_id])
                 except imports.REJECTIONS:
                     thread = imports.threads_by_id([thread_id]).get(thread_id)
@@ -182,7 +182,7 @@ class Importer:
                 yield each
 
     def _meet_existing(self, given: ValidThread, thread: Thread) -> None:
-        """Compare an existing thread with the one that is given, and update it if the import is asked to."""
+        """Compare an existing thread with the given one. Update it if the import is asked to."""
         if thread.tenant != given.thread.tenant:
             message = f"{printable(thread.id)} already exists for tenant {thread.tenant!r}"
             raise InvalidInput([(given.location.at("tenant"), message)])
@@ -205,14 +205,14 @@ class Importer:
         self.summary.existing += 1
 
     def _count(self, given: ValidThread) -> None:
-        """Count what the summary says of every thread, new or compared."""
+        """Add a thread, new or compared, to the summary."""
         self.summary.skipped.merge(given.skipped)
         if not given.source.has_own_object:
             self.summary.without_own_object += 1
             self.summary.first_without_own_object = self.summary.first_without_own_object or printable(given.thread.id)
 
     def _without_messages_of_other_threads(self, new: list[ValidThread]) -> Iterator[ValidThread]:
-        """Yield the threads without messages that another thread has, stored or given. Rejects the rest."""
+        """Yield the threads that have no message of another thread, stored or given. Rejects the others."""
         ids = [message.id for each in new for message in each.messages]
         owners = {row.id: row.thread_id for row in imports.messages_by_id(ids, "thread_id").values()}
         for each in new:

@@ -1,6 +1,6 @@
 """The responses of /threads in both shapes: the default one, and that of `OpenAI-Beta: assistants=v2`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from drf_spectacular.utils import extend_schema_serializer
 
@@ -72,6 +72,13 @@ class MessageV2Serializer(MessageSerializer):
     incomplete_at = ConstantField(None, {"type": "null"})
     incomplete_details = ConstantField(None, {"type": "null"})
     attachments = ShownField({**AttachmentsField().schema, "title": "Attachments"})
+
+    def get_fields(self) -> dict[str, Any]:
+        """Return the fields without the titles of the reference page (Role7, Object25): it shows the default shape."""
+        fields = super().get_fields()
+        for name in ("object", "role"):
+            del fields[name].words["title"]
+        return fields
 
 
 @extend_schema_serializer(component_name="ThreadObject")

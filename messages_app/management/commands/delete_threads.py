@@ -18,7 +18,7 @@ AGE_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(wee
 
 
 def parse_age(text: str) -> datetime:
-    """Return the time that an age such as `90d` goes back to, or the start of a day (UTC)."""
+    """Return the time that lies an age such as `90d` ago, or the start of a date (UTC)."""
     now = timezone.now()
     try:
         if age := re.fullmatch(r"([1-9][0-9]{0,6})([hdw])", text, re.ASCII):
