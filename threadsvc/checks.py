@@ -1,5 +1,6 @@
-"""What `manage.py check` looks at: with `--database default --database threads`, whether the databases answer; with
-`--deploy`, whether what people send is safe on its way."""
+"""The checks of `manage.py check`: with `--database default --database threads`, whether the databases are available;
+with `--deploy`, whether connections to the service are encrypted.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +14,15 @@ from threadsvc.engines.base import error_reason
 
 
 def url_setting(alias: str) -> str:
-    """The setting that names a database."""
+    """Return the setting that names a database."""
     return "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
 
 
 @register(Tags.database)
 def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """One line for each database that does not answer. A URL or driver that is wrong is told before checks begin."""
+    """Return an error for each database that is not available. Settings report a bad URL or a missing driver
+    earlier.
+    """
     problems: list[CheckMessage] = []
     for alias in databases or ():
         try:

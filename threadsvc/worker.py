@@ -1,4 +1,4 @@
-"""gunicorn's worker with threads, where one client would keep the others waiting, and where it refuses by itself."""
+"""gunicorn's threaded worker, with fixes for clients that would keep others waiting, and errors in our form."""
 
 import errno
 import json
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from gunicorn import util
 from gunicorn.workers.gthread import ThreadWorker
 
-# How much of what a client still sends is taken in after the last answer, for how long, and from how many at once.
+# After the last response, a worker discards what a client still sends: up to so many bytes, for so long, and from so
+# many connections at a time.
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 2.0
 MAX_LINGERING = 1000
@@ -25,10 +26,10 @@ class Lingering(NamedTuple):
 
 
 class Worker(ThreadWorker):
-    """Lets go of connections without waiting.
+    """Closes connections without waiting for the client.
 
-    gunicorn waits up to two seconds for a client that was told that its connection ends to close it as well, in the one
-    thread that hands out all requests: a few clients that do not close would stop the service.
+    After the last response on a connection, gunicorn waits up to two seconds for the client to close it. It waits in
+    the one thread that dispatches all requests, so a few clients that never close would stop the service.
     """
 
     def init_process(self) -> None:
@@ -37,7 +38,7 @@ class Worker(ThreadWorker):
         super().init_process()  # serves until the worker ends
 
     def accept(self, listener: socket.socket) -> None:
-        """gunicorn's, which ends the worker, and all its requests, where no more files may be open."""
+        """Accept a connection. gunicorn ends the worker, with all its requests, if no more files may be opened."""
         try:
             super().accept(listener)
         except OSError as error:
@@ -45,10 +46,10 @@ class Worker(ThreadWorker):
                 raise
             while self.lingering:
                 self.let_go(next(iter(self.lingering)))
-            time.sleep(SECONDS_WITHOUT_FILES)  # or this would be asked again at once, and nothing else be done
+            time.sleep(SECONDS_WITHOUT_FILES)  # without a pause, accept would fail again at once in a busy loop
 
     def linger(self, connection: socket.socket) -> None:
-        """Ends our side; what still comes is thrown away for a while, or the client could lose the answer to a reset.
+        """Close our side, and discard what the client still sends for a while: a reset could destroy the response.
 
         Source: RFC 9112, 9.6.
         """
@@ -58,7 +59,7 @@ class Worker(ThreadWorker):
             connection.shutdown(socket.SHUT_WR)
             connection.setblocking(False)
             self.poller.register(connection, EVENT_READ, self.throw_away)
-        except (OSError, ValueError, KeyError):  # gone already
+        except (OSError, ValueError, KeyError):  # already closed
             util.close(connection)
             return
         self.lingering[connection] = Lingering(time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
@@ -66,7 +67,7 @@ class Worker(ThreadWorker):
             self.let_go(next(iter(self.lingering)))
 
     def throw_away(self, connection: socket.socket) -> None:
-        if connection not in self.lingering:  # let go for another's sake, since it was seen to be readable
+        if connection not in self.lingering:  # closed meanwhile, to free a file for another connection
             return
         end, bytes_left = self.lingering[connection]
         try:
@@ -86,7 +87,7 @@ class Worker(ThreadWorker):
         util.close(connection)
 
     def murder_pending(self) -> None:
-        """gunicorn's name for what it does again and again."""
+        """Close the connections whose time is over. gunicorn calls this periodically."""
         super().murder_pending()
         now = time.monotonic()
         for connection in [connection for connection, left in self.lingering.items() if left.end < now]:
@@ -94,8 +95,8 @@ class Worker(ThreadWorker):
 
 
 def write_error(connection: socket.socket, status: int, reason: str, message: str) -> None:
-    """What gunicorn refuses before there is a request for Django, in the form that all our refusals have."""
-    if status == HTTPStatus.NOT_IMPLEMENTED:  # a transfer coding that nobody knows: the client's doing, not a failure
+    """Write the errors that gunicorn raises before Django gets a request, in the form of all our errors."""
+    if status == HTTPStatus.NOT_IMPLEMENTED:  # an unknown transfer coding is the client's error
         status, reason = HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase
     body = json.dumps({"detail": message[:200] or reason})
     headers: dict[str, Any] = {

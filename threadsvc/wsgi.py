@@ -1,4 +1,4 @@
-"""The WSGI entry point, and what has to be mended before Django sees a request."""
+"""The WSGI entry point: fixes that Django needs before it handles a request."""
 
 import os
 import time
@@ -21,8 +21,8 @@ from threadsvc.observability.logs import STARTED
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
 
-# Django looks after its connections at the beginning and at the end of each request, and after caches, of which there
-# are none; the end is enough.
+# Django checks its connections at the start and the end of each request; the end is enough. It also closes caches, and
+# the service has none.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_caches)
@@ -31,8 +31,8 @@ request_finished.disconnect(close_caches)
 class Request(WSGIRequest):
     """Django's request, without the parameters of its media type.
 
-    Django looks a charset up and reads RFC 2231 parameters before any view can answer, and raises on odd ones; here the
-    charset is always UTF-8. Only a form with files, which the admin may get, needs its boundary.
+    Django looks up the charset and parses RFC 2231 parameters before any view can respond, and raises on invalid ones.
+    Here the charset is always UTF-8. Only a form with files, which the admin may get, needs its boundary.
     """
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
@@ -49,13 +49,13 @@ class Request(WSGIRequest):
 
 
 class PageHandler(WSGIHandler):
-    """What people open: pages, the admin, static files; and probes."""
+    """Handles pages, the admin, static files and probes."""
 
     request_class = Request
 
 
 class APIHandler(WSGIHandler):
-    """The API: without what only pages have, as cookies, files, and addresses that depend on a prefix."""
+    """Handles the API, without the features that only pages need: cookies, files, URL prefixes."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> HttpResponseBase:
         request = Request(environ)
@@ -65,7 +65,7 @@ class APIHandler(WSGIHandler):
         return response  # type: ignore[no-any-return]
 
     def load_middleware(self, is_async: bool = False) -> None:
-        hooks: list[Any] = []  # none of them has any
+        hooks: list[Any] = []  # no API middleware has such hooks
         self._view_middleware = self._template_response_middleware = self._exception_middleware = hooks
         chain: Any = convert_exception_to_response(self._get_response)  # type: ignore[attr-defined]  # not in the stubs
         for path in reversed(settings.API_MIDDLEWARE):
@@ -74,7 +74,7 @@ class APIHandler(WSGIHandler):
 
 
 class Application:
-    """Gives a request to the one or the other."""
+    """Dispatches a request to the handler of the API or of pages."""
 
     def __init__(self) -> None:
         self.page, self.api = PageHandler(), APIHandler()
@@ -84,7 +84,7 @@ class Application:
         believe_proxies(environ, settings.TRUSTED_PROXIES)
         handler = self.api if environ.get("PATH_INFO", "").startswith(settings.API_PATHS) else self.page
         response = handler(environ, start_response)
-        if environ["REQUEST_METHOD"] == "HEAD":  # the headers are told; gunicorn would log a warning for the body
+        if environ["REQUEST_METHOD"] == "HEAD":  # keep the headers; gunicorn would log a warning about the body
             if isinstance(response, StreamingHttpResponse):
                 response.streaming_content = ()
             elif isinstance(response, HttpResponse):

@@ -1,1 +1,3 @@
-"""Who may do what: API keys, rates, origins, sizes, proxies, log-ins; and the middleware of pages and the admin."""
+"""Access control: API keys, rate limits, origins, body sizes, proxies, log-ins; and the middleware of pages and the
+admin.
+"""

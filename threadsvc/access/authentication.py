@@ -18,7 +18,7 @@ class BearerKeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[None, APIKey] | None:
         token = bearer_token(request.META.get("HTTP_AUTHORIZATION", ""))
-        if not token.startswith(KEY_MARK):  # another text is anonymous: SDKs always send a key
+        if not token.startswith(KEY_MARK):  # any other text is anonymous: SDKs always send a key
             if settings.ALLOW_ANONYMOUS:
                 return None
             raise InvalidAPIKey

@@ -1,4 +1,4 @@
-"""Log-ins to the admin that fail again and again: what is counted as one, and what those see who must wait."""
+"""Failed log-ins to the admin: what they are counted by, and the page that a locked-out client gets."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -20,13 +20,13 @@ def counted_address(request: HttpRequest) -> str | None:
 
 
 def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
-    """The name that was typed, as far as the column of axes holds it; no account's is that long."""
+    """Return the submitted name, cut to the column of axes. No account has a longer name."""
     name: str | None = (credentials or request.POST).get("username")
     return name and name[:255]
 
 
 def locked(request: HttpRequest, answer: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
-    """429, a page that says how long to wait."""
+    """Return 429: a page that says how long to wait."""
     counted = {"username": counted_name(request, credentials), "ip_address": counted_address(request)}
     failed = AccessAttempt.objects.filter(**counted)
     last = max(failed.values_list("attempt_time", flat=True), default=timezone.now())

@@ -42,8 +42,8 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def usable(self, key: str) -> "APIKey":
         """Return the row of an active key. Raises DoesNotExist for any other text. One query, by primary key.
 
-        Each request with a key runs this. Raw SQL, because the ORM takes longer to compile the query than SQLite to
-        run it.
+        Each request with a key runs this. Raw SQL: compiling the query with the ORM takes longer than running it on
+        SQLite.
         """
         form = _KEY.fullmatch(key)
         if form:

@@ -9,7 +9,7 @@ from wsgiref.types import WSGIEnvironment
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# Some proxies add the port in X-Forwarded-For, and then put an IPv6 address in brackets.
+# Some proxies add a port to the address in X-Forwarded-For, and put an IPv6 address in brackets.
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([\d.]+):\d+")
 
 
@@ -41,19 +41,19 @@ def parsed(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    if address.scope_id:  # an interface of another machine
+    if address.scope_id:  # the scope belongs to an interface of another machine
         return None
     return address.ipv4_mapped or address
 
 
-# For the peers of connections, which repeat.
+# Peers of connections repeat.
 parsed_peer = lru_cache(maxsize=4096)(parsed)
 
 
 def counted_as(text: str) -> str | None:
-    """Return the address that a client is counted by. For IPv6 its /64, all of which one client may own.
+    """Return the address that a client is counted by: for IPv6 its /64 network, because one client may own all of it.
 
-    Returns None for an invalid address, as that of a Unix socket.
+    Returns None if the text is not an IP address, for example for a Unix socket.
     """
     address = parsed(text)
     if isinstance(address, IPv6Address):

@@ -1,7 +1,8 @@
 """The token buckets of the rate limit: one small file for all processes of a machine that share a data directory.
 
-Each client has a bucket of `number` requests, which refills evenly in `seconds`. The file stores when a bucket will be
-full; a missing bucket is full. A killed process leaves no lock. A time that is too late, as after a crash, is ignored.
+Each client has a bucket of `number` requests, which refills evenly in `seconds`. The file stores the time at which a
+bucket will be full. A missing bucket is full. A killed process leaves no lock. A time that is too far in the future,
+for example after a crash, is ignored.
 """
 
 import fcntl
@@ -12,9 +13,9 @@ import threading
 import time
 from pathlib import Path
 
-# A client's digest, and when its bucket is full, in nanoseconds since the machine started.
+# A client's digest, and the time at which its bucket is full, in nanoseconds since the machine started.
 SLOT = struct.Struct("<16sQ")
-# A client's slot is in its set, by digest. A full set evicts the bucket that is full first.
+# The digest selects a client's set, and the client has a slot in it. A full set evicts the bucket that is full first.
 SLOTS_IN_SET = 8
 SETS = 8192
 SET_BYTES = SLOTS_IN_SET * SLOT.size
@@ -24,10 +25,12 @@ class RateTable:
     def __init__(self, path: Path) -> None:
         self._threads = threading.Lock()  # the lock of the file is per process
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # so that a full disk raises here, not later
+        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # allocate now, so that a full disk raises here, not later
 
     def take(self, client: str, number: int, seconds: int) -> float:
-        """Take a request from the client's bucket. Returns 0, or for an empty bucket the seconds until the next one."""
+        """Take a request from the client's bucket. Returns 0, or the seconds until the next request if the bucket is
+        empty.
+        """
         digest = hashlib.blake2b(client.encode("utf-8", "surrogateescape"), digest_size=16).digest()
         at = int.from_bytes(digest[:8], "little") % SETS * SET_BYTES
         period = seconds * 10**9
@@ -36,7 +39,7 @@ class RateTable:
             try:
                 now = time.monotonic_ns()
                 slots = list(SLOT.iter_unpack(os.pread(self._file, SET_BYTES, at).ljust(SET_BYTES, b"\0")))
-                # Only a crash, a restart or a former, longer period leaves a later time.
+                # Only a crash, a restart or a longer period in earlier settings leaves a later time.
                 full_at = [full if full <= now + period else 0 for _, full in slots]
                 mine = next((i for i, (owner, _) in enumerate(slots) if owner == digest), None)
                 slot = full_at.index(min(full_at)) if mine is None else mine

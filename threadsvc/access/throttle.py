@@ -26,10 +26,10 @@ class RateLimit(BaseThrottle):
     seconds: float = 0
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
-        limit: Any = settings.RATE_LIMIT  # not None where this class is installed
+        limit: Any = settings.RATE_LIMIT  # not None if this class is installed
         try:
             self.seconds = table(settings.RATE_FILE).take(throttled_client(request), *limit)
-        except OSError as error:  # a service without limits is better than none
+        except OSError as error:  # serve without a limit rather than not at all
             logger.error("the rate limit does not hold: %s: %s", settings.RATE_FILE, error.strerror)
             return True
         return self.seconds == 0
@@ -39,7 +39,7 @@ class RateLimit(BaseThrottle):
 
 
 def throttled_client(request: Request) -> str:
-    """Return the name under which requests are counted: that of their key, or that of their address without a key."""
+    """Return the name that requests are counted under: that of the key, or the address of a client without a key."""
     key: Any = request.auth
     if key is not None:
         return f"key {key.prefix}"

@@ -1,4 +1,4 @@
-"""When keys were last used: kept in memory, and written by a thread of the worker, never in a request."""
+"""When keys were last used. The times are kept in memory, and a thread of the worker writes them, never a request."""
 
 import logging
 import threading
@@ -17,23 +17,23 @@ SECONDS_BETWEEN_WRITES = 60
 
 
 class LastUses:
-    """Writes the first use of a key at once, and later ones at most once in `seconds_between`.
+    """Writes the first use of a key at once, and later uses at most once in `seconds_between`.
 
-    A worker that ends loses what it has not written.
+    A worker that ends loses the uses that it has not written.
     """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_WRITES) -> None:
         self._seconds_between = seconds_between
         self._lock = threading.Lock()
         self._unwritten: dict[str, datetime] = {}
-        self._due: dict[str, float] = {}  # when a key may be written again
+        self._due: dict[str, float] = {}  # the earliest time of the next write for a key
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
 
     def record(self, prefix: str) -> None:
         with self._lock:
             self._unwritten[prefix] = timezone.now()
-            if self._thread is None or not self._thread.is_alive():  # also dead after a fork
+            if self._thread is None or not self._thread.is_alive():  # a fork does not copy threads
                 self._thread = threading.Thread(target=self._run, name="last-uses", daemon=True)
                 self._thread.start()
             if prefix not in self._due:
@@ -62,7 +62,7 @@ class LastUses:
             try:
                 for prefix, at in due.items():
                     APIKey.objects.used(prefix, at)
-            except Exception as error:  # no error may end this thread
+            except Exception as error:  # nothing restarts this thread, so no error may end it
                 with self._lock:
                     self._unwritten = {**due, **self._unwritten}
                 is_known = isinstance(error, Error)
@@ -70,7 +70,7 @@ class LastUses:
                 logger.warning("last use of keys not recorded, to be tried again: %s", reason, exc_info=not is_known)
             finally:
                 if due:
-                    connections.close_all()  # of this thread, which may sleep for long
+                    connections.close_all()  # this thread's connections: it may sleep for long
 
 
 record_use = LastUses().record

@@ -122,6 +122,6 @@ class HostMiddleware(Middleware):
 
 @lru_cache(maxsize=1024)
 def is_allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
-    """What Django checks of a Host header. Cached: most requests name the same few."""
+    """Return whether Django accepts a Host header. Cached: most requests use the same few."""
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, allowed)

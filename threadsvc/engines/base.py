@@ -1,10 +1,10 @@
-"""The interface of the three engines: what the domain and the project ask of a connection beyond Django's own.
+"""The interface of the three engines: what the domain and the project need from a connection beyond Django's own.
 
 Each engine inherits EngineConnection in its DatabaseWrapper, EngineFeatures in its DatabaseFeatures and
 EngineOperations in its DatabaseOperations, before Django's class. The domain calls these names on
 `django.db.connections[alias]` without a fallback: a database of another engine does not work.
 
-An engine asks a field of a model for two optional class attributes:
+A field of a model has two optional class attributes for the engine:
 
 - `takes_documents`: `from_db_value` accepts a JSON array or object. Other JSONFields get JSON text.
 - `stores_pairs`: the field is an object of text to text, stored by `adapt_pairs`.
@@ -30,7 +30,7 @@ class RowTooLarge(DataError):
 class DiskFull(OperationalError):
     """The database has no disk space left for a write, and wrote nothing. Becomes 507."""
 
-    stored_nothing = True  # for the domain, which tells this error from those with an unknown outcome
+    stored_nothing = True  # the domain tells this error from those with an unknown outcome
 
 
 def error_reason(error: Exception) -> str:
@@ -51,20 +51,20 @@ class DatabaseErrors(DatabaseErrorWrapper):
 
 
 class EngineConnection:
-    """What every DatabaseWrapper offers beyond Django's own."""
+    """The methods that every DatabaseWrapper has beyond Django's."""
 
-    # Methods that go to the database without a cursor of Django's, or wait before they do, and the operation that
-    # metrics count each as.
+    # Methods that reach the database without Django's cursor, or wait before they do. Metrics count each as this
+    # operation.
     timed_methods: ClassVar[dict[str, str]] = {
         "get_new_connection": "connect",
         "_commit": "commit",
         "_rollback": "rollback",
         "fetch_directly": "query",
     }
-    is_timed = False  # inside one of them: metrics count a nested operation as part of it
+    is_timed = False  # True inside one of them: metrics count a nested operation as part of it
 
     def fetch_all(self: Any, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement; for a write, those of its RETURNING.
+        """Run one statement and return its rows; for a write, the rows of its RETURNING.
 
         Skips Django's cursor, unless something listens to it (`execute_wrapper`, CaptureQueriesContext). Raises the
         same exceptions as a cursor.
@@ -79,7 +79,9 @@ class EngineConnection:
             return list(self.fetch_directly(sql, params))
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement by the shortest way of the driver. For `fetch_all` only."""
+        """Run one statement with as few layers over the driver as possible and return its rows. For `fetch_all`
+        only.
+        """
         raise NotImplementedError
 
     def write_turn(self) -> AbstractContextManager[None]:
@@ -103,31 +105,32 @@ class EngineConnection:
 
     @property
     def queries_logged(self: Any) -> bool:
-        """Whether statements are logged: only in tests that ask for it.
+        """Whether statements are logged: only if a test asks for it.
 
-        Django logs them with DEBUG too, and reads that setting for each statement. Nobody reads or empties that log.
+        Django also logs them if DEBUG is set, and reads that setting for each statement. Nothing reads or empties that
+        log.
         """
         return bool(self.force_debug_cursor)
 
 
 class EngineFeatures:
-    """What `connection.features` tells beyond Django's own."""
+    """The attributes of `connection.features` beyond Django's."""
 
     # JSON columns hold documents, and metadata a list of pairs; there are no transactions, joins or subqueries.
     stores_documents = False
     # Bulk rows are fastest by `executemany` of the driver. Elsewhere by `bulk_create`, many rows in a statement.
     prefers_executemany = False
-    # LIKE without regard to case knows letters beyond ASCII.
+    # LIKE ignores the case of letters beyond ASCII.
     folds_unicode_case = True
 
 
 class EngineOperations:
-    """What `connection.ops` does beyond Django's own."""
+    """The methods of `connection.ops` beyond Django's."""
 
     def adapt_document(self: Any, value: Any, encoder: type[JSONEncoder]) -> Any:
-        """Return the parameter for a JSON array or object of a column, whose field has this encoder.
+        """Return the parameter for a JSON array or object of a column whose field has this encoder.
 
-        A field must read what this makes: a document, or JSON text.
+        The field must be able to read the parameter back: a document, or JSON text.
         """
         return self.adapt_json_value(value, encoder)
 

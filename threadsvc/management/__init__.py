@@ -1,4 +1,4 @@
-"""What backup and restore share: the choice of the database, its file, a progress bar."""
+"""Shared by backup and restore: the choice of the database, its file, a progress bar."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -39,7 +39,9 @@ def expected_tables(alias: str, include_auto_created: bool = False) -> list[str]
 
 
 def file_of(alias: str) -> Path:
-    """Return the file of an SQLite database. For another engine, raises CommandError that names its tools."""
+    """Return the file of an SQLite database. For another engine, raise a CommandError that names the engine's own
+    tools.
+    """
     if other := BACKUP_TOOLS.get(connections[alias].settings_dict["ENGINE"]):
         engine, tools = other
         raise CommandError(

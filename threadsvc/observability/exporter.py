@@ -45,7 +45,7 @@ class Started(NamedTuple):
     directory: Path
 
     def end(self) -> None:
-        """Stop the process. Returns when the port is free."""
+        """Stop the process. Returns when its port is free."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGTERM)
         select.select([self.process], [], [])
@@ -53,7 +53,7 @@ class Started(NamedTuple):
 
 
 def start(port: int, data_directory: Path) -> Started:
-    """Start the process, which ends with the caller's, however that ends. Raises OSError.
+    """Start the process, which ends with the caller's process in any case. Raises OSError.
 
     Call this before anything imports prometheus_client, which reads its directory from the environment.
     """
@@ -74,7 +74,7 @@ def start(port: int, data_directory: Path) -> Started:
         server.server_close()
         return Started(os.pidfd_open(child), directory)
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the service, and this process after it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the service, which then stops this process
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == parent:
             server.serve_forever()
@@ -89,7 +89,7 @@ def new_directory(port: int, data_directory: Path) -> Path:
     """
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else data_directory
     prefix = f"threadsvc-metrics-{port}-"
-    for left in parent.glob(f"{prefix}*"):  # of a killed service: only this one has the port now
+    for left in parent.glob(f"{prefix}*"):  # of a killed service: this service has its port now
         if left.stat(follow_symlinks=False).st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -113,7 +113,7 @@ class Sums:
 
 
 class Processes:
-    """Collects what Prometheus client libraries report of a process, for all processes of the service together."""
+    """Collects what Prometheus client libraries report of a process, summed over all processes of the service."""
 
     def __init__(self, master: int) -> None:
         self.master = master

@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
-    """200 while the process can respond."""
+    """Return 200 while the process can respond."""
     return JsonResponse({"status": "ok"})
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 if every table can be read, else 503. One small query a table."""
+    """Return 200 if every table can be read, else 503. One small query per table."""
     try:
         for model in apps.get_models():
             model._default_manager.exists()

@@ -1,4 +1,4 @@
-"""Log lines: a JSON object each, or text for people. They never contain data of requests."""
+"""Log lines: a JSON object each, or text for people. They never contain the content of requests."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # The id of the current request.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# The WSGI variable that holds when a thread took the request, by time.perf_counter(). wsgi.py sets it.
+# The WSGI variable with the time at which a thread took the request, by time.perf_counter(). wsgi.py sets it.
 STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50

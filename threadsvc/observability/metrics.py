@@ -47,7 +47,7 @@ def prepare() -> None:
 
 def start_worker(directory: Path) -> None:
     """Open the worker's files when it starts, so that no request fails to open them."""
-    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes shared memory of users who log out
+    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes the shared memory of users who log out
     IN_PROGRESS.inc(0)
 
 

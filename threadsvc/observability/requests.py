@@ -25,7 +25,7 @@ KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER_METHOD = "(other)"
 UNKNOWN_ROUTE = "(unknown)"
 STATIC_ROUTE = f"{settings.STATIC_URL}{{path}}"
-# Probes and pages request these all the time. Their responses are logged at level debug, unless they are errors.
+# Probes and pages send these all the time. Successful responses are logged at level debug.
 QUIET_ROUTES = ("/healthz", "/readyz", STATIC_ROUTE)
 
 _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -33,9 +33,10 @@ _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
 
 
 class RequestIdMiddleware(Middleware):
-    """Adds `x-request-id` to every response: the client's, if it is 1 to 128 visible ASCII characters, or a new one.
+    """Adds `x-request-id` to every response: the client's if it is 1 to 128 visible ASCII characters, otherwise a new
+    one.
 
-    Logs each response under that id.
+    Logs each response with that id.
     """
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -81,7 +82,7 @@ class MetricsMiddleware(Middleware):
 
 
 def started_at(request: HttpRequest) -> float:
-    """Return when a thread took the request, by time.perf_counter()."""
+    """Return the time at which a thread took the request, by time.perf_counter()."""
     return float(request.META.get(STARTED) or time.perf_counter())
 
 
@@ -100,14 +101,15 @@ def log_response(request: HttpRequest, status: int, seconds: float) -> None:
 
 
 def method_of(request: HttpRequest) -> str:
-    """Return the request's method, or OTHER_METHOD: a client could send any text."""
+    """Return the request's method, or OTHER_METHOD for an unknown one: a client could send any text."""
     return request.method if request.method in KNOWN_METHODS else OTHER_METHOD
 
 
 def route_of(request: HttpRequest) -> str:
-    """Return the route of a request, as `/threads/{thread_id}`: one of a fixed number of texts, without client data.
+    """Return the route of a request, such as `/threads/{thread_id}`: one of a fixed number of texts, without client
+    data.
 
-    UNKNOWN_ROUTE stands for unknown paths, and for requests that are refused before routing (a foreign Host).
+    Returns UNKNOWN_ROUTE for unknown paths, and for requests that are refused before routing (a foreign Host).
     """
     if request.path_info.startswith(settings.STATIC_URL):
         return STATIC_ROUTE
@@ -132,7 +134,7 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
 
 @receiver(got_request_exception)
 def log_fault(**kwargs: Any) -> None:
-    """Log what becomes a 500. Django's own line, which contains the path, is turned off in settings."""
+    """Log an exception that becomes a 500. Settings turn off Django's own line, which contains the path."""
     error = sys.exception()
     if not isinstance(error, OUTAGES):  # threadsvc/api/errors.py logs those
         logger.error("unhandled exception", exc_info=True)

@@ -1,3 +1,3 @@
-"""The admin's pages of accounts and API keys."""
+"""The admin's pages for accounts and API keys."""
 
 from threadsvc.access.admin import accounts, api_keys  # noqa: F401  # register themselves

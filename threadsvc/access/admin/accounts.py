@@ -1,4 +1,4 @@
-"""Accounts in the admin: Django's own pages, which take less of what only a hand-made address or form can ask."""
+"""Accounts in the admin: Django's own pages, without the requests that make them fail."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,12 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 
-if TYPE_CHECKING:  # what the classes below are mixed with
+if TYPE_CHECKING:  # the base class that the mixin is used with
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = object
 
-# What the filters at the side of a list ask for. Any other condition on a column, Django would ask the database.
+# The lookups of the filters beside the list. Django would send any other condition on a column to the database.
 LOOKUPS = {"is_staff__exact", "is_superuser__exact", "is_active__exact", "groups__id__exact", "groups__isnull"}
 
 

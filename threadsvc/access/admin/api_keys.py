@@ -1,4 +1,4 @@
-"""API keys in the admin: made, looked at and revoked. A key itself is shown once, in the answer that it was made by."""
+"""API keys in the admin: create, view and revoke. A key is shown once, in the response that creates it."""
 
 import re
 from datetime import datetime
@@ -57,7 +57,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     has_delete_permission = has_change_permission
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.has_perm("access.change_apikey"))  # what else can be changed of a key
+        return bool(request.user.has_perm("access.change_apikey"))  # nothing else of a key can change
 
     @admin.display(description="may", ordering="read_only")
     def rights(self, key: APIKey) -> str:
@@ -79,7 +79,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     def state(self, key: APIKey) -> str:
         return f"revoked on {format_minute(key.revoked_at)}" if key.revoked_at else key.state
 
-    # Making one
+    # Create
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -93,7 +93,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         return self.answer(request, "made", title="API key made", original=obj, key=obj.key)
 
-    # Revoking
+    # Revoke
 
     def get_urls(self) -> list[URLPattern]:
         one = path("<path:object_id>/revoke/", self.admin_site.admin_view(self.revoke_one), name="access_apikey_revoke")
@@ -114,7 +114,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     def revoke_after_asking(
         self, request: HttpRequest, keys: list[APIKey], action: str | None = None
     ) -> HttpResponse | None:
-        """Revokes keys where the page that asks for it was sent; that page otherwise."""
+        """Ask for confirmation. Revoke the keys when the confirmation form is submitted."""
         if request.method != "POST" or "post" not in request.POST:
             return self.answer(request, "revoke", title="Revoke?", keys=keys, action=action)
         revoked = [key for key in keys if key.revoke()]

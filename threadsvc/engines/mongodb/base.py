@@ -222,7 +222,7 @@ class DatabaseCreation(creation.DatabaseCreation):
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    # There is nothing to connect, begin or commit.
+    # There is no connection to open, and no transaction to begin or commit.
     timed_methods: ClassVar[dict[str, str]] = {"fetch_directly": "query"}
     data_types = {
         **base.DatabaseWrapper.data_types,
@@ -247,7 +247,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             return self.client_connection[self.settings_dict["NAME"]]
 
     def create_cursor(self, name: str | None = None) -> MongoCursor:
-        # Not cached: this process may be a child of the one that connected.
+        # Not cached: a child process needs a client of its own.
         self.connection = self.get_new_connection(self.get_connection_params())
         return MongoCursor(self.client_connection, self.connection, self.djongo_connection)
 
@@ -265,7 +265,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         close_clients()
 
     def _start_transaction_under_autocommit(self) -> None:
-        """Do nothing. Without this method, Django would log a BEGIN that no server gets."""
+        """Do nothing. Without this method, Django would log a BEGIN that reaches no server."""
 
     def _rollback(self) -> None:
         """Do nothing. Code that must not leave partial writes checks `features.supports_transactions`."""

@@ -53,7 +53,7 @@ def database_error(error: Exception) -> Exception:
                 kind = database.NotSupportedError
         case BSONError() | OverflowError() | UnicodeError():
             kind = database.DataError
-    # pymongo's message about an unreachable server starts with the reason, and continues with its whole state.
+    # pymongo's message about an unreachable server starts with the reason. The rest describes the state of the client.
     reason = str(error)
     for rest in (" (configured timeouts", ", Timeout:", ", full error:"):
         reason = reason.partition(rest)[0]

@@ -50,7 +50,7 @@ def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> CompiledSQL:
 
 
 def tuple_comparison(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
-    """Compile (a, b) > (x, y), where a page starts, as a >= x AND (a > x OR (a = x AND b > y)).
+    """Compile (a, b) > (x, y), the start of a page, as a >= x AND (a > x OR (a = x AND b > y)).
 
     Without the first condition, the server scans the index from its start.
     """

@@ -18,11 +18,11 @@ SECONDS_TO_ANSWER = 0.9
 
 
 def is_open(connection: Connection[Any]) -> bool:
-    """Whether a connection is open, as far as this process knows.
+    """Return whether a connection is open, as far as this process knows.
 
-    If no data waits to be read, the server has not closed it; the next statement detects a server that hangs (pool.py).
-    Otherwise this sends an empty query, with a time-out of its own: psycopg would wait as long as the server's machine
-    is up. Raises OperationalError after the time-out.
+    If no data is waiting to be read, the server has not closed the connection; the next statement detects a server that
+    hangs (pool.py). Otherwise this sends an empty query with its own time-out: psycopg would wait as long as the
+    server's machine is up. Raises OperationalError after the time-out.
     """
     server = connection.pgconn
     if server.status == ConnStatus.OK:
@@ -71,7 +71,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations): ...
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     """Discards pooled connections that the server has closed, for example in a restart.
 
-    The pool's own check waits longer after each closed connection, beyond the time that a request has.
+    The pool's own check waits longer after each closed connection, and soon longer than a request may take.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
@@ -87,7 +87,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             return prepared.execute(sql, params).fetchall()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Skip a connection that was lost in a transaction: a new one starts in autocommit."""
+        """Skip a connection that was lost in a transaction: a new connection starts in autocommit."""
         if self.connection is not None or not autocommit:
             super().set_autocommit(autocommit, *args, **kwargs)
 

@@ -19,7 +19,7 @@ SSL_REQUEST = pack("!ii", 8, 80877103)
 class Connection(psycopg.Connection[Any]):
     """Waits for a statement as long as the server responds to probes. psycopg would wait for a hung server forever.
 
-    `failure` is why the last attempt to connect failed: the pool only logs it.
+    `failure` is the reason why the last attempt to connect failed: the pool only logs it.
     """
 
     failure: ClassVar = ""
@@ -67,7 +67,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 def fail_who_waits(pool: ConnectionPool[Any]) -> None:
-    """Fail the requests that wait for a connection, after a new one failed and if none can be returned to the pool.
+    """Fail the requests that wait for a connection if a new one could not be opened and none is in use.
 
     The pool would let them wait until its time-out, so every response during an outage would take that long.
     """
@@ -86,7 +86,8 @@ def pool_options(connections: int, seconds_to_wait: float) -> dict[str, Any]:
         "min_size": 0,
         "max_size": connections,
         "timeout": seconds_to_wait,
-        # The next request retries. The pool's own retries back off: after an outage of minutes they come minutes late.
+        # The next request retries. The pool's own retries back off: after an outage of minutes, they would come minutes
+        # late.
         "reconnect_timeout": 0,
         "reconnect_failed": fail_who_waits,
         "connection_class": Connection,

@@ -15,7 +15,7 @@ POOL_SECONDS = 0.9
 LIBPQ_OPTIONS = {
     "application_name": "threadsvc",
     "connect_timeout": UNRESPONSIVE_SECONDS,
-    # TCP itself would report a machine that is gone after a quarter of an hour.
+    # TCP itself reports an unreachable machine only after a quarter of an hour.
     "tcp_user_timeout": UNRESPONSIVE_SECONDS * 1000,
     "keepalives_idle": 30,
     "keepalives_interval": UNRESPONSIVE_SECONDS,
@@ -28,7 +28,7 @@ RUNS_BEFORE_PREPARED = 3
 # The purge thread needs a connection besides those of requests.
 PURGERS = 1
 
-# Options that belong into another part of the URL, and those that Django sets.
+# Options that belong in another part of the URL, and options that Django sets.
 NOT_OPTIONS = {"dbname", "user", "password", "port", "client_encoding", "replication"}
 
 

@@ -38,7 +38,7 @@ def opened(path: Path, mode: str = "rw", seconds: float = 30) -> Iterator[sqlite
 
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """Create an empty private file on the same file system, removed later with the files that SQLite adds."""
+    """Create an empty private file on the same file system. Removes it at the end, with the files that SQLite adds."""
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
         draft = Path(directory) / "draft"
         draft.touch(mode=0o600)
@@ -68,8 +68,8 @@ def copy(database: Path, target: Path, report: Report, check: bool = True) -> No
 def put_back(source: Path, database: Path, seconds: float, report: Report, keep: Path | None = None) -> None:
     """Replace the content of a database, also under running services, which then see the new content.
 
-    Writers queue meanwhile. `keep` gets a copy of the old content, including the last committed write. `seconds` is how
-    long to wait for current writers. Raises sqlite3.Error and OSError.
+    Writers queue meanwhile. `keep` is the file for a copy of the old content, including the last committed write.
+    `seconds` is how long to wait for current writers. Raises sqlite3.Error and OSError.
     """
     queue = write_queue(str(database))
     if not queue.acquire(seconds):
@@ -86,7 +86,7 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
                 if keep is not None:
                     keep.unlink(missing_ok=True)  # the database still has all of it
                 raise
-            with suppress(sqlite3.Error):  # committed; the log, as large as the database, can be truncated later
+            with suppress(sqlite3.Error):  # committed already: the log can be truncated later
                 live.execute(f"PRAGMA busy_timeout = {SECONDS_FOR_READERS * 1000}")
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(database.parent)

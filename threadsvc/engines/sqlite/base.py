@@ -20,19 +20,19 @@ from django.utils import dateparse
 
 from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 
-# The second one: the shared-memory file of the write-ahead log cannot grow.
+# The second code: the shared-memory file of the write-ahead log cannot grow.
 DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # For processes that store millions of rows. Ids are random, so each commit changes many index pages: a cache of 16 MB
 # holds them, and a log of up to 160 MB copies a page to the database once for many commits. Commits stay as durable.
 MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
 
-# A wait in the queue up to this long does not shorten SQLite's busy time-out: to set it costs three statements.
+# A wait in the queue up to this long does not shorten SQLite's busy time-out: setting it costs three statements.
 BRIEF_SECONDS = 0.1
 
 
 class WriteQueue:
-    """A lock of the writers to one database file, among the threads of this process and among processes.
+    """A lock for the writers to one database file, among the threads of this process and among processes.
 
     Threads wait for a lock of the process, with a time-out. One thread of each process waits for a `flock`. That wait
     has no time-out, but the kernel releases the lock however the process that holds it ends.
@@ -58,7 +58,8 @@ class WriteQueue:
 
 
 _write_queues: dict[str, WriteQueue] = {}
-# A child has no thread that could release an inherited lock, and an inherited file shares the parent's `flock`.
+# After a fork, the child has no thread that could release an inherited lock, and an inherited file shares the parent's
+# `flock`.
 os.register_at_fork(after_in_child=_write_queues.clear)
 
 
@@ -92,7 +93,7 @@ sqlite3.register_converter("datetime", parse_datetime)
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> str:
-        """Return the JSON text that the encoder writes. orjson writes the same text faster, or refuses."""
+        """Return the JSON text that the encoder writes. orjson writes the same text faster, or raises TypeError."""
         try:
             return orjson.dumps(value).decode()
         except TypeError:  # a lone surrogate, an integer of more than 64 bits
@@ -214,4 +215,4 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             self.leave_queue()
 
     def __del__(self) -> None:
-        self.leave_queue()  # if a thread ended inside a transaction
+        self.leave_queue()  # in case a thread ended inside a transaction

@@ -9,7 +9,7 @@ MAX_BUSY_SECONDS = 3600
 
 SQLITE_OPTIONS = {
     # A transaction that reads before it writes can fail at once with "database is locked", whatever the busy time-out.
-    # With the write lock taken at BEGIN, it waits instead.
+    # BEGIN IMMEDIATE takes the write lock first and waits for it.
     "transaction_mode": "IMMEDIATE",
     # WAL does not block readers during a write. synchronous=FULL syncs the log at each commit, so that acknowledged
     # writes survive a power cut. Django turns foreign_keys on too; repeated here because the data depends on it.

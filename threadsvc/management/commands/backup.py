@@ -1,4 +1,4 @@
-"""`manage.py backup FILE`: a copy of an SQLite database, made and checked while the service goes on."""
+"""`manage.py backup FILE`: copies an SQLite database and checks the copy, while the service runs."""
 
 import os
 import sqlite3
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         start = time.monotonic()
         try:
             with bar("copying") as report:
-                copy(source, Path(os.path.realpath(file)), report)  # a link stays one
+                copy(source, Path(os.path.realpath(file)), report)  # a symbolic link stays a link
         except Unusable as error:
             raise CommandError(f"the database {error}; nothing was written to {file}") from error
         except (sqlite3.Error, OSError) as error:
@@ -48,7 +48,7 @@ class Command(BaseCommand):
 
 
 def refuse_target(file: Path, overwrite: bool) -> None:
-    """Raises CommandError where a copy must not, or cannot, be written."""
+    """Raise CommandError if the copy must not or cannot be written to this file."""
     names = [connection.settings_dict["NAME"] for connection in connections.all() if connection.vendor == "sqlite"]
     for name in names:
         if os.path.realpath(file) in {f"{name}{end}" for end in BESIDE}:

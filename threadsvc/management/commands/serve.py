@@ -1,4 +1,4 @@
-"""`manage.py serve`: migrates and serves, with the settings of the environment (README, Settings)."""
+"""`manage.py serve`: migrates and serves, with the settings of the environment (docs/settings.md)."""
 
 import ipaddress
 import resource
@@ -23,20 +23,22 @@ from threadsvc.management import expected_tables
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
-# Bytes. gunicorn takes 8190 at most, to which a URL of 8 KiB does not fit, or 0 for no limit at all, and then a client
-# could fill the memory with one line.
+# Bytes. gunicorn allows 8190 at most, too few for a URL of 8 KiB, or 0 for no limit, and then one client could fill the
+# memory.
 MAX_REQUEST_LINE = 65536
 MAX_OPEN_FILES = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
 class ServerLog(glogging.Logger):
-    """gunicorn's own events, in our log, without what it quotes of requests: paths, queries, headers that hold keys."""
+    """gunicorn's own events in our log, without what gunicorn quotes of requests: paths, queries, headers that hold
+    keys.
+    """
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
         self.error_log.propagate = True
-        self._access_log_enabled = False  # threadsvc.observability.requests tells of each answer
+        self._access_log_enabled = False  # threadsvc.observability.requests logs each response
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         if msg.startswith("Invalid request from "):
@@ -50,15 +52,16 @@ class ServerLog(glogging.Logger):
 
 
 class Server(BaseApplication):
-    """gunicorn, set up by Django's settings instead of by files and options of its own."""
+    """gunicorn, configured by Django's settings instead of its own files and options."""
 
     def __init__(self, metrics: exporter.Started | None) -> None:
         self.metrics = metrics
         super().__init__()
 
     def load_config(self) -> None:
-        # A request may be refused before its body was read. Who still sends it, as a proxy does, would not see the
-        # answer if the connection were closed meanwhile, so it is read and thrown away, for five seconds at most.
+        # The service may refuse a request before it reads the body. A client that is still sending, such as a proxy,
+        # would miss the response if the connection were closed. So gunicorn reads and discards the body, for five
+        # seconds at most.
         parser._DRAIN_MAX_BYTES = settings.MAX_THREAD_BODY_BYTES
         options = {
             "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
@@ -67,15 +70,15 @@ class Server(BaseApplication):
             "threads": settings.THREADS_PER_WORKER,
             "post_worker_init": lambda worker: import_string(settings.ON_WORKER_START)(),
             "graceful_timeout": settings.SHUTDOWN_SECONDS,
-            # Workers are forked from a process that has loaded everything: a quick start, and memory that they share.
+            # Fork workers from a process that has loaded everything: they start fast and share memory.
             "preload_app": True,
             "limit_request_line": MAX_REQUEST_LINE,
             "logger_class": ServerLog,
-            # What a proxy says of scheme and path is believed from nobody: any client on this machine could say it.
+            # Ignore what headers say of scheme and path: any client on this machine could send them.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
             "secure_scheme_headers": {},
-            # A socket in the home directory, through which gunicorn takes commands: nobody asked for one.
+            # gunicorn's control socket, in the home directory, accepts commands. The service does not use it.
             "control_socket_disable": True,
         }
         if self.metrics:
@@ -91,7 +94,9 @@ class Server(BaseApplication):
 
 
 def missing_tables(alias: str) -> list[str]:
-    """Tables that this database should hold and does not: a migration is recorded even where a router sends it away."""
+    """Return the tables that this database should have and has not. Django records a migration even if a router skips
+    it.
+    """
     there = connections[alias].introspection.table_names()
     return [table for table in expected_tables(alias) if table not in there]
 
@@ -114,7 +119,7 @@ class Command(BaseCommand):
                 "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
             )
         if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
-            # Behind a proxy, those who reach a loopback address are not on this machine alone.
+            # Behind a proxy, requests to a loopback address also come from other machines.
             is_behind_proxy = settings.TLS or settings.TRUSTED_PROXIES
             settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST) and not is_behind_proxy
         for alias in settings.DATABASES:
@@ -133,13 +138,13 @@ class Command(BaseCommand):
         raise_limit_of_files()
         metrics = start_metrics()
         self.stdout.write(banner())
-        self.stdout.flush()  # or each worker would inherit it unwritten
+        self.stdout.flush()  # or each worker would inherit the buffered output
         log_what_python_prints()
         Server(metrics).run()
 
 
 def start_metrics() -> exporter.Started | None:
-    """The process that shows metrics; None where nobody asks for them. Raises CommandError."""
+    """Start the process that exposes metrics; return None if there is no port for them. Raises CommandError."""
     if not settings.METRICS_PORT:
         return None
     try:
@@ -153,7 +158,7 @@ def start_metrics() -> exporter.Started | None:
 
 
 def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
-    """What a worker's beginning and end mean for the metrics, and the end of all."""
+    """Return gunicorn's hooks that maintain the metrics when a worker starts or ends, and when the service ends."""
     from prometheus_client.multiprocess import mark_process_dead
 
     from threadsvc.observability.metrics import start_worker
@@ -166,7 +171,7 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
 
 
 def raise_limit_of_files() -> None:
-    """As many as the system lets this process have: gunicorn ends a worker that can accept no more connections."""
+    """Raise the limit of open files as far as allowed: gunicorn ends a worker that can accept no more connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -175,7 +180,9 @@ def raise_limit_of_files() -> None:
 
 
 def close_connections() -> None:
-    """A connection must not be shared with the workers that are forked, nor may a pool, whose threads they have not."""
+    """Close connections and pools before workers are forked: a child must not share a connection, and has no pool
+    threads.
+    """
     connections.close_all()
     connection: Any
     for connection in connections.all():
@@ -187,7 +194,9 @@ def bracketed(host: str) -> str:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises CommandError where one cannot listen; gunicorn itself would try again for five seconds, and log each."""
+    """Raise CommandError if the service cannot listen here. gunicorn would retry for five seconds and log each
+    attempt.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,7 +215,7 @@ def is_loopback(host: str) -> bool:
 
 
 def banner() -> str:
-    # The address that stands for all of this machine's is none that one can go to.
+    # An address that means every interface cannot be opened in a browser.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
     at = f"http://{bracketed(host)}:{settings.PORT}"
     lines = [

@@ -1,4 +1,4 @@
-"""`manage.py revoke_api_key KEY`: lets a key in no more, from the next request on."""
+"""`manage.py revoke_api_key KEY`: revokes a key. The next request with it is refused."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -19,7 +19,7 @@ class Command(BaseCommand):
         prefix = key.removeprefix(KEY_MARK).partition("_")[0]
         row = APIKey.objects.filter(prefix=prefix).first() if prefix.isascii() else None
         if row is None:
-            # Not with what was typed: it may be a key of something else.
+            # Do not repeat the argument: it may be the key of another service.
             raise CommandError("there is no such key; list_api_keys shows the prefixes of those that there are")
         if row.revoke():
             self.stdout.write(f"Revoked {one_line(str(row))}. Requests with it are refused from now on.")
