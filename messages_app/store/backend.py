@@ -44,7 +44,7 @@ class Backend(ABC):
 
     def thread(self, tenant: str, thread_id: str) -> Thread:
         """Return a thread. One query. Raises Thread.DoesNotExist."""
-        for thread in self._thread.rows(tenant=tenant, thread_id=thread_id):
+        for thread in self._thread_query.rows(tenant=tenant, thread_id=thread_id):
             return thread  # type: ignore[no-any-return]
         raise Thread.DoesNotExist
 
@@ -55,18 +55,18 @@ class Backend(ABC):
 
     def has_thread(self, tenant: str, thread_id: str) -> bool:
         """Return whether there is such a thread. One query."""
-        return bool(self._thread_id.rows(tenant=tenant, thread_id=thread_id))
+        return bool(self._thread_id_query.rows(tenant=tenant, thread_id=thread_id))
 
     @cached_property
-    def _thread(self) -> CompiledQuery:
+    def _thread_query(self) -> CompiledQuery:
         return CompiledQuery(visible_thread, tenant=str, thread_id=str)
 
     @cached_property
-    def _thread_id(self) -> CompiledQuery:
+    def _thread_id_query(self) -> CompiledQuery:
         return CompiledQuery(lambda **values: visible_thread(**values).values_list("id"), tenant=str, thread_id=str)
 
     @cached_property
-    def _last_position(self) -> CompiledQuery:
+    def _last_position_query(self) -> CompiledQuery:
         """The highest position in a thread, deleted messages included: positions are never reused."""
         messages = Message.objects.order_by("-position").values_list("position")
         return CompiledQuery(lambda thread_id: messages.filter(thread_id=thread_id)[:1], thread_id=str)
@@ -105,7 +105,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+    def roll_back_if_deleted(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
         """Take back messages that were just stored if the thread was deleted meanwhile. Raises Thread.DoesNotExist."""
 
     def lock(self, rows: QuerySet[Any]) -> Any:

@@ -20,9 +20,9 @@ from messages_app.ids import Origin, identity
 from messages_app.models import NO_TENANT, IdempotencyRecord, Message, MessageQuerySet, Thread, ThreadQuerySet
 from messages_app.store import bulk
 from messages_app.store.backend import Backend
-from messages_app.store.engine import PAUSES, Result, retried
+from messages_app.store.engine import RETRY_PAUSES, Result, retried
 from messages_app.store.errors import KeyInUse, KeyReused, WriteConflict
-from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
+from messages_app.store.idempotency import KeyedRequest, KeyedResponse, is_current, replay
 from messages_app.store.paging import Window, in_window
 
 # A thread that is being stored is marked as deleted at this time in the future. If its writer dies, the time passes and
@@ -96,7 +96,7 @@ class DocumentBackend(Backend):
 
         def write() -> Message:
             self.require_thread(tenant, thread_id)
-            last = self._last_position.rows(thread_id=thread_id)
+            last = self._last_position_query.rows(thread_id=thread_id)
             made = identity("msg", origin.at, origin.random()) if origin else identity("msg")
             position = last[0][0] + 1 if last else 1
             message = Message.from_values(**made, thread_id=thread_id, position=position, **content)
@@ -106,14 +106,14 @@ class DocumentBackend(Backend):
                 if origin and (there := Message.objects.filter(id=message.id).first()):
                     return there
                 raise
-            self.confirm(tenant, thread_id, [message.id])
+            self.roll_back_if_deleted(tenant, thread_id, [message.id])
             return message
 
         return self.attempt(write)
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
         """Store the record first. It names the ids of the row, so that a retry after a crash completes that row."""
-        for pause in PAUSES:
+        for pause in RETRY_PAUSES:
             with suppress(IntegrityError):  # another request with this key stored its record first
                 if response := self._once(request):
                     return response
@@ -122,7 +122,7 @@ class DocumentBackend(Backend):
 
     def _once(self, request: KeyedRequest) -> KeyedResponse | None:
         record = IdempotencyRecord.objects.filter(digest=request.digest).first()
-        if record and not counts(record, request):
+        if record and not is_current(record, request):
             forget(record)
             record = None
         if record and record.answer:
@@ -139,7 +139,7 @@ class DocumentBackend(Backend):
         try:
             row = request.create(origin=Origin(record.created_at, record.seed))
         except Exception as error:
-            if is_definite(error):
+            if was_not_stored(error):
                 with suppress(Error):
                     if not has_row(record):  # the store refused the request: a retry must get the same refusal, not 409
                         forget(record)
@@ -157,7 +157,7 @@ class DocumentBackend(Backend):
     def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
         return retried(write, is_rejected)
 
-    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+    def roll_back_if_deleted(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
         """A thread may be deleted and purged just before a message is stored."""
         try:
             self.require_thread(tenant, thread_id)
@@ -238,13 +238,13 @@ class DocumentBackend(Backend):
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
         """One query, plus one for each message."""
         rows = list(deleted[:limit])
-        last = {row.thread_id: self._last_position.rows(thread_id=row.thread_id)[0][0] for row in rows}
+        last = {row.thread_id: self._last_position_query.rows(thread_id=row.thread_id)[0][0] for row in rows}
         return rows, [row.id for row in rows if row.position != last[row.thread_id]]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
         """Change the time of deletion: all other writers name the old time in their updates."""
         deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is hidden, not deleted
-        for pause in PAUSES:
+        for pause in RETRY_PAUSES:
             thread = deleted.only("deleted_at").first()
             if thread is None:
                 return False
@@ -268,7 +268,7 @@ def new_record(request: KeyedRequest) -> IdempotencyRecord:
     )
 
 
-def is_definite(error: Exception) -> bool:
+def was_not_stored(error: Exception) -> bool:
     """Return whether a write that failed with this error was not stored and never will be."""
     is_of_database = isinstance(error, Error)
     return not is_of_database or isinstance(error, REJECTIONS_BY_DATABASE) or getattr(error, "stored_nothing", False)

@@ -11,8 +11,8 @@ from messages_app.store.errors import WriteConflict
 
 Result = TypeVar("Result")
 
-# Seconds to wait after each attempt that conflicted with another writer.
-PAUSES = [attempt // 4 * 0.001 for attempt in range(100)]
+# Seconds to wait after each of 100 attempts that conflict with another writer.
+RETRY_PAUSES = [attempt // 4 * 0.001 for attempt in range(100)]
 
 
 class EngineFeatures(Protocol):
@@ -52,7 +52,7 @@ def retried(write: Callable[[], Result], is_rejected: Callable[[], bool] = lambd
     Re-raises the error if `is_rejected` returns True: then it has another cause. Raises WriteConflict after the last
     pause.
     """
-    for pause in PAUSES:
+    for pause in RETRY_PAUSES:
         try:
             return write()
         except IntegrityError:

@@ -83,7 +83,7 @@ def digest_of(text: bytes) -> str:
     return hashlib.blake2b(text, digest_size=32).hexdigest()
 
 
-def counts(record: IdempotencyRecord, request: KeyedRequest) -> bool:
+def is_current(record: IdempotencyRecord, request: KeyedRequest) -> bool:
     """Return whether a record is younger than KEYS_LAST and its row, if it has one, still exists.
 
     Raises Thread.DoesNotExist if the thread to append to does not exist.

@@ -129,7 +129,7 @@ def update(wanted: Thread, messages: Sequence[Message], *, metadata: bool) -> Di
             for position, message in enumerate(found.missing, start=(positions.first() or 0) + 1):
                 message.position = position
             bulk.insert(Message, found.missing, backend().database)
-            backend().confirm(wanted.tenant, wanted.id, [message.id for message in found.missing])
+            backend().roll_back_if_deleted(wanted.tenant, wanted.id, [message.id for message in found.missing])
         return found
 
     def is_rejected() -> bool:

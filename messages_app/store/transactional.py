@@ -21,9 +21,9 @@ from messages_app.models.thread import digest_of_pair
 from messages_app.store import bulk
 from messages_app.store.backend import Backend, visible_thread
 from messages_app.store.compiled_query import CompiledQuery, CompiledStatement, Parameter
-from messages_app.store.engine import PAUSES, Result, connection_to
+from messages_app.store.engine import RETRY_PAUSES, Result, connection_to
 from messages_app.store.errors import WriteConflict
-from messages_app.store.idempotency import KeyedRequest, KeyedResponse, counts, replay
+from messages_app.store.idempotency import KeyedRequest, KeyedResponse, is_current, replay
 from messages_app.store.paging import Window, in_window
 
 # A pair that fewer threads have is rare. Counting stops at this number.
@@ -49,7 +49,7 @@ class TransactionalBackend(Backend):
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
         """One query; two in a transaction if the engine locks the thread's row."""
         connection = connection_to(self.database)
-        for pause in PAUSES:
+        for pause in RETRY_PAUSES:
             try:
                 if not connection.features.has_select_for_no_key_update:
                     with connection.write_turn():
@@ -57,7 +57,7 @@ class TransactionalBackend(Backend):
                 with transaction.atomic(using=self.database):
                     # A separate statement: a statement sees what was committed before it started, not what was
                     # committed while it waited for the lock.
-                    if not self._locked_thread.rows(tenant=tenant, thread_id=thread_id):
+                    if not self._locked_thread_query.rows(tenant=tenant, thread_id=thread_id):
                         raise Thread.DoesNotExist
                     return self._insert(tenant, thread_id, content)
             except IntegrityError:  # somebody inserted a message by hand, without the lock
@@ -82,7 +82,7 @@ class TransactionalBackend(Backend):
         columns = ", ".join(quote(str(field.column)) for field in INSERTED_FIELDS)
         values = ", ".join("%s" for _ in INSERTED_FIELDS)
         table, position = quote(Message._meta.db_table), quote("position")
-        thread, last = (query.statement for query in (self._thread_id, self._last_position))
+        thread, last = (query.statement for query in (self._thread_id_query, self._last_position_query))
         return CompiledStatement(
             f"INSERT INTO {table} ({columns}, {position}) "
             f"SELECT {values}, COALESCE(({last.sql}), 0) + 1 WHERE EXISTS ({thread.sql}) RETURNING {position}",
@@ -90,14 +90,14 @@ class TransactionalBackend(Backend):
         )
 
     @cached_property
-    def _locked_thread(self) -> CompiledQuery:
+    def _locked_thread_query(self) -> CompiledQuery:
         return CompiledQuery(
             lambda **values: self.lock(visible_thread(**values)).values_list("id"), tenant=str, thread_id=str
         )
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
         """Store the row and the record in one transaction."""
-        for _ in PAUSES:
+        for _ in RETRY_PAUSES:
             try:
                 with transaction.atomic(using=self.database):
                     return self._once(request)
@@ -107,7 +107,7 @@ class TransactionalBackend(Backend):
 
     def _once(self, request: KeyedRequest) -> KeyedResponse:
         found = IdempotencyRecord.objects.filter(digest=request.digest).first()
-        if found and counts(found, request):
+        if found and is_current(found, request):
             return replay(found, request)
         row = request.create()
         body = request.render(row)
@@ -128,7 +128,7 @@ class TransactionalBackend(Backend):
         with transaction.atomic(using=self.database):
             return write()
 
-    def confirm(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
+    def roll_back_if_deleted(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
         """The thread is locked until the transaction ends."""
 
     def lock(self, rows: QuerySet[Any]) -> Any:
