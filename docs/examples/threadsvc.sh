@@ -1,5 +1,6 @@
 #!/bin/sh
-# threadsvc's commands with the settings of the service, as /usr/local/bin/threadsvc: sudo threadsvc list_api_keys
+# Runs a command of threadsvc with the settings and as the user of the service. Install as /usr/local/bin/threadsvc.
+# Example: sudo threadsvc list_api_keys
 set -eu
 if [ "$(id -un)" != threadsvc ]; then
     exec runuser -u threadsvc -- "$0" "$@"
