@@ -1,11 +1,13 @@
-"""The front page."""
+"""The front page, and the page of unknown paths."""
 
 import re
 
 import pytest
+from django.http import HttpResponse
 from django.test import Client, override_settings
 
 from threadsvc import __version__
+from threadsvc.access.models import APIKey
 
 pytestmark = pytest.mark.stateless
 
@@ -51,12 +53,18 @@ def test_nothing_but_the_name_of_a_host_gets_into_the_commands(client: Client, h
         assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid Host header"})
 
 
-def test_front_page_loads_everything_from_here_and_nothing_inline(client: Client) -> None:
-    answer = client.get("/")
+def unknown(client: Client, path: str = "/nowhere", **meta: str) -> HttpResponse:
+    """Return the response to a browser for a path without a page."""
+    return client.get(path, HTTP_ACCEPT="text/html,*/*;q=0.8", **meta)  # type: ignore[arg-type,return-value]  # headers
+
+
+@pytest.mark.parametrize(("path", "assets"), [("/", 4), ("/nowhere", 3)])
+def test_page_loads_everything_from_here_and_nothing_inline(client: Client, path: str, assets: int) -> None:
+    answer = unknown(client, path)
     assert "script-src 'self';" in answer["Content-Security-Policy"]
     html = answer.content.decode()
     loaded = re.findall(r'<(?:link|script|img)[^>]* (?:src|href)="([^"]+)"', html)
-    assert len(loaded) == 4
+    assert len(loaded) == assets
     for asset in loaded:
         assert re.match("/[^/]", asset)
         file = client.get(asset)
@@ -70,3 +78,28 @@ def test_head_is_the_page_without_its_body(client: Client) -> None:
     get, head = client.get("/"), client.head("/")
     assert (head.status_code, head.content) == (200, b"")
     assert head["Content-Type"] == get["Content-Type"]
+
+
+def test_unknown_page_links_to_the_pages_that_exist(client: Client) -> None:
+    answer = unknown(client)
+    assert answer.status_code == 404
+    links = re.findall(r'<a href="([^"]+)"', answer.content.decode())
+    assert links == ["/", "/docs", "/redoc", "/admin/"]
+    for link in links:
+        assert client.get(link, follow=True).status_code == 200
+
+
+def test_unknown_page_has_the_security_headers_of_other_pages(client: Client) -> None:
+    front, missing = client.get("/"), unknown(client)
+    assert missing["X-Frame-Options"] == "DENY"
+    names = set(front.headers) - {"x-request-id", "Content-Length"}
+    assert {name: missing.get(name) for name in names} == {name: front[name] for name in names}
+    assert set(missing.headers) - set(front.headers) == {"Vary"}
+
+
+def test_unknown_page_is_the_same_for_every_path_and_key(client: Client) -> None:
+    bare = unknown(client).content
+    assert unknown(client, "/<script>alert(1)</script>?q=<b>", HTTP_OPENAI_BETA="assistants=v2").content == bare
+    with override_settings(ALLOW_ANONYMOUS=False):
+        for authorization in ("", "Bearer sk-any", f"Bearer {APIKey(name='test').issue()}"):
+            assert unknown(client, HTTP_AUTHORIZATION=authorization).content == bare

@@ -1,7 +1,7 @@
 """What holds for every request: paths, methods, headers, and errors that the framework raises."""
 
 import pytest
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.urls import path
 
 from tests.conftest import Api
@@ -34,7 +34,14 @@ UNKNOWN_PATHS = [
     "/V1/threads",
     "/Threads",
     "/healthz/",
-    "/docs/",
+    "/docs//",
+    "/openapi.json/",
+    "/v1/assistants",
+    "/v1/vector_stores/x/files",
+    "/files/",
+    "/v1/responses",
+    "/v1/chat/completions",
+    "/models",
     "/static/none.js",
     "/caf%C3%A9",
 ]
@@ -66,7 +73,9 @@ def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: st
         ("/healthz", {"GET", "HEAD"}),
         ("/readyz", {"GET", "HEAD"}),
         ("/docs", {"GET", "HEAD"}),
+        ("/docs/", {"GET", "HEAD"}),
         ("/redoc", {"GET", "HEAD"}),
+        ("/redoc/", {"GET", "HEAD"}),
         ("/openapi.json", {"GET", "HEAD"}),
         ("/openapi.yaml", {"GET", "HEAD"}),
         ("/static/threadsvc/redoc.css", {"GET", "HEAD"}),
@@ -78,6 +87,14 @@ def test_wrong_method_is_405_and_names_the_right_ones(api: Api, known: str, allo
         assert answer.status == 405, method
         assert answer.body in ({"detail": "Method Not Allowed"}, None)
         assert set(answer.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_page_with_a_slash_redirects_permanently(client: Client, page: str) -> None:
+    for answer in (client.get(f"{page}/"), client.head(f"{page}/")):
+        assert (answer.status_code, answer["Location"], answer.content) == (301, page, b"")
+    assert client.get(page).status_code == 200
 
 
 @pytest.mark.stateless
@@ -100,6 +117,73 @@ def test_head_is_get_without_a_body(api: Api, thread_id: str) -> None:
 def test_accept_is_ignored(api: Api, thread_id: str, accept: str) -> None:
     answer = api.get(f"/threads/{thread_id}?format=api", HTTP_ACCEPT=accept)
     assert (answer.status, answer.body["id"]) == (200, thread_id)
+
+
+CHROMIUM = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
+    "application/signed-exchange;v=b3;q=0.7"
+)
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+NOT_HTML = [
+    None,
+    "",
+    "*/*",
+    "application/json",
+    "application/json, text/html",
+    "application/json, text/plain, */*",
+    "text/html;q=0.5, */*",
+    "text/html;q=0, */*;q=0.1",
+    "application/xml",
+    "nonsense",
+    ", ,;",
+    "\xff",
+]
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("accept", [CHROMIUM, FIREFOX, "text/html", "text/html, application/json", "text/*"])
+@pytest.mark.parametrize("keys_required", [False, True])
+def test_browser_gets_a_page_for_an_unknown_path(client: Client, accept: str, keys_required: bool) -> None:
+    with override_settings(ALLOW_ANONYMOUS=not keys_required):
+        for path in ("/nowhere", "/docs//", "/healthz/", "/Threads", "/caf%C3%A9"):
+            get, head = (call(path, HTTP_ACCEPT=accept) for call in (client.get, client.head))
+            assert (get.status_code, head.status_code) == (404, 404)
+            assert get["Content-Type"] == head["Content-Type"] == "text/html; charset=utf-8"
+            assert get["Vary"] == head["Vary"] == "Accept"
+            assert (b"<h1>Page not found</h1>" in get.content, head.content) == (True, b"")
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("accept", NOT_HTML)
+def test_program_gets_json_for_an_unknown_path(api: Api, accept: str | None) -> None:
+    meta = {} if accept is None else {"HTTP_ACCEPT": accept}
+    answer = api.get("/nowhere", **meta)
+    assert (answer.status, answer.body, answer.headers["vary"]) == (404, {"detail": "Not Found"}, "Accept")
+    with override_settings(ALLOW_ANONYMOUS=False):
+        answer = api.get("/nowhere", **meta)
+    assert (answer.status, answer.body, answer.headers["vary"]) == (401, {"detail": "Invalid API key"}, "Accept")
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/", "/v1/nowhere", "/threads/", "/threads/runs", "/assistants", "/files/x"]
+)
+def test_unknown_path_of_the_api_is_json_for_browsers_too(api: Api, path: str) -> None:
+    answer = api.get(path, HTTP_ACCEPT=CHROMIUM)
+    assert (answer.status, answer.body) == (404, {"detail": "Not Found"})
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"GET", "HEAD"}))
+def test_unknown_path_is_json_for_other_methods(api: Api, method: str) -> None:
+    answer = api.call(method, "/nowhere", HTTP_ACCEPT=CHROMIUM)
+    assert (answer.status, answer.body) == (404, {"detail": "Not Found"})
+
+
+@pytest.mark.stateless
+def test_missing_static_file_is_json_for_browsers_too(api: Api) -> None:
+    answer = api.get("/static/none.js", HTTP_ACCEPT=CHROMIUM)
+    assert (answer.status, answer.body) == (404, {"detail": "Not Found"})
 
 
 def test_query_string_is_ignored_however_long(api: Api, thread_id: str) -> None:

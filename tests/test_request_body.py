@@ -232,6 +232,27 @@ def test_other_media_types_are_not_read(api: Api, thread_id: str, content_type: 
     assert post(api, thread_id, body, content_type) == (422, {"detail": [detail_of("dict")]})
 
 
+@pytest.mark.stateless
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "\xa0"])
+@pytest.mark.parametrize("path", ["/threads", "/threads/x", "/threads/x/messages", "/threads/x/messages/y"])
+@pytest.mark.parametrize("body", [GOOD, b"{", b"null"])
+def test_v2_error_names_the_media_type_to_send(api: Api, path: str, content_type: str, body: bytes) -> None:
+    answer = api.post(path, body, content_type, HTTP_OPENAI_BETA="assistants=v2")
+    message = (
+        "value is not a valid dict. The body was not parsed because its Content-Type is not JSON. "
+        "Send Content-Type: application/json."
+    )
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "type_error.dict"}
+    assert (answer.status, answer.body) == (422, {"detail": [detail_of("dict")], "error": error})
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("body", [b"[]", b"5", b'"x"'])
+def test_v2_error_of_parsed_json_does_not_name_a_media_type(api: Api, body: bytes) -> None:
+    answer = api.post("/threads/x/messages", body, HTTP_OPENAI_BETA="assistants=v2")
+    assert answer.body["error"]["message"] == "value is not a valid dict"
+
+
 def test_no_bytes_are_no_body_for_every_media_type(api: Api, thread_id: str) -> None:
     for content_type in (None, "application/json", "text/plain", "multipart/form-data"):
         assert post(api, thread_id, b"", content_type) == (422, {"detail": [detail_of("missing")]})

@@ -14,30 +14,54 @@ from tests.conftest import ROOT, environment, free_port, manage
 pytestmark = pytest.mark.stateless
 
 BAD_VALUES: list[tuple[dict[str, str], str]] = [
-    ({"PORT": "0"}, "PORT='0': must be a whole number from 1 to 65535"),
-    ({"PORT": "http"}, "PORT='http'"),
-    ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY='-1'"),
-    ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG='yes': must be 0 or 1"),
-    ({"THREADSVC_LOG_LEVEL": "loud"}, "THREADSVC_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR"),
-    ({"THREADSVC_LOG_FORMAT": "xml"}, "THREADSVC_LOG_FORMAT='xml': must be one of json, text"),
-    ({"THREADSVC_METRICS_PORT": "x"}, "THREADSVC_METRICS_PORT='x': must be a whole number from 0 to 65535"),
-    ({"PORT": "9", "THREADSVC_METRICS_PORT": "9"}, "THREADSVC_METRICS_PORT=9: the service itself is there"),
-    ({"THREADSVC_MAX_BODY_BYTES": "1"}, "THREADSVC_MAX_BODY_BYTES='1'"),
-    ({"THREADSVC_ALLOW_ANONYMOUS": "true"}, "THREADSVC_ALLOW_ANONYMOUS='true': must be 0 or 1"),
+    ({"PORT": "0"}, "PORT: '0' is not valid. Use a whole number from 1 to 65535."),
+    ({"PORT": "http"}, "PORT: 'http' is not valid. Use a whole number from 1 to 65535."),
+    ({"WEB_CONCURRENCY": "-1"}, "WEB_CONCURRENCY: '-1' is not valid. Use a whole number from 1 to 256."),
+    ({"THREADSVC_DEBUG": "yes"}, "THREADSVC_DEBUG: 'yes' is not valid. Use 0 or 1."),
+    (
+        {"THREADSVC_LOG_LEVEL": "loud"},
+        "THREADSVC_LOG_LEVEL: 'loud' is not valid. Use one of DEBUG, INFO, WARNING, ERROR.",
+    ),
+    ({"THREADSVC_LOG_FORMAT": "xml"}, "THREADSVC_LOG_FORMAT: 'xml' is not valid. Use one of json, text."),
+    (
+        {"THREADSVC_METRICS_PORT": "x"},
+        "THREADSVC_METRICS_PORT: 'x' is not valid. Use a whole number from 0 to 65535.",
+    ),
+    ({"PORT": "9", "THREADSVC_METRICS_PORT": "9"}, "THREADSVC_METRICS_PORT: 9 is also PORT. Use another port."),
+    (
+        {"THREADSVC_MAX_BODY_BYTES": "1"},
+        "THREADSVC_MAX_BODY_BYTES: '1' is not valid. Use a whole number from 1024 to 1073741824.",
+    ),
+    ({"THREADSVC_ALLOW_ANONYMOUS": "true"}, "THREADSVC_ALLOW_ANONYMOUS: 'true' is not valid. Use 0 or 1."),
     (
         {"THREADSVC_RATE_LIMIT": "0/s"},
-        "THREADSVC_RATE_LIMIT='0/s': must be a whole number from 1 to 999999 and /s,",
+        "is not a rate. Use a whole number from 1 to 999999 with /s, /min or /h, such as 600/min.",
     ),
-    ({"THREADSVC_RATE_LIMIT": "10/day"}, "THREADSVC_RATE_LIMIT='10/day'"),
-    ({"THREADSVC_NO_SUCH": "1"}, "THREADSVC_NO_SUCH is not a setting"),
-    ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory"),
-    ({"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"}, "are both set"),
-    ({"THREADSVC_TRUSTED_ORIGINS": "app.example"}, "'app.example' is not http(s)://host"),
-    ({"THREADSVC_TRUSTED_ORIGINS": "https://app.example/"}, "'https://app.example/' is not http(s)://host"),
-    ({"THREADSVC_CORS_ORIGINS": "*"}, "THREADSVC_CORS_ORIGINS: '*' is not http(s)://host"),
-    ({"THREADSVC_TRUSTED_PROXIES": "127.0.0.1,nginx"}, "THREADSVC_TRUSTED_PROXIES: 'nginx' is neither an address"),
-    ({"THREADSVC_ALLOWED_HOSTS": ","}, "THREADSVC_ALLOWED_HOSTS names no host"),
-    ({"PORT": "1" * 5000}, "must be a whole number from 1 to 65535"),
+    ({"THREADSVC_RATE_LIMIT": "10/day"}, "THREADSVC_RATE_LIMIT: '10/day' is not a rate. Use a whole number from 1 to"),
+    ({"THREADSVC_SECRET_KEY_FILE": "/no/such"}, "cannot read /no/such: No such file or directory."),
+    (
+        {"THREADSVC_SECRET_KEY": "a", "THREADSVC_SECRET_KEY_FILE": "b"},
+        "THREADSVC_SECRET_KEY and THREADSVC_SECRET_KEY_FILE are both set. Set only one.",
+    ),
+    (
+        {"THREADSVC_TRUSTED_ORIGINS": "app.example"},
+        "THREADSVC_TRUSTED_ORIGINS: 'app.example' is not an origin. Use http(s)://host or http(s)://host:port.",
+    ),
+    ({"THREADSVC_TRUSTED_ORIGINS": "https://app.example/"}, "'https://app.example/' is not an origin."),
+    ({"THREADSVC_CORS_ORIGINS": "*"}, "THREADSVC_CORS_ORIGINS: '*' is not an origin. Use http(s)://host or"),
+    (
+        {"THREADSVC_TRUSTED_PROXIES": "127.0.0.1,nginx"},
+        "THREADSVC_TRUSTED_PROXIES: 'nginx' is neither an address nor a network such as 10.0.0.0/8.",
+    ),
+    (
+        {"THREADSVC_TRUSTED_PROXIES": "0.0.0.0/0"},
+        "THREADSVC_TRUSTED_PROXIES: '0.0.0.0/0' matches every client, or none. List the proxies' addresses.",
+    ),
+    (
+        {"THREADSVC_ALLOWED_HOSTS": ","},
+        "THREADSVC_ALLOWED_HOSTS names no host, and every request would be refused. List at least one.",
+    ),
+    ({"PORT": "1" * 5000}, "Use a whole number from 1 to 65535."),
     ({"DATABASE_URL": "sqlite:////x.db?timeout=abc"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
     ({"DATABASE_URL": "sqlite:////x.db?timeout=-1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
     ({"DATABASE_URL": "sqlite:////x.db?foo=1"}, "the one option of sqlite:/// is ?timeout=SECONDS"),
@@ -59,7 +83,7 @@ BAD_VALUES: list[tuple[dict[str, str], str]] = [
     ({"DATABASE_URL": "postgresql://host/x?timeout=0"}, "?timeout=SECONDS of postgresql:// takes more than 0"),
     ({"THREADS_DATABASE_URL": "postgresql://host/x?timeout=a"}, "THREADS_DATABASE_URL: ?timeout=SECONDS of"),
     ({"DATABASE_URL": "postgresql://host"}, "the URL names no database"),
-    ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory"),
+    ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory. Set THREADSVC_DATA_DIR to"),
     ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
 ]
 # What `serve` finds only when it uses the value.
@@ -135,6 +159,29 @@ def test_bad_setting_is_named(tmp_path: Path, settings: dict[str, str], words: s
     assert "hidden" not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("THREADSVC_RATELIMIT", "Did you mean THREADSVC_RATE_LIMIT?"),
+        ("THREADSVC_RATE_LIMITS", "Did you mean THREADSVC_RATE_LIMIT?"),
+        ("THREADSVC_ALLOWED_HOST", "Did you mean THREADSVC_ALLOWED_HOSTS?"),
+        ("THREADSVC_LOGLEVEL", "Did you mean THREADSVC_LOG_LEVEL?"),
+        ("THREADSVC_SECRETKEY_FILE", "Did you mean THREADSVC_SECRET_KEY_FILE?"),
+        ("THREADSVC_PORT", "Did you mean PORT?"),
+        ("THREADSVC_DATABASE_URL", "Did you mean DATABASE_URL?"),
+        ("THREADSVC_NO_SUCH", "docs/settings.md lists all settings."),
+        ("THREADSVC_", "docs/settings.md lists all settings."),
+    ],
+)
+def test_unknown_setting_suggests_the_nearest_name(tmp_path: Path, name: str, advice: str) -> None:
+    assert refusal(tmp_path / "data", **{name: "1"}) == f"{name} is not a setting. {advice}"
+
+
+def test_unknown_setting_with_an_empty_value_is_refused_too(tmp_path: Path) -> None:
+    told = "THREADSVC_RATELIMIT is not a setting. Did you mean THREADSVC_RATE_LIMIT?"
+    assert refusal(tmp_path / "data", THREADSVC_RATELIMIT="") == told
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(("settings", "words"), [BAD_VALUES[0], *UNUSABLE_VALUES], ids=name_of)
 def test_bad_setting_is_one_clear_line(tmp_path: Path, settings: dict[str, str], words: str) -> None:
@@ -148,7 +195,8 @@ def test_bad_setting_is_one_clear_line(tmp_path: Path, settings: dict[str, str],
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
 def test_secret_key_that_is_empty_or_binary_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret_key").write_bytes(content)
-    assert refusal(tmp_path) == f"{tmp_path}/secret_key is empty or not text: delete it, and a new one is made"
+    told = f"{tmp_path}/secret_key is empty or not text. Delete it, and the service creates a new one."
+    assert refusal(tmp_path) == told
 
 
 @pytest.mark.process
@@ -156,7 +204,8 @@ def test_secret_key_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_bytes(b"\xff\xfe")
     ended = manage(tmp_path, "check")
     assert ended.returncode == 1
-    assert ended.stderr == f"threadsvc: {tmp_path}/secret_key is empty or not text: delete it, and a new one is made\n"
+    told = f"{tmp_path}/secret_key is empty or not text. Delete it, and the service creates a new one."
+    assert ended.stderr == f"threadsvc: {told}\n"
 
 
 @pytest.mark.parametrize(("url", "told"), BAD_MONGODB_URLS)

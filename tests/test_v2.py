@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from django.test import Client, override_settings
 
 from messages_app.models import Message, Thread
 from messages_app.models.content import text_part
-from tests.conftest import Answer, Api, detail_of
+from tests.conftest import ROOT, Answer, Api, detail_of
 from tests.rows import new_message
 
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
@@ -390,7 +391,9 @@ def test_error_stands_beside_the_detail_and_is_its_first(
     ("method", "path", "status", "message"),
     [
         ("GET", "/nowhere", 404, "Not Found"),
-        ("POST", "/v1/threads/runs", 404, "Not Found"),
+        ("POST", "/v1/threads//runs", 404, "Not Found"),
+        ("GET", "/v1/assistantsx", 404, "Not Found"),
+        ("GET", "/v1/v1/assistants", 404, "Not Found"),
         ("PUT", "/threads", 405, "Method Not Allowed"),
         ("POST", "/healthz", 405, "Method Not Allowed"),
         ("GET", "/threads?" + "&".join(f"k{i}=" for i in range(1100)), 400, "Bad Request"),
@@ -405,6 +408,57 @@ def test_errors_of_the_framework_have_an_error_too(api: Api, method: str, path: 
         "error": {"message": message, "type": "invalid_request_error", "param": None, "code": None},
     }
     assert api.call(method, path, b"{").body == {"detail": message}
+
+
+@pytest.mark.stateless
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize(
+    ("method", "path", "resource"),
+    [
+        ("POST", "/threads/runs", "runs"),
+        ("GET", "/threads/thread_1/runs", "runs"),
+        ("POST", "/threads/thread_1/runs/run_1/cancel", "runs"),
+        ("GET", "/threads/é%0A/runs/%0A", "runs"),
+        ("GET", "/assistants", "assistants"),
+        ("DELETE", "/assistants/asst_1", "assistants"),
+        ("PUT", "/assistants/", "assistants"),
+        ("POST", "/vector_stores/vs_1/files", "vector_stores"),
+        ("POST", "/files", "files"),
+        ("GET", "/files/file-1/content", "files"),
+        ("POST", "/responses", "responses"),
+        ("POST", "/chat/completions", "chat"),
+        ("GET", "/models", "models"),
+        ("FOO", "/embeddings", "embeddings"),
+    ],
+)
+def test_path_of_openai_that_is_not_served_says_so(
+    api: Api, method: str, prefix: str, path: str, resource: str
+) -> None:
+    answer = api.call(method, f"{prefix}{path}", b"{", **V2)
+    message = (
+        f"Not Found: '{resource}' is not part of this service, which stores threads and messages. See /docs on this "
+        "service for its API, and docs/from-openai.md in the threadsvc repository for the differences from OpenAI's "
+        "API."
+    )
+    assert (answer.status, answer.body) == (
+        404,
+        {
+            "detail": "Not Found",
+            "error": {"message": message, "type": "invalid_request_error", "param": None, "code": None},
+        },
+    )
+    assert api.call(method, f"{prefix}{path}", b"{").body == {"detail": "Not Found"}
+    with override_settings(ALLOW_ANONYMOUS=False):
+        assert api.call(method, f"{prefix}{path}", b"{", **V2).body["error"]["message"] == "Invalid API key"
+
+
+@pytest.mark.stateless
+def test_pages_that_the_404_names_exist(api: Api, client: Client) -> None:
+    message = api.get("/v1/assistants", **V2).body["error"]["message"]
+    assert "/docs " in message
+    assert client.get("/docs").status_code == 200
+    assert "docs/from-openai.md" in message
+    assert (ROOT / "docs/from-openai.md").exists()
 
 
 @pytest.mark.stateless

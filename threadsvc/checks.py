@@ -38,7 +38,7 @@ def tls_is_on(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         checks.Warning(
-            "THREADSVC_TLS is 0: beyond this machine, whoever is on the way can read keys, passwords and messages.",
+            "THREADSVC_TLS is 0: others on the network can read keys, passwords and messages in transit.",
             hint="Put a proxy with TLS in front (docs/deployment.md), and set THREADSVC_TLS=1.",
             id="threadsvc.W001",
         )

@@ -1,40 +1,82 @@
-"""The front page: what this service is, where its parts are, and a first conversation to copy into a terminal.
+"""The front page, and the 404 of unknown paths: JSON for programs, a page with links for browsers."""
 
-And what stands where there is no page.
-"""
-
+import re
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from threadsvc import __version__
+from threadsvc.api.errors import PathNotServed
+
+# Resources of OpenAI's API that this service does not have.
+_OPENAI_PATH = re.compile(
+    r"/(?:v1/)?(?:threads/(?:[^/]+/)?(?P<of_threads>runs)|(?P<resource>assistants|audio|batches|chat|completions|"
+    r"containers|embeddings|evals|files|fine_tuning|images|models|moderations|realtime|responses|uploads|"
+    r"vector_stores|videos))(?:/.*)?",
+    re.DOTALL,
+)
+_NOT_SERVED = (
+    "Not Found: '{resource}' is not part of this service, which stores threads and messages. See /docs on this service "
+    "for its API, and docs/from-openai.md in the threadsvc repository for the differences from OpenAI's API."
+)
 
 
 @require_safe
 def front(request: HttpRequest) -> HttpResponse:
-    """Its commands call this service by the address that the page was asked for at (a host that is allowed)."""
+    """Return the front page. Its commands call the service at the address of this request, whose host is allowed."""
     at = request.build_absolute_uri("/").removesuffix("/")
     context = {"version": __version__, "at": at, "keys_required": not settings.ALLOW_ANONYMOUS}
     return render(request, "threadsvc/front.html", context)
 
 
 class UnknownPath(APIView):
-    """404 for every method; where keys are required, to those alone who have one."""
+    """404 for every method. If API keys are required, a request without one gets 401."""
 
     http_method_names = ()
-    default_response_headers: dict[str, str] = {}  # no Allow: nothing is
+    default_response_headers: dict[str, str] = {}  # no Allow: no method is allowed
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """DRF's, without the parser's context: that refers to the view and the request, and keeps both in memory."""
+        """Return DRF's request without the parser's context, which would keep the view and the request in memory."""
         made = super().initialize_request(request, *args, **kwargs)
         made.parser_context = {}
         return made
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if resource := openai_resource(request.path_info):
+            raise PathNotServed(_NOT_SERVED.format(resource=resource))
         raise Http404
+
+
+_unknown_path = UnknownPath.as_view()
+
+
+def unknown_path(request: HttpRequest) -> HttpResponse:
+    """Return the 404 of a path that has no route: as a page if a browser opens it, else as JSON.
+
+    Paths of the API, and of OpenAI's, are always JSON. The page is the same for every path and with every key, so it
+    reveals nothing that needs a key.
+    """
+    path = request.path_info
+    is_api = path == "/v1" or path.startswith(settings.API_PATHS) or openai_resource(path) is not None
+    if is_api or request.method not in ("GET", "HEAD"):
+        return _unknown_path(request)
+    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+        response = render(request, "threadsvc/404.html", status=HTTPStatus.NOT_FOUND)
+    else:
+        response = _unknown_path(request)
+    patch_vary_headers(response, ["Accept"])
+    return response
+
+
+def openai_resource(path: str) -> str | None:
+    """Return the resource of OpenAI's API that a path without a route belongs to, as `runs`; None for other paths."""
+    match = _OPENAI_PATH.fullmatch(path)
+    return match and (match["of_threads"] or match["resource"])

@@ -1,5 +1,7 @@
-"""Settings, read top to bottom. Every one that can be set from outside comes from an environment variable, is read by
-one of the readers below, and stands in the README's table (a test compares them)."""
+"""The settings. Every setting for operators is an environment variable.
+
+One of the readers below reads it, and the table in docs/settings.md lists it (a test compares them).
+"""
 
 import os
 import re
@@ -7,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -19,37 +22,37 @@ from threadsvc.engines.urls import database_from_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# Readers. A value that cannot be what the setting wants is refused by name; nothing is guessed.
+# Readers. They raise ImproperlyConfigured with the variable's name if its value is not valid.
 
 SETTINGS_READ: set[str] = set()
 
 
 def env_text(name: str, default: str = "") -> str:
-    """The variable's value; from the file that NAME_FILE names where that is set (for secrets); else `default`."""
+    """Return the variable's value, or the content of the file that NAME_FILE names (for secrets), or `default`."""
     SETTINGS_READ.update((name, f"{name}_FILE"))
     value, file_name = os.environ.get(name, ""), os.environ.get(f"{name}_FILE", "")
     if value and file_name:
-        raise ImproperlyConfigured(f"{name} and {name}_FILE are both set; set one")
+        raise ImproperlyConfigured(f"{name} and {name}_FILE are both set. Set only one.")
     if file_name:
         try:
             value = Path(file_name).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise ImproperlyConfigured(f"{name}_FILE: cannot read {file_name}: {reason}") from error
+            raise ImproperlyConfigured(f"{name}_FILE: cannot read {file_name}: {reason}.") from error
     return value or default
 
 
 def env_int(name: str, default: int, least: int, most: int) -> int:
     text = env_text(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise ImproperlyConfigured(f"{name}={text!r}: must be a whole number from {least} to {most}")
+        raise ImproperlyConfigured(f"{name}: {text!r} is not valid. Use a whole number from {least} to {most}.")
     return int(text)
 
 
 def env_bool(name: str, default: bool) -> bool:
     text = env_text(name, "1" if default else "0")
     if text not in ("0", "1"):
-        raise ImproperlyConfigured(f"{name}={text!r}: must be 0 or 1")
+        raise ImproperlyConfigured(f"{name}: {text!r} is not valid. Use 0 or 1.")
     return text == "1"
 
 
@@ -64,10 +67,10 @@ def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
             network = ip_network(item)
         except ValueError as error:
             raise ImproperlyConfigured(
-                f"{name}: {item!r} is neither an address nor a network such as 10.0.0.0/8"
+                f"{name}: {item!r} is neither an address nor a network such as 10.0.0.0/8."
             ) from error
         if not network.prefixlen or "%" in item or item.lower().startswith("::ffff:"):
-            raise ImproperlyConfigured(f"{name}: {item!r} stands for everybody, or for nobody")
+            raise ImproperlyConfigured(f"{name}: {item!r} matches every client, or none. List the proxies' addresses.")
         networks.append(network)
     return networks
 
@@ -76,18 +79,22 @@ def env_origins(name: str, form: str = r"https?://[^/?#@\s]+") -> list[str]:
     origins = env_list(name)
     for origin in origins:
         if not re.fullmatch(form, origin):
-            raise ImproperlyConfigured(f"{name}: {origin!r} is not http(s)://host or http(s)://host:port")
+            raise ImproperlyConfigured(
+                f"{name}: {origin!r} is not an origin. Use http(s)://host or http(s)://host:port."
+            )
     return origins
 
 
 def env_rate(name: str) -> tuple[int, int] | None:
-    """How many in how many seconds; None where nothing is set."""
+    """Return a number of requests and a period in seconds, or None if the variable is not set."""
     text = env_text(name)
     if not text:
         return None
     rate = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h)", text, re.ASCII)
     if not rate:
-        raise ImproperlyConfigured(f"{name}={text!r}: must be a whole number from 1 to 999999 and /s, /min or /h")
+        raise ImproperlyConfigured(
+            f"{name}: {text!r} is not a rate. Use a whole number from 1 to 999999 with /s, /min or /h, such as 600/min."
+        )
     return int(rate[1]), {"s": 1, "min": 60, "h": 3600}[rate[2]]
 
 
@@ -98,12 +105,21 @@ def is_set(name: str) -> bool:
 def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     text = env_text(name, default)
     if text not in choices:
-        raise ImproperlyConfigured(f"{name}={text!r}: must be one of {', '.join(choices)}")
+        raise ImproperlyConfigured(f"{name}: {text!r} is not valid. Use one of {', '.join(choices)}.")
     return text
 
 
+def unknown_setting(name: str) -> ImproperlyConfigured:
+    """Return the error for a variable that is not a setting. Suggests the setting with the most similar name."""
+    # Compare names without the prefix, which would make all of them similar. PORT and a few others do not have it.
+    known = {setting.removeprefix("THREADSVC_"): setting for setting in SETTINGS_READ}
+    nearest = get_close_matches(name.removeprefix("THREADSVC_"), known, n=1)
+    advice = f"Did you mean {known[nearest[0]]}?" if nearest else "docs/settings.md lists all settings."
+    return ImproperlyConfigured(f"{name} is not a setting. {advice}")
+
+
 def data_file(name: str) -> Path:
-    """The path of a file in the data directory, which is made, for its owner alone, where it is missing."""
+    """Return the path of a file in the data directory. Creates the directory with mode 0700 if it is missing."""
     try:
         DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -112,7 +128,7 @@ def data_file(name: str) -> Path:
 
 
 def read_or_create(path: Path, create: Callable[[], str]) -> str:
-    """The text of `path`, made with mode 0600 where it is missing. Of several processes that make it, one wins."""
+    """Return the text of the file. Creates it with mode 0600 if it is missing; of concurrent creations, one wins."""
     try:
         if not path.exists():
             descriptor, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
@@ -120,8 +136,8 @@ def read_or_create(path: Path, create: Callable[[], str]) -> str:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(create())
                     file.flush()
-                    os.fsync(descriptor)  # before it has its name: a power cut leaves all of it or nothing
-                os.link(draft, path)  # fails where the name is taken: never a half-written or a second key
+                    os.fsync(descriptor)  # before the link, so that a power failure never leaves a partial file
+                os.link(draft, path)  # fails if the file exists, unlike a rename: the first key is kept
             except FileExistsError:
                 pass
             finally:
@@ -132,12 +148,12 @@ def read_or_create(path: Path, create: Callable[[], str]) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text:
-        raise ImproperlyConfigured(f"{path} is empty or not text: delete it, and a new one is made")
+        raise ImproperlyConfigured(f"{path} is empty or not text. Delete it, and the service creates a new one.")
     return text
 
 
 def unusable(path: Path, error: OSError) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"cannot use {path}: {error.strerror}; THREADSVC_DATA_DIR names a writable directory")
+    return ImproperlyConfigured(f"cannot use {path}: {error.strerror}. Set THREADSVC_DATA_DIR to a writable directory.")
 
 
 # The process
@@ -150,7 +166,7 @@ THREADS_PER_WORKER = env_int("THREADSVC_THREADS_PER_WORKER", 8, least=1, most=25
 SHUTDOWN_SECONDS = env_int("THREADSVC_SHUTDOWN_SECONDS", 30, least=1, most=600)
 METRICS_PORT = env_int("THREADSVC_METRICS_PORT", 0, least=0, most=65535)
 if METRICS_PORT == PORT:
-    raise ImproperlyConfigured(f"THREADSVC_METRICS_PORT={METRICS_PORT}: the service itself is there (PORT)")
+    raise ImproperlyConfigured(f"THREADSVC_METRICS_PORT: {METRICS_PORT} is also PORT. Use another port.")
 
 # Security
 
@@ -158,34 +174,36 @@ DEBUG = env_bool("THREADSVC_DEBUG", default=False)
 SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
     data_file("secret_key"), lambda: secrets.token_urlsafe(50)
 )
-# The name a server listens on is a name that it is called by, unless it is the address that stands for all of them.
+# Clients may call the service by the address that it listens on, unless that is the address of all interfaces.
 OWN_NAME = "" if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST
 ALLOWED_HOSTS = env_list("THREADSVC_ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{OWN_NAME}")
 if not ALLOWED_HOSTS:
-    raise ImproperlyConfigured("THREADSVC_ALLOWED_HOSTS names no host: every request would be refused")
+    raise ImproperlyConfigured(
+        "THREADSVC_ALLOWED_HOSTS names no host, and every request would be refused. List at least one."
+    )
 CSRF_TRUSTED_ORIGINS = env_origins("THREADSVC_TRUSTED_ORIGINS")
 CSRF_COOKIE_HTTPONLY = True
 ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
-ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # where not, `make run` decides by HOST
+ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # if not, `make run` decides by HOST
 
-# Proxies in front. Where they speak TLS, they also redirect to it: a redirected POST can become a GET (threads-api
-# contract, "Everywhere"), so the service itself never does.
+# Proxies in front. A proxy with TLS also redirects to HTTPS. The service itself never redirects, because a client can
+# turn a redirected POST into a GET (threads-api contract, "Everywhere").
 TRUSTED_PROXIES = env_networks("THREADSVC_TRUSTED_PROXIES")
 TLS = env_bool("THREADSVC_TLS", default=False)
 if TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # threadsvc/wsgi.py removes what others send
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # threadsvc/wsgi.py removes it from other clients
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
-    # Browsers take such names over TLS alone, and from this very host: no other host of the domain can set them.
+    # Browsers accept the prefix __Host- only over TLS and only from this host, so no sibling host can set the cookies.
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
 
-# Pages of these origins, as browsers write them, may use the API; cookies stay out of it.
+# Pages of these origins, in the form of the Origin header, may call the API. Cookies are never allowed.
 CORS_ALLOWED_ORIGINS = env_origins("THREADSVC_CORS_ORIGINS", r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 CORS_URLS_REGEX = r"^(/v1)?/threads(/|$)"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]
 CORS_ALLOW_HEADERS = [
     *("authorization", "content-type", "idempotency-key", "openai-beta", "x-request-id"),
-    # What OpenAI's SDKs tell of themselves.
+    # Sent by OpenAI's SDKs.
     *("openai-organization", "openai-project", "x-stainless-arch", "x-stainless-async", "x-stainless-helper-method"),
     *("x-stainless-lang", "x-stainless-os", "x-stainless-package-version", "x-stainless-raw-response"),
     *("x-stainless-read-timeout", "x-stainless-retry-count", "x-stainless-runtime", "x-stainless-runtime-version"),
@@ -193,30 +211,30 @@ CORS_ALLOW_HEADERS = [
 ]
 CORS_EXPOSE_HEADERS = ["x-request-id", "retry-after", "idempotent-replayed"]
 
-# Log-ins to the admin. Who fails so often under one name from one address has to wait; axes counts in the database,
-# for all workers.
+# Log-ins to the admin. Repeated failures for one name from one address lock that pair for a while. axes counts them in
+# the database, for all workers.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # knocking on does not make it longer
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # attempts during the lock do not extend it
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "threadsvc.access.logins.counted_address"
 AXES_USERNAME_CALLABLE = "threadsvc.access.logins.counted_name"
 AXES_LOCKOUT_CALLABLE = "threadsvc.access.logins.locked"
-AXES_DISABLE_ACCESS_LOG = True  # a row a log-in, for good, that nobody asked for
-AXES_ENABLE_ADMIN = False  # its pages show what strangers typed; its commands unlock
+AXES_DISABLE_ACCESS_LOG = True  # it would add a row for each log-in and never delete one
+AXES_ENABLE_ADMIN = False  # its pages show what strangers typed. Its commands unlock.
 AXES_VERBOSE = False
-AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged: some type their password there
+AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged: some people type their password there
 
-# What `check --deploy` would say, and why it need not.
+# Warnings of `check --deploy` that do not apply, with the reason.
 SILENCED_SYSTEM_CHECKS = [
-    "security.W003",  # CsrfViewMiddleware is there, in AdminCsrfMiddleware: the API has no cookies and no forms
-    "security.W005",  # HSTS for subdomains, and
-    "security.W021",  # the lists that browsers come with: the owner of the domain decides that, in the proxy
-    "security.W008",  # SECURE_SSL_REDIRECT: above
+    "security.W003",  # AdminCsrfMiddleware contains CsrfViewMiddleware. The API has no cookies and no forms.
+    "security.W005",  # HSTS for subdomains: the owner of the domain configures it in the proxy
+    "security.W021",  # HSTS preload: likewise
+    "security.W008",  # SECURE_SSL_REDIRECT: the proxy redirects, see above
 ]
-if not TLS:  # threadsvc.W001 says it in one line, and names the setting
+if not TLS:  # threadsvc.W001 replaces them with one line that names the setting
     SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W016"]
 
 # What is installed
@@ -237,7 +255,7 @@ INSTALLED_APPS = [
     "threadsvc.access",
     "messages_app",
 ]
-# Every request passes through these.
+# For every request.
 SHARED_MIDDLEWARE = [
     *(["threadsvc.observability.requests.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.requests.RequestIdMiddleware",
@@ -245,13 +263,13 @@ SHARED_MIDDLEWARE = [
     "threadsvc.api.middleware.ShapeMiddleware",
     "threadsvc.api.middleware.JSONErrorMiddleware",
 ]
-# Requests to API_PATHS. They need no sessions, cookies or static files.
+# For requests to API_PATHS, which need no sessions, cookies or static files.
 API_MIDDLEWARE = [
     *SHARED_MIDDLEWARE,
     "threadsvc.api.middleware.APISecurityMiddleware",
     "threadsvc.api.middleware.HostMiddleware",
 ]
-# All other requests: pages, the admin, static files, probes.
+# For all other requests: pages, the admin, static files, probes.
 MIDDLEWARE = [
     *SHARED_MIDDLEWARE,
     "django.middleware.security.SecurityMiddleware",
@@ -297,12 +315,12 @@ if threads_database != DATABASES["default"]:
 DATABASE_ROUTERS = ["threadsvc.engines.router.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Tenants. The domain owns the threads of a tenant; access owns the keys that open them.
+# Tenants. A thread belongs to a tenant (messages_app), and so does an API key (threadsvc/access).
 
 DEFAULT_TENANT = "default"  # the tenant of requests without a key
 MAX_TENANT_CHARACTERS = 64
 
-# Requests. The first limit holds for every body, but POST /threads, which may hold many messages, has the second.
+# Requests. The second limit is for POST /threads, which takes many messages. The first is for all other bodies.
 
 MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024, most=1024**3)
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
@@ -335,7 +353,7 @@ SPECTACULAR_SETTINGS = {
     "Create Thread comes first: the id in its answer is the `thread_id` of Create Message.",
     "VERSION": __version__,
     "LICENSE": {"name": "MIT"},
-    "SERVERS": [{"url": "/"}, {"url": "/v1"}],
+    "SERVERS": [{"url": "/v1"}, {"url": "/"}],
     "TAGS": [{"name": "Threads"}, {"name": "Messages"}],
     "PREPROCESSING_HOOKS": ["threadsvc.api.openapi.one_prefix"],
     "POSTPROCESSING_HOOKS": ["threadsvc.api.openapi.with_components"],
@@ -343,11 +361,11 @@ SPECTACULAR_SETTINGS = {
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
 }
 
-# What each worker process runs when it starts.
+# The function that each worker process calls when it starts.
 
 ON_WORKER_START = "messages_app.store.deletion.wake_purger"
 
-# Pages: static files come from the packages that hold them; there is no collectstatic step.
+# Pages. WhiteNoise serves static files from the packages, so there is no collectstatic step.
 
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
@@ -368,7 +386,7 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # What drivers and servers tell at DEBUG are statements and requests, with all that is in them.
+    # Other loggers stay at INFO: at DEBUG, drivers and servers log statements and requests with their content.
     "root": {"handlers": ["stderr"], "level": "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL},
     "loggers": {
         "threadsvc": {"level": LOG_LEVEL},
@@ -377,15 +395,15 @@ LOGGING = {
         # Django logs responses by path, which contains ids. threadsvc/observability/requests.py logs them by route.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
-        # A server that is away is told of once a request, by who needed it.
+        # threadsvc/api/errors.py logs an unavailable database once for each request.
         "psycopg.pool": {"level": "ERROR"},
-        # Failed log-ins, not each step of looking at them.
+        # Failed log-ins only, not each step of the check.
         "axes": {"level": "WARNING"},
     },
 }
 
-unknown = sorted(
-    name for name in os.environ if name.startswith("THREADSVC_") and name not in SETTINGS_READ
-)  # a misspelt setting would otherwise be ignored in silence
+# Refuse unknown names: otherwise a misspelt setting would have no effect.
+
+unknown = sorted(name for name in os.environ if name.startswith("THREADSVC_") and name not in SETTINGS_READ)
 if unknown:
-    raise ImproperlyConfigured(f"{unknown[0]} is not a setting; the README lists them")
+    raise unknown_setting(unknown[0])

@@ -1,4 +1,4 @@
-"""Every path of the service. Only the admin's end in a slash."""
+"""Every path of the service. Only pages of the admin end in a slash: /docs/ and /redoc/ redirect to their pages."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
@@ -32,11 +32,13 @@ urlpatterns = [
     path("openapi.yaml", openapi.schema, {"renderer": OpenApiYamlRenderer, "content_type": "application/yaml"}),
     path("openapi.json", openapi.schema, {"renderer": OpenApiJsonRenderer, "content_type": "application/json"}),
     path("docs", openapi.swagger_ui),
+    path("docs/", require_safe(RedirectView.as_view(url="/docs", permanent=True))),
     path("redoc", openapi.redoc),
+    path("redoc/", require_safe(RedirectView.as_view(url="/redoc", permanent=True))),
     path("redoc.js", openapi.redoc_bundle),
     path("favicon.ico", require_safe(RedirectView.as_view(url="/static/threadsvc/favicon.svg"))),
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
-    re_path("^static/", page_not_found),  # files that WhiteNoise does not have
-    re_path("", pages.UnknownPath.as_view(), name=UNKNOWN_ROUTE),
+    re_path("^static/", page_not_found),  # WhiteNoise serves the files that exist
+    re_path("", pages.unknown_path, name=UNKNOWN_ROUTE),
 ]

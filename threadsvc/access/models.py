@@ -101,7 +101,7 @@ class APIKey(models.Model):
 
     def clean(self) -> None:
         if self.expires_at is not None and self.expires_at <= timezone.now():
-            raise ValidationError({"expires_at": "That time is past."})
+            raise ValidationError({"expires_at": "This time is in the past."})
 
     def issue(self) -> str:
         """Store this new row and return its key, which cannot be shown again."""

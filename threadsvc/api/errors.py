@@ -1,7 +1,7 @@
-"""Every error response in the contract's form: DRF and Django exceptions -> `{"detail": ...}`.
+"""Error responses: DRF and Django exceptions become `{"detail": ...}`, the contract's form.
 
-`detail` is a text (404, 405, 413, ...), or for 422 a list with one item `{"loc", "msg", "type"[, "ctx"]}` for each
-error, in the vocabulary of pydantic v1 as FastAPI shows it.
+`detail` is a text (404, 405, 413, ...) or, for 422, a list with one item `{"loc", "msg", "type"[, "ctx"]}` for each
+error. The items use the vocabulary of pydantic v1, as FastAPI shows it.
 """
 
 import logging
@@ -17,18 +17,22 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from rest_framework import exceptions
+from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
-from threadsvc.api.json import UNREADABLE_BODY, InvalidJSON, JSONRenderer
+from threadsvc.api.json import UNREADABLE_BODY, InvalidJSON, JSONRenderer, is_json
 from threadsvc.engines.base import DiskFull, RowTooLarge, error_reason
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a client may try again when a database did not answer.
+# Seconds after which a client should retry if the database was unavailable.
 RETRY_AFTER = "1"
 
-# The item of a ValidationError that names no error.
+# The item of a ValidationError without texts.
 _INVALID = {"loc": ["body"], "msg": "Invalid input.", "type": "value_error.invalid"}
+# The item for a body that is not an object. A body without a JSON media type always gets it.
+_NOT_A_DICT = {"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error.dict"}
+_SEND_JSON = "The body was not parsed because its Content-Type is not JSON. Send Content-Type: application/json."
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -42,19 +46,34 @@ class LengthRequired(exceptions.APIException):
     default_detail = "Length Required"
 
 
+class PathNotServed(exceptions.NotFound):
+    """404 for a path of OpenAI's API that this service does not serve. `message` is for OpenAI's `error.message`."""
+
+    default_detail = "Not Found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """DRF's hook: return the response for an exception raised in a view; None, which becomes a 500, for a bug."""
+    """Return the response for an exception that a view raised. DRF calls this. None means a bug, and becomes a 500."""
     match exc:
         case InvalidJSON():
             return ErrorResponse([_json_invalid(exc)], HTTPStatus.UNPROCESSABLE_ENTITY)
         case exceptions.ValidationError():
-            return ErrorResponse(_items_of(exc), HTTPStatus.UNPROCESSABLE_ENTITY)
+            items = _items_of(exc)
+            return ErrorResponse(
+                items, HTTPStatus.UNPROCESSABLE_ENTITY, detail_for_error=_with_advice(items, context["request"])
+            )
         case exceptions.ParseError() | UnreadablePostError():
             return ErrorResponse(UNREADABLE_BODY, HTTPStatus.BAD_REQUEST)
         case RequestDataTooBig() | RowTooLarge():
             return ErrorResponse(RequestBodyTooLarge.default_detail, RequestBodyTooLarge.status_code)
         case exceptions.MethodNotAllowed():
             return ErrorResponse("Method Not Allowed", exc.status_code)
+        case PathNotServed():
+            return ErrorResponse(exc.detail, exc.status_code, detail_for_error=exc.message)
         case exceptions.APIException():
             detail: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
             # As in DRF's own handler: the view sets `auth_header` for a 401, and a throttle sets `wait`.
@@ -68,23 +87,28 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
 
 
 class ErrorResponse(HttpResponse):
-    """An error in the contract's form. `data` is the value that its content was rendered from.
+    """An error in the contract's form, `{"detail": detail}`.
 
-    DRF's Response is rendered after the view has returned, and refers to the view, the request and itself from then on.
+    ShapeMiddleware makes OpenAI's `error` from `data`. That is the same value, unless `detail_for_error` says more than
+    `detail` may: the contract fixes every word of `detail`.
+
+    This is not DRF's Response, which is rendered later and keeps the view and the request in memory.
     """
 
-    def __init__(self, detail: Any, status: int, headers: dict[str, str] | None = None) -> None:
-        self.data = {"detail": detail}
+    def __init__(
+        self, detail: Any, status: int, headers: dict[str, str] | None = None, *, detail_for_error: Any = None
+    ) -> None:
+        self.data = {"detail": detail_for_error or detail}
         renderer = JSONRenderer()
-        super().__init__(renderer.render(self.data), renderer.media_type, status, headers=headers)
+        super().__init__(renderer.render({"detail": detail}), renderer.media_type, status, headers=headers)
 
 
-# What a database raises that is unavailable, full, or a read-only standby.
+# Raised by a database that is unavailable, full, or a read-only standby.
 OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
 def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
-    """Return the 503 or 507 for a database that is unavailable or full, and log it; None for any other exception."""
+    """Log and return the 503 or 507 for an unavailable or full database. Return None for any other exception."""
     if not isinstance(exc, OUTAGES):
         return None
     is_full = isinstance(exc, DiskFull)
@@ -103,13 +127,20 @@ def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
 
 
 def _items_of(error: exceptions.ValidationError) -> list[dict[str, Any]]:
-    """Return the items of a 422: the exception's own `items` if it has any, else those of DRF's nested texts."""
+    """Return the items of a 422: the exception's own `items`, or one for each of DRF's nested texts."""
     items = getattr(error, "items", None) or list(_items_in(error.detail, ["body"])) or [_INVALID]
     return [{**item, "loc": list(map(_valid_utf8, item["loc"])), "msg": _valid_utf8(item["msg"])} for item in items]
 
 
+def _with_advice(items: list[dict[str, Any]], request: Request) -> list[dict[str, Any]] | None:
+    """Return the items with advice about Content-Type, if the body was not parsed because of it; else None."""
+    if items != [_NOT_A_DICT] or is_json(request.content_type):
+        return None
+    return [{**_NOT_A_DICT, "msg": f"{_NOT_A_DICT['msg']}. {_SEND_JSON}"}]
+
+
 def _items_in(detail: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
-    """Yield an item for each text in a ValidationError's detail: a text, or lists and dicts of texts."""
+    """Yield an item for each text in a ValidationError's detail: a text, or nested lists and dicts of texts."""
     match detail:
         case dict():
             for key, inner in detail.items():
@@ -127,7 +158,7 @@ def _valid_utf8(value: str | int) -> str | int:
     return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
-# Django's handlers, for exceptions outside of DRF's views
+# Django's handlers, for exceptions raised outside of DRF's views
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -1,4 +1,4 @@
-"""JSON in and out: the parser of request bodies, with the exact position of every error, and the renderer.
+"""JSON in and out: the parser of request bodies, which reports the position of each error, and the renderer.
 
 Source: create-message contract, sections 3 and 4 (docs/contract/create-message.md).
 """
@@ -24,7 +24,7 @@ _OUT_OF_RANGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?Infinity|NaN)', re.DOTA
 
 
 class JSONOnly(BaseContentNegotiation):
-    """Selects the view's first parser and first renderer. The parser judges Content-Type; Accept is ignored."""
+    """Selects the view's first parser and first renderer. The parser checks Content-Type. Accept is ignored."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
         return next(iter(parsers))
@@ -48,7 +48,7 @@ class JSONRenderer(BaseRenderer):
 
 
 class InvalidJSON(ParseError):
-    """The text of a body is not JSON: `reason` at character `position` of it. Becomes 422 `json_invalid`."""
+    """The body is not valid JSON: `reason`, at character `position`. Becomes 422 `json_invalid`."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -56,7 +56,11 @@ class InvalidJSON(ParseError):
 
 
 class JSONBodyParser(BaseParser):
-    """Returns the JSON value of a body. A body of another media type stays bytes, which every field refuses."""
+    """Returns the JSON value of a body.
+
+    A body of another media type is returned as bytes. The serializer refuses those: "value is not a valid dict". In
+    the v2 shape, threadsvc/api/errors.py adds advice about the Content-Type.
+    """
 
     media_type = "application/json"  # for the documentation; JSONOnly gives every body to this parser
 
@@ -70,17 +74,17 @@ class JSONBodyParser(BaseParser):
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type header means JSON: empty, application/json or application/*+json, any parameters."""
+    """Return whether a Content-Type means JSON: empty, application/json or application/*+json, any parameters."""
     content_type = content_type.strip(" \t")
     essence = content_type.partition(";")[0].rstrip(" \t").lower()
     return not content_type or _JSON_MEDIA_TYPE.fullmatch(essence) is not None
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of UTF-8 encoded JSON. Lone surrogates, escaped or not, are kept: fields refuse them.
+    """Return the value of UTF-8 encoded JSON. Keeps lone surrogates, escaped or not: the fields refuse them.
 
     Raises InvalidJSON (422) for text that is not JSON. Raises ParseError (400) for bytes that are not UTF-8, nesting
-    beyond the interpreter's recursion limit and integers of more than 4300 digits.
+    beyond the interpreter's recursion limit, and integers of more than 4300 digits.
     """
     try:
         value = orjson.loads(body)
@@ -90,9 +94,9 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_with_python(body: bytes) -> Any:
-    """`parse_json` by Python's decoder, for what orjson refuses.
+    """Do what `parse_json` does with Python's decoder, for bodies that orjson refuses.
 
-    Python's errors are the contract's words and positions. It accepts a byte order mark and lone surrogates.
+    Python's error messages and positions are those of the contract. Accepts a byte order mark and lone surrogates.
     """
     try:
         text = body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
@@ -103,7 +107,7 @@ def parse_with_python(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise InvalidJSON(*as_before_3_13(error)) from error
     except _OutOfRangeError as error:
-        # Everything before it is valid JSON, so the decoder met the first such word outside of strings.
+        # The text before it is valid JSON, so the error is at the first such literal outside of strings.
         position = next(match.start() for match in _OUT_OF_RANGE.finditer(text) if match[1])
         raise InvalidJSON("Out of range float values are not JSON compliant", position) from error
     except (RecursionError, ValueError) as error:
@@ -111,7 +115,7 @@ def parse_with_python(body: bytes) -> Any:
 
 
 def as_before_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
-    """Return message and position as of CPython 3.8 to 3.12: 3.13 words a comma before a bracket differently."""
+    """Return the message and position of CPython 3.8 to 3.12. 3.13 reports a comma before a bracket differently."""
     if not error.msg.startswith("Illegal trailing comma before end of"):
         return error.msg, error.pos
     bracket = re.compile(r"[ \t\n\r]*").match(error.doc, error.pos + 1)

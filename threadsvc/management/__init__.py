@@ -25,7 +25,7 @@ def add_database_option(parser: ArgumentParser) -> None:
         "--database",
         choices=list(settings.DATABASES),
         default="threads" if "threads" in settings.DATABASES else "default",
-        help="which one, where THREADS_DATABASE_URL is not DATABASE_URL (default: that of the threads)",
+        help="which database, if THREADS_DATABASE_URL and DATABASE_URL differ (default: the one with the threads)",
     )
 
 

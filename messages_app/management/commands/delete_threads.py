@@ -40,7 +40,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        age = "12h, 90d, 4w, or a date, 2026-01-31 (UTC)"
+        age = "12h, 90d, 4w, or a date such as 2026-01-31 (UTC)"
         parser.add_argument("--older-than", type=parse_age, required=True, metavar="AGE", help=age)
         parser.add_argument("--tenant", help="only threads of this tenant (default: of all tenants)")
         parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")

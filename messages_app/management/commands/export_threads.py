@@ -17,8 +17,8 @@ from messages_app.transfer.json_lines import export_to_file
 
 class Command(BaseCommand):
     help = (
-        "Writes threads with their messages as JSON Lines, one thread a line, oldest first. import_threads reads them "
-        "on any engine."
+        "Writes threads with their messages as JSON Lines, one thread per line, oldest first. import_threads reads "
+        "them on any engine."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from messages_app.store.errors import reason_of
 
 class Command(BaseCommand):
     help = (
-        "Removes deleted threads with their messages, and the rest of messages that were deleted, and idempotency keys "
-        "that were used, more than 24 hours ago. Safe while the service runs."
+        "Removes deleted threads with their messages, tombstones of messages that were deleted more than 24 hours ago, "
+        "and idempotency keys older than 24 hours. Safe while the service runs."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -39,7 +39,7 @@ class Command(BaseCommand):
             with rare_garbage_collection(), Progress(messages, "messages") as progress:
                 fill_store(threads, messages, tenant=tenant, seed=seed, progress=progress.update)
         except IntegrityError as error:
-            raise CommandError(f"threads of --seed {seed} are in this store already; use another number") from error
+            raise CommandError(f"threads of --seed {seed} are already in this store; use another number") from error
         except DatabaseError as error:
             alias = Thread.objects.db
             migrate = "migrate" if alias == "default" else f"migrate --database {alias}"

@@ -59,7 +59,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("access.change_apikey"))  # nothing else of a key can change
 
-    @admin.display(description="may", ordering="read_only")
+    @admin.display(description="rights", ordering="read_only")
     def rights(self, key: APIKey) -> str:
         return key.rights
 
@@ -91,7 +91,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
         obj.key = obj.issue()
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        return self.answer(request, "made", title="API key made", original=obj, key=obj.key)
+        return self.answer(request, "made", title="API key created", original=obj, key=obj.key)
 
     # Revoke
 
@@ -120,7 +120,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
         revoked = [key for key in keys if key.revoke()]
         for key in revoked:
             self.log_change(request, key, "Revoked.")
-        told = ", ".join(map(str, revoked)) or "nothing: all were revoked before"
+        told = ", ".join(map(str, revoked)) or "nothing: the keys were already revoked"
         self.message_user(request, f"Revoked {told}.")
         return None
 

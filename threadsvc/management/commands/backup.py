@@ -17,11 +17,11 @@ from threadsvc.management import add_database_option, bar, file_of, megabytes
 
 
 class Command(BaseCommand):
-    help = "Copies an SQLite database into one file, while the service goes on, and checks the copy."
+    help = "Copies an SQLite database into one file while the service runs, and checks the copy."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE", help="the copy; other engines: docs/operations.md")
-        parser.add_argument("--overwrite", action="store_true", help="replace FILE, once the new copy is good")
+        parser.add_argument("--overwrite", action="store_true", help="replace FILE when the new copy has been checked")
         add_database_option(parser)
 
     def handle(self, *args: Any, file: Path, overwrite: bool, database: str, **options: Any) -> None:
@@ -44,7 +44,7 @@ class Command(BaseCommand):
                 "default": "threads and messages (--database threads)",
                 "threads": "accounts and sessions of the admin (--database default)",
             }
-            self.stdout.write(f"Not in it: {left_out[database]}.")
+            self.stdout.write(f"Not included: {left_out[database]}.")
 
 
 def refuse_target(file: Path, overwrite: bool) -> None:
@@ -54,8 +54,8 @@ def refuse_target(file: Path, overwrite: bool) -> None:
         if os.path.realpath(file) in {f"{name}{end}" for end in BESIDE}:
             raise CommandError(f"{file} is the database itself, or belongs to it")
     if file.exists() and not file.is_file():
-        raise CommandError(f"{file} is no file; name one")
+        raise CommandError(f"{file} is not a regular file")
     if not file.parent.is_dir():
         raise CommandError(f"there is no directory {file.parent}")
     if file.exists() and not overwrite:
-        raise CommandError(f"{file} exists; --overwrite replaces it")
+        raise CommandError(f"{file} exists. Use --overwrite to replace it.")

@@ -20,14 +20,14 @@ from threadsvc.management import add_database_option, bar, expected_tables, file
 
 class Command(BaseCommand):
     help = (
-        "Replaces an SQLite database by a copy that backup made, all or nothing; running services go on with it. What "
-        "was there is kept in a file beside the database."
+        "Replaces the content of an SQLite database with a copy that backup made, all or nothing. Running services "
+        "continue with the new content. The old content is kept in a file beside the database."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE", help="the copy; other engines: docs/operations.md")
         parser.add_argument("--yes", "--no-input", action="store_true", help="do not ask")
-        parser.add_argument("--discard", action="store_true", help="do not keep what is there now")
+        parser.add_argument("--discard", action="store_true", help="do not keep the old content")
         add_database_option(parser)
 
     def handle(self, *args: Any, file: Path, yes: bool, discard: bool, database: str, **options: Any) -> None:
@@ -50,20 +50,20 @@ class Command(BaseCommand):
             raise CommandError(f"{file} {error}") from error
         except (sqlite3.Error, DatabaseError, OSError) as error:
             # The file has passed its check, so this class of error means that the database is damaged.
-            away = f"; move {target}* away, and restore again" if type(error) is sqlite3.DatabaseError else ""
+            away = f". Move {target}* away and restore again." if type(error) is sqlite3.DatabaseError else ""
             raise CommandError(f"cannot restore {file}: {error_reason(error)}{away}") from error
         self.stdout.write(f"Restored {target} in {time.monotonic() - start:.1f} s: {contents(target)}.")
         if keep is not None:
-            self.stdout.write(f"What was there before is in {keep}; remove it when nobody misses anything.")
+            self.stdout.write(f"The old content is in {keep}. Delete it when you no longer need it.")
 
     def is_confirmed(self, file: Path, target: Path) -> bool:
         self.stdout.write(
-            f"This replaces all that is in {target}:\n  now   {contents(target)}\n  then  {contents(file)}"
+            f"This replaces everything in {target}:\n  now    {contents(target)}\n  after  {contents(file)}"
         )
         try:
             return input("Type yes to go on: ").strip().lower() == "yes"
         except EOFError:
-            raise CommandError("nobody answered; --yes restores without asking") from None
+            raise CommandError("no answer on standard input. Use --yes to restore without confirmation.") from None
 
 
 @contextmanager
@@ -73,16 +73,16 @@ def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
         if fault := backup.fault_of(file):
             raise backup.Unusable(f"is damaged: {fault}")
         if "django_migrations" not in backup.tables_of(file):
-            raise backup.Unusable("is no backup of threadsvc: it has no table django_migrations")
+            raise backup.Unusable("is not a backup of threadsvc: it has no table django_migrations")
     except sqlite3.DatabaseError as error:
         raise backup.Unusable(f"cannot be used: {error}") from error
     had, known = backup.migrations_of(file), set(MigrationLoader(None).disk_migrations)
     if unknown := sorted(had - known):
-        raise backup.Unusable(f"is of a newer version: its migration {'.'.join(unknown[0])} is not known here")
+        raise backup.Unusable(f"is from a newer version: its migration {'.'.join(unknown[0])} is unknown")
     if holds_something(target):
         size, size_there = backup.page_size_of(file), backup.page_size_of(target)
         if size != size_there:
-            raise backup.Unusable(f"has pages of {size} bytes, the database of {size_there}")
+            raise backup.Unusable(f"has a page size of {size} bytes, but the database has {size_there}")
     if known <= had:
         refuse_without_tables(file, alias)
         yield file
@@ -97,7 +97,7 @@ def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
 
 def refuse_without_tables(file: Path, alias: str) -> None:
     if missing := sorted(set(expected_tables(alias, include_auto_created=True)) - backup.tables_of(file)):
-        raise backup.Unusable(f"is no backup of this database: it has no table {missing[0]}")
+        raise backup.Unusable(f"is not a backup of this database: it has no table {missing[0]}")
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--anonymous-on-loopback",
             action="store_true",
-            help="require no API keys where HOST is a loopback address, nothing is said of a proxy, and "
+            help="do not require API keys if HOST is a loopback address, no proxy is configured, and "
             "THREADSVC_ALLOW_ANONYMOUS is not set",
         )
 
@@ -116,7 +116,7 @@ class Command(BaseCommand):
         check_address(settings.HOST, settings.PORT)
         if settings.TLS and not settings.TRUSTED_PROXIES:
             raise CommandError(
-                "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that speaks TLS"
+                "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that terminates TLS"
             )
         if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
             # Behind a proxy, requests to a loopback address also come from other machines.
@@ -131,8 +131,8 @@ class Command(BaseCommand):
                 raise CommandError(f"cannot use the database of {name}: {error_reason(error)}") from error
             if missing:
                 raise CommandError(
-                    f"the database of {name} has no table {missing[0]}, though its migrations are recorded there: "
-                    "was THREADS_DATABASE_URL another one before?"
+                    f"the database of {name} has no table {missing[0]}, although its migrations are recorded as "
+                    "applied. Did THREADS_DATABASE_URL change?"
                 )
         close_connections()
         raise_limit_of_files()
@@ -153,7 +153,7 @@ def start_metrics() -> exporter.Started | None:
         where = f"{exporter.METRICS_HOST} port {settings.METRICS_PORT}"
         reason = error.strerror or str(error)
         raise CommandError(
-            f"cannot show metrics on {where}: {reason}; THREADSVC_METRICS_PORT chooses another"
+            f"cannot serve metrics on {where}: {reason}. Set THREADSVC_METRICS_PORT to another port."
         ) from error
 
 
@@ -204,7 +204,8 @@ def check_address(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise CommandError(f"cannot listen on {host} port {port}: {reason}; HOST and PORT choose others") from error
+            where = f"{host} port {port}"
+            raise CommandError(f"cannot listen on {where}: {reason}. Set HOST or PORT to another address.") from error
 
 
 def is_loopback(host: str) -> bool:
@@ -232,9 +233,9 @@ def banner() -> str:
     if settings.ALLOW_ANONYMOUS:
         why = "THREADSVC_ALLOW_ANONYMOUS is 1" if settings.ANONYMOUS_IS_DECIDED else "HOST is a loopback address"
         lines += [
-            f"  API keys    not required ({why}): whoever can reach this address",
-            "              can read and write everything of the tenant default",
+            f"  API keys    not required ({why}): any client that reaches this address",
+            "              can read and write everything in the tenant default",
         ]
     else:
-        lines.append("  API keys    required; this makes one: .venv/bin/python manage.py create_api_key NAME")
+        lines.append("  API keys    required; create one: .venv/bin/python manage.py create_api_key NAME")
     return "\n".join(lines)

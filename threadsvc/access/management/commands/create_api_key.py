@@ -1,4 +1,4 @@
-"""`manage.py create_api_key NAME`: makes a key and prints it, this once, alone on stdout."""
+"""`manage.py create_api_key NAME`: creates a key and prints it once, alone on stdout."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
@@ -24,24 +24,27 @@ def expiry(text: str) -> datetime:
             return now + int(span[1]) * EXPIRY_UNITS[span[2]]
         ends = datetime.combine(date.fromisoformat(text), time(), UTC)
     except (ValueError, OverflowError):
-        raise ArgumentTypeError(f"{text!r} is no time such as 12h, 90d or 4w, and no date such as 2030-01-31") from None
+        examples = "a duration such as 12h, 90d or 4w, nor a date such as 2030-01-31"
+        raise ArgumentTypeError(f"{text!r} is not {examples}") from None
     if ends <= now:
-        raise ArgumentTypeError(f"{text} is past")
+        raise ArgumentTypeError(f"{text} is in the past")
     return ends
 
 
 class Command(BaseCommand):
     help = (
-        "Makes an API key. Prints the key, which cannot be shown again, on stdout and nothing else there, so that "
-        "KEY=$(manage.py create_api_key NAME) works; what it may do, on stderr."
+        "Creates an API key. Prints only the key on stdout, so that KEY=$(manage.py create_api_key NAME) works, and "
+        "its rights on stderr. The key cannot be shown again."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME", help="who or what uses it")
+        parser.add_argument("name", metavar="NAME", help="the client that uses the key")
         parser.add_argument(
-            "--tenant", default=settings.DEFAULT_TENANT, help="whose threads it opens (default: %(default)s)"
+            "--tenant",
+            default=settings.DEFAULT_TENANT,
+            help="the tenant it can access (default: %(default)s)",
         )
-        parser.add_argument("--read-only", action="store_true", help="it reads, and changes nothing")
+        parser.add_argument("--read-only", action="store_true", help="the key can read, but not write")
         parser.add_argument(
             "--expires", type=expiry, metavar="WHEN", help="12h, 90d, 4w, or a date, 2030-01-31 (UTC); default: never"
         )
@@ -57,6 +60,6 @@ class Command(BaseCommand):
             raise CommandError(f"{field}: {reason}") from error
         key = row.issue()
         until = f"until {utc_time(expires)}" if expires else "until it is revoked"
-        self.stderr.write(f"Key {one_line(str(row))} may {row.rights} in tenant {one_line(tenant)}, {until}.")
+        self.stderr.write(f"Key {one_line(str(row))} can {row.rights} in tenant {one_line(tenant)}, {until}.")
         self.stderr.write("Store it now: it cannot be shown again.")
         self.stdout.write(key)

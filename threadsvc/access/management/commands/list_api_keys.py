@@ -7,11 +7,11 @@ from django.core.management import BaseCommand
 from threadsvc.access.management import one_line, utc_time
 from threadsvc.access.models import APIKey
 
-HEAD = ("PREFIX", "NAME", "TENANT", "MAY", "CREATED", "EXPIRES", "LAST USED", "STATE")
+HEAD = ("PREFIX", "NAME", "TENANT", "RIGHTS", "CREATED", "EXPIRES", "LAST USED", "STATE")
 
 
 class Command(BaseCommand):
-    help = "Lists the API keys, newest first. The keys themselves are not stored; a prefix is the beginning of one."
+    help = "Lists the API keys, newest first. Keys are not stored: the list shows the prefix of each."
 
     def handle(self, *args: Any, **options: Any) -> None:
         rows: list[tuple[str, ...]] = [HEAD]
@@ -23,4 +23,4 @@ class Command(BaseCommand):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.stdout.write("  ".join(cells).rstrip())
         if len(rows) == 1:
-            self.stderr.write("There is no key yet: manage.py create_api_key NAME makes one.")
+            self.stderr.write("There are no keys. Create one: manage.py create_api_key NAME")

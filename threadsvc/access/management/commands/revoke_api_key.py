@@ -10,7 +10,7 @@ from threadsvc.access.models import KEY_MARK, APIKey
 
 
 class Command(BaseCommand):
-    help = "Revokes an API key, at once and for good."
+    help = "Revokes an API key immediately and permanently."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("key", metavar="KEY", help="its prefix, as list_api_keys shows it, or the whole key")
@@ -20,8 +20,8 @@ class Command(BaseCommand):
         row = APIKey.objects.filter(prefix=prefix).first() if prefix.isascii() else None
         if row is None:
             # Do not repeat the argument: it may be the key of another service.
-            raise CommandError("there is no such key; list_api_keys shows the prefixes of those that there are")
+            raise CommandError("there is no such key; list_api_keys shows the prefixes")
         if row.revoke():
             self.stdout.write(f"Revoked {one_line(str(row))}. Requests with it are refused from now on.")
         else:
-            self.stdout.write(f"{one_line(str(row))} was revoked already, on {utc_time(row.revoked_at)}.")
+            self.stdout.write(f"{one_line(str(row))} was already revoked on {utc_time(row.revoked_at)}.")
