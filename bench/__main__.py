@@ -1,7 +1,7 @@
-"""`python -m bench [PART ...]`: how fast the service is beside a yardstick, as Markdown (docs/performance.md).
+"""Measure the service beside a yardstick, and print the results as Markdown (docs/performance.md).
 
-Ends with 1 where something answered wrongly or was lost; a target that is missed is only marked. What is stored goes to
-the system's directory for temporary files (TMPDIR): that disk is the one that is measured.
+Exits with 1 if a response is wrong or a message is lost. A missed target is only marked. The stores are in the system's
+directory for temporary files (TMPDIR), so the run measures that disk.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import cpu, growth, machine, memory, ratios, scaling, starting
 from bench.load import require_wrk
-from bench.operations import Wrong
+from bench.operations import WrongResult
 from bench.options import QUICK, Options, Sizes, progress
 from bench.running import WORKER_CLASSES
 from bench.tables import at_least, at_most, table
@@ -22,7 +22,7 @@ from tests.servers import Unavailable
 
 
 def commands(options: Options) -> str:
-    """What bench/commands.py finds, which is loaded here alone."""
+    """Return the table of bench/commands.py. Only this part imports it."""
     if importlib.util.find_spec("bench.commands") is None:
         return "Not measured: there is no bench/commands.py."
     bench = importlib.import_module("bench.commands")
@@ -34,14 +34,14 @@ def commands(options: Options) -> str:
         "seconds",
         "CPU s",
         "peak MB",
-        "more than idle",
+        "above idle",
         "target",
     )
     rows = [
         (
             *(row.command, f"{row.messages:,}", f"{row.rate:,.0f}", at_least(row.target, row.rate)),
-            *(f"{row.seconds:.1f}", f"{row.cpu_seconds:.1f}", f"{row.peak_mb:.1f}", f"{row.beyond_idle_mb:.1f} MB"),
-            at_most(bench.MB_BEYOND_IDLE, row.beyond_idle_mb),
+            *(f"{row.seconds:.1f}", f"{row.cpu_seconds:.1f}", f"{row.peak_mb:.1f}", f"{row.mb_above_idle:.1f} MB"),
+            at_most(bench.MAX_MB_ABOVE_IDLE, row.mb_above_idle),
         )
         for row in bench.measured(options.sizes.commands)
     ]
@@ -55,11 +55,11 @@ PARTS = {
     "memory": ("Memory of a worker", memory.run),
     "start": ("Start", starting.run),
     "commands": ("Commands", commands),
-    "scaling": ("Room, and two services", scaling.run),
+    "scaling": ("Disk space, and two services over one PostgreSQL", scaling.run),
 }
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
+def options_from(arguments: argparse.Namespace) -> Options:
     return Options(
         engines=arguments.engine or list(ENGINES),
         seconds=1 if arguments.quick else arguments.seconds,
@@ -70,33 +70,35 @@ def options_of(arguments: argparse.Namespace) -> Options:
     )
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    # argparse looks for what no part at all is, an empty list, among the choices.
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{', '.join(PARTS)}; or all")
-    parser.add_argument("--engine", action="append", choices=ENGINES, help="may be given again; without it, all")
-    parser.add_argument("--seconds", type=float, default=5, help="of load each turn (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that each one gets (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs: figures say nothing")
+    # If no part is given, argparse checks that the empty list is among the choices.
+    help_of_parts = f"{', '.join(PARTS)} (default: all)"
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=help_of_parts)
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="may be repeated (default: all)")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds of load per turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per server (default: %(default)s)")
+    tiny = "tiny sizes, to check that the program runs; the figures are meaningless"
+    parser.add_argument("--quick", action="store_true", help=tiny)
     parser.add_argument(
-        "--yardstick-server", choices=WORKER_CLASSES, default="ours", help="stock: gunicorn's own worker with threads"
+        "--yardstick-server", choices=WORKER_CLASSES, default="ours", help="stock: gunicorn's worker with threads"
     )
-    parser.add_argument("--stores", type=Path, help="a directory that keeps the large SQLite store for the next run")
+    parser.add_argument("--stores", type=Path, help="directory that keeps the large SQLite store for the next run")
     return parser.parse_args()
 
 
 def main() -> int:
-    # As Ctrl-C does, SIGTERM ends this and what it started.
+    # SIGTERM stops the run and the processes that it started, like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    arguments = parsed()
-    options = options_of(arguments)
+    arguments = parse_arguments()
+    options = options_from(arguments)
     try:
         require_wrk()
-        print(machine.described(), flush=True)
+        print(machine.describe(), flush=True)
         for part in arguments.parts or PARTS:
             heading, run = PARTS[part]
             print(f"\n## {heading}\n\n{run(options)}", flush=True)
-    except (Wrong, Unavailable) as error:
+    except (WrongResult, Unavailable) as error:
         progress(f"bench: {error}")
         return 1
     except KeyboardInterrupt:

@@ -1,11 +1,14 @@
-"""Server time of every admin page on SQLite: at 1,000,000 messages in 50,000 threads, and at 1,000 in 50 beside it.
+"""Measure the server time of every admin page on SQLite, in a large and in a small store.
 
     .venv/bin/python bench/admin_pages.py [DATA_DIR]
 
-DATA_DIR is a data directory that was migrated and seeded, and gets an account "bench"; without it both stores are
-made first (some minutes).
-Prints one table: the median and the slowest of RUNS answers in milliseconds, queries, and the ratio of the medians. A
-page that costs the same at any size has a ratio near 1. Ends with status 1 where a page took longer than LIMIT_MS.
+The large store has 1,000,000 messages in 50,000 threads. The small store has 1,000 messages in 50 threads. DATA_DIR is
+a migrated and seeded data directory to use as the large store; the program adds an account "bench" to it. Without
+DATA_DIR, the program creates both stores, which takes some minutes.
+
+Prints one table: the number of queries, the median and the slowest of RUNS responses in milliseconds, and the ratio of
+the medians. A ratio near 1 means that the page takes the same time at any size. Exits with 1 if a page took longer than
+LIMIT_MS.
 """
 
 import json
@@ -36,8 +39,8 @@ def seeded(directory: Path, size: str) -> Path:
     return directory
 
 
-def measured(directory: Path) -> dict[str, Any]:
-    """What a process of that store says of its pages."""
+def measure_in_process(directory: Path) -> dict[str, Any]:
+    """Measure the pages of a store in a process of its own."""
     variables = {
         **os.environ,
         "THREADSVC_DATA_DIR": str(directory),
@@ -52,7 +55,7 @@ def measured(directory: Path) -> dict[str, Any]:
 
 
 def pages() -> dict[str, str]:
-    """Every kind of page, by what it is."""
+    """Return the path of each kind of page, by description."""
     from django.db.models import Count, Max
 
     from messages_app.models import Message, Thread
@@ -132,8 +135,8 @@ def measure() -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         given = Path(sys.argv[1]) if len(sys.argv) > 1 else seeded(Path(scratch) / "large", "large")
-        small = measured(seeded(Path(scratch) / "small", "small"))
-        large = measured(given)
+        small = measure_in_process(seeded(Path(scratch) / "small", "small"))
+        large = measure_in_process(given)
     print(f"{'page':36} {'queries':>7} {'ms':>7} {'slowest':>8} {'ms, small':>10} {'ratio':>6}")
     for name, page in large.items():
         other = small[name]

@@ -1,13 +1,17 @@
-"""How fast `seed`, `export_threads` and `import_threads` are, and how much memory they take, at 1,000,000 messages.
+"""Measure the speed and the memory of `seed`, `export_threads` and `import_threads` at 1,000,000 messages.
 
     .venv/bin/python bench/commands.py [--messages NUMBER] [--database-url FIRST SECOND]
 
-Makes a store of NUMBER messages in a tenth as many threads, exports it to a file and imports that into a second store:
-on SQLite in directories that it makes and removes, or in the two empty databases of these URLs.
-Prints one table, a row for each command: messages a second beside the target, seconds (all of the process, its start
-too), seconds of CPU, the most memory that it had, that of a process which has asked one query, and the difference;
-what misses its target is marked with `!`. Ends with status 1 where the export of the second store is not, byte for
-byte, that of the first.
+Creates a store of NUMBER messages in a tenth as many threads, exports it to a file, and imports the file into a second
+store. The stores are SQLite files in temporary directories, or the two empty databases at the URLs.
+
+Prints one table with a row per command:
+
+- messages per second, and the target
+- seconds of the whole process, including its start, and seconds of CPU
+- peak memory of the process, peak memory of an idle process that ran one query, and the difference
+
+`!` marks a missed target. Exits with 1 if the exports of the two stores are not equal, byte for byte.
 """
 
 import filecmp
@@ -25,12 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = 1_000_000
 MESSAGES_A_THREAD = 10
 TARGETS = {"seed": 30_000, "export_threads": 50_000, "import_threads": 30_000}
-MB_BEYOND_IDLE = 50
+MAX_MB_ABOVE_IDLE = 50
 IDLE = ("shell", "-c", "from messages_app.models import Thread; Thread.objects.exists()")
 
 
 class Row(NamedTuple):
-    """What one run of a command took. `peak_mb` and `idle_mb` are MB of resident memory."""
+    """The measurements of one run of a command. `peak_mb` and `idle_mb` are MB of resident memory."""
 
     command: str
     messages: int
@@ -41,7 +45,7 @@ class Row(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Messages a second."""
+        """Messages per second."""
         return self.messages / self.seconds
 
     @property
@@ -49,16 +53,16 @@ class Row(NamedTuple):
         return TARGETS[self.command]
 
     @property
-    def beyond_idle_mb(self) -> float:
+    def mb_above_idle(self) -> float:
         return self.peak_mb - self.idle_mb
 
 
 class DifferentError(Exception):
-    """What was imported is not what was exported."""
+    """The export of the second store differs from the first."""
 
 
 class Used(NamedTuple):
-    """What a process took."""
+    """The time and memory that a process used."""
 
     seconds: float
     cpu_seconds: float
@@ -86,17 +90,17 @@ class Store:
             stderr=subprocess.PIPE,
         )
         assert process.stderr
-        told = process.stderr.read()
+        errors = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stderr.close()
         if process.returncode:
-            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{told.decode()}")
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{errors.decode()}")
         return Used(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
 
 
 def measured(messages: int = MESSAGES, database_urls: Sequence[str] = ("", "")) -> list[Row]:
-    """A row for each command. Raises DifferentError where the two stores do not say the same."""
+    """Return a row per command. Raises DifferentError if the exports of the two stores differ."""
     with tempfile.TemporaryDirectory(prefix="threadsvc-bench-") as scratch:
         first, second = (Store(Path(scratch) / f"store-{i}", url) for i, url in enumerate(database_urls, start=1))
         export, again = Path(scratch) / "export.jsonl", Path(scratch) / "again.jsonl"
@@ -109,26 +113,26 @@ def measured(messages: int = MESSAGES, database_urls: Sequence[str] = ("", "")) 
         }
         second.manage("export_threads", str(again))
         if not filecmp.cmp(export, again, shallow=False):
-            raise DifferentError("the export of what was imported is another one")
+            raise DifferentError("the export of the second store differs from the first")
     return [Row(command, messages, *of_command, idle.peak_mb) for command, of_command in used.items()]
 
 
 def table(rows: Sequence[Row]) -> str:
-    heads = ("command", "messages", "messages/s", "target", "seconds", "CPU s", "peak MB", "idle MB", "more MB")
-    lines = ["{:15} {:>11} {:>12} {:>8} {:>8} {:>7} {:>8} {:>8} {:>9}".format(*heads)]
+    heads = ("command", "messages", "messages/s", "target", "seconds", "CPU s", "peak MB", "idle MB", "above idle")
+    lines = ["{:15} {:>11} {:>12} {:>8} {:>8} {:>7} {:>8} {:>8} {:>10}".format(*heads)]
     for row in rows:
         slow = "!" if row.rate < row.target else " "
-        large = "!" if row.beyond_idle_mb > MB_BEYOND_IDLE else " "
+        large = "!" if row.mb_above_idle > MAX_MB_ABOVE_IDLE else " "
         lines.append(
             f"{row.command:15} {row.messages:>11,} {row.rate:>11,.0f}{slow} {row.target:>8,} {row.seconds:>8.1f}"
-            f" {row.cpu_seconds:>7.1f} {row.peak_mb:>8.1f} {row.idle_mb:>8.1f} {row.beyond_idle_mb:>8.1f}{large}"
+            f" {row.cpu_seconds:>7.1f} {row.peak_mb:>8.1f} {row.idle_mb:>8.1f} {row.mb_above_idle:>9.1f}{large}"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = ArgumentParser(description="Measures seed, export_threads and import_threads.")
-    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"how many (default {MESSAGES:,})")
+    parser = ArgumentParser(description="Measure seed, export_threads and import_threads.")
+    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"number of messages (default: {MESSAGES:,})")
     parser.add_argument(
         "--database-url", nargs=2, default=("", ""), metavar=("FIRST", "SECOND"), help="two empty databases"
     )

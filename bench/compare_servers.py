@@ -1,5 +1,7 @@
-"""Compares gunicorn and granian under this project's application: create throughput, slow clients, chunked bodies,
-clean shutdown. Prints one table. Wants `wrk` (Debian) and `pip install granian gunicorn`.
+"""Compare gunicorn and granian with this project's application, and print one table.
+
+Measures create throughput, slow clients, chunked bodies and a clean shutdown. Requires `wrk` (a package of Debian) and
+`pip install granian gunicorn`.
 
     .venv/bin/python bench/compare_servers.py [seconds]
 """
@@ -64,7 +66,7 @@ def wait_until_up() -> float:
             return time.monotonic() - start
         except OSError:
             time.sleep(0.02)
-    raise SystemExit("the server did not come up")
+    raise SystemExit("the server did not start")
 
 
 def throughput(threads: list[str]) -> str:
@@ -79,7 +81,7 @@ def throughput(threads: list[str]) -> str:
 
 
 def slow_clients(thread: str, count: int) -> str:
-    """`count` clients send their bodies a byte a second; a good client asks all the while."""
+    """Let `count` clients send one byte of their bodies per second, while a normal client sends requests."""
     head = f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     slow = []
     for _ in range(count):
@@ -109,11 +111,11 @@ def slow_clients(thread: str, count: int) -> str:
     for connection in slow:
         connection.close()
     worst = f"{max(waits) * 1000:.0f} ms" if waits else "-"
-    return f"{len(waits)} answers, slowest {worst}, {failed} none in 5 s"
+    return f"{len(waits)} responses, slowest {worst}, {failed} without a response in 5 s"
 
 
 def chunked(*chunks: bytes, end: bool) -> str:
-    """The answer to a POST /threads with these chunks as its body, after which we close our side where `end`."""
+    """Return the status line for a POST /threads with these chunks. If `end`, the client closes its side after them."""
     with socket.create_connection(("127.0.0.1", PORT), timeout=5) as connection:
         connection.sendall(
             b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -121,11 +123,11 @@ def chunked(*chunks: bytes, end: bool) -> str:
         )
         if end:
             connection.shutdown(socket.SHUT_WR)
-        return connection.makefile("rb").readline().decode().strip() or "closed without an answer"
+        return connection.makefile("rb").readline().decode().strip() or "closed without a response"
 
 
 def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
-    """SIGTERM while a request's body is still on its way."""
+    """Send SIGTERM while the body of a request is in flight."""
     body = b'{"role":"user","content":"sent around the end"}'
     with socket.create_connection(("127.0.0.1", PORT), timeout=20) as connection:
         connection.sendall(
@@ -139,14 +141,14 @@ def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
         time.sleep(1)
         try:
             connection.sendall(body[20:])
-            answer = connection.makefile("rb").readline().decode().strip() or "closed without an answer"
+            answer = connection.makefile("rb").readline().decode().strip() or "closed without a response"
         except OSError as error:
             answer = type(error).__name__
     try:
         code = server.wait(20)
     except subprocess.TimeoutExpired:
         server.kill()
-        return f"{answer}; did not end in 20 s"
+        return f"{answer}; did not exit in 20 s"
     return f"{answer}; exit {code} after {time.monotonic() - start:.1f} s"
 
 
@@ -161,16 +163,16 @@ def main() -> None:
             subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
             server = subprocess.Popen(command, cwd=ROOT, env=environment)
             try:
-                row = {"first answer": f"{wait_until_up():.2f} s"}
+                row = {"first response after start": f"{wait_until_up():.2f} s"}
                 threads = [json.loads(call("POST", "/threads")[1])["id"] for _ in range(200)]
                 throughput(threads)  # warm up
-                row[f"create, {WORKERS} workers, 16 connections"] = throughput(threads)
-                row["chunked body, whole"] = chunked(b"1\r\n{\r\n", b"1\r\n}\r\n", b"0\r\n\r\n", end=False)
-                row["chunked body that breaks off"] = chunked(b"40\r\n{}", end=True)
-                row["chunked body, malformed"] = chunked(b"zz\r\n{}\r\n", b"0\r\n\r\n", end=False)
-                row["200 slow bodies"] = slow_clients(threads[0], 200)
-                row["8 KiB of URL"] = str(call("GET", "/threads/" + "x" * (8192 - 9))[0])
-                row["SIGTERM amid a body"] = shutdown(server, threads[0])
+                row[f"create message, {WORKERS} workers, 16 connections"] = throughput(threads)
+                row["complete chunked body"] = chunked(b"1\r\n{\r\n", b"1\r\n}\r\n", b"0\r\n\r\n", end=False)
+                row["truncated chunked body"] = chunked(b"40\r\n{}", end=True)
+                row["malformed chunked body"] = chunked(b"zz\r\n{}\r\n", b"0\r\n\r\n", end=False)
+                row["200 clients that send one byte per second"] = slow_clients(threads[0], 200)
+                row["URL of 8 KiB"] = str(call("GET", "/threads/" + "x" * (8192 - 9))[0])
+                row["SIGTERM in the middle of a body"] = shutdown(server, threads[0])
             finally:
                 server.kill()
             rows[name] = row

@@ -1,7 +1,7 @@
-"""What a store holds, told as JSON by a process that has the service's settings; the same for each engine.
+"""Print facts about a store as JSON, in a process with the service's settings. Works on every engine.
 
-`python -m bench.contents` with `count` (messages), `sample N` (ids to ask for) or `long N` (a thread of N messages,
-which is made where there is none).
+`python -m bench.contents count` prints the number of messages. `sample N` prints up to N ids for requests. `long N`
+prints ids of the long thread. If it is missing, the program creates it with N messages.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 
 import django
 
-AT_ONCE = 500
+BATCH = 500
 
-# The text of a message of the long thread follows from its position modulo this: pages of 20 are all of one size.
+# In the long thread, the position modulo this number determines the text. All pages of 20 therefore have the same size.
 PERIOD = 20
 LONG = {"bench": "long"}
 
@@ -29,16 +29,16 @@ def count() -> dict[str, int]:
 
 
 def sample(number: int) -> dict[str, list[Any]]:
-    """Up to `number` threads and messages of theirs, at random but the same each time; none is of the long thread."""
+    """Return up to `number` random threads and messages, the same in every run. The long thread is left out."""
     from messages_app.models import Message, Thread
 
     rng = random.Random(7)
-    apart = {thread.id for thread in found_long_thread()}
-    known = [i for i in Thread.objects.order_by("id").values_list("id", flat=True) if i not in apart]
+    excluded = {thread.id for thread in find_long_thread()}
+    known = [i for i in Thread.objects.order_by("id").values_list("id", flat=True) if i not in excluded]
     threads = rng.sample(known, min(number, len(known)))
     long_threads, messages = [], []
-    for start in range(0, len(threads), AT_ONCE):
-        of_these = Message.objects.filter(thread_id__in=threads[start : start + AT_ONCE])
+    for start in range(0, len(threads), BATCH):
+        of_these = Message.objects.filter(thread_id__in=threads[start : start + BATCH])
         rows = list(of_these.values_list("thread_id", "id", "position"))
         long_threads += [thread_id for thread_id, _, position in rows if position == PERIOD + 1]
         messages += [(thread_id, message_id) for thread_id, message_id, _ in rows]
@@ -51,26 +51,26 @@ def sample(number: int) -> dict[str, list[Any]]:
 
 
 def long(number: int) -> dict[str, Any]:
-    """The long thread, and ids in it after which a page begins: in its middle, and at either end."""
+    """Return the id of the long thread, and cursors for pages in its middle and at both ends."""
     from messages_app.models import Message
 
-    found = found_long_thread()
-    thread = found[0] if found else new_long_thread(number)
+    found = find_long_thread()
+    thread = found[0] if found else create_long_thread(number)
     last = Message.objects.filter(thread_id=thread.id).count()
     cursors = {"middle": last // 2, "end": last - PERIOD, "start": PERIOD + 1}
     rows = Message.objects.filter(thread_id=thread.id)
     return {"thread": thread.id, **{name: rows.get(position=position).id for name, position in cursors.items()}}
 
 
-def found_long_thread() -> list[Any]:
-    """The one that there is, if there is one."""
+def find_long_thread() -> list[Any]:
+    """Return the long thread, if it exists."""
     from messages_app.store.backend import backend
     from messages_app.store.paging import Window
 
     return backend().threads_with("default", LONG, Window(None, None, descending=True, limit=1))
 
 
-def new_long_thread(number: int) -> Any:
+def create_long_thread(number: int) -> Any:
     from messages_app.models import Message
     from messages_app.models.content import text_part
     from messages_app.sample_data.texts import conversation
@@ -86,9 +86,9 @@ def new_long_thread(number: int) -> Any:
             fields = {"role": turn.role, "content": [text_part(turn.text)]}
             yield new_message(moment, rng, thread_id=thread.id, position=position, **fields)
 
-    made = messages()
+    new = messages()
     store_rows([thread])
-    while batch := list(islice(made, AT_ONCE)):
+    while batch := list(islice(new, BATCH)):
         Message.objects.bulk_create(batch)
     return thread
 
@@ -96,8 +96,8 @@ def new_long_thread(number: int) -> Any:
 def main(what: str, *numbers: str) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "threadsvc.settings"
     django.setup()
-    programs: dict[str, Callable[..., Any]] = {"count": count, "sample": sample, "long": long}
-    print(json.dumps(programs[what](*map(int, numbers))))
+    commands: dict[str, Callable[..., Any]] = {"count": count, "sample": sample, "long": long}
+    print(json.dumps(commands[what](*map(int, numbers))))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The part `growth`: what a request takes in a large store, beside what it takes in a small one.
+"""The part `growth`: the time of a request in a large store, beside its time in a small one.
 
-Each store has threads of some ten messages, and one long thread, whose pages are all of one size. Blocks of requests in
-process, of one store and of the other, take turns. Shown are medians: by the clock, in which the disk and a database
-server have their part, and of the process's CPU. What creates is measured last, and creates little: the small store
-is to stay small.
+Each store has threads of some ten messages, and one long thread, whose pages all have the same size. Blocks of
+requests in process take turns between the two stores. The figures are medians of two times: time by the clock, which
+includes the disk and a database server, and CPU time of the process. Creates are measured last, and their number is
+small, so that the small store stays small.
 
-MongoDB is left out: mongo-java-server, which stands in for it here, says nothing of how its indexes grow.
+MongoDB is left out: the run uses mongo-java-server, whose indexes differ from those of MongoDB.
 """
 
 import shutil
@@ -14,37 +14,37 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.inside import Cost, Inside, service_inside
-from bench.operations import Operation, Request, Wrong, create, retrieve
+from bench.inside import Cost, InProcess, service_in_process
+from bench.operations import Operation, Request, WrongResult, create, retrieve
 from bench.options import Growth, Options, progress
 from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 ENGINES = ("sqlite", "postgresql")
-TARGET = 1.2  # at most so many times what it takes in the small store, by the clock
+TARGET = 1.2  # at most this multiple of the time in the small store, by the clock
 SAMPLE = 2000
-MOST_CREATED = 50  # a block
+MAX_CREATES = 50  # per block
 HEADINGS = ("operation", "engine", "small: us", "large: us", "ratio", "target", "small: CPU us", "large: CPU us")
 
 
-def made(stores: Stores, size: Growth, kept: Path | None) -> Store:
-    """A store of that size: the one that is kept in a directory, if it was made whole."""
+def sized_store(stores: Stores, size: Growth, kept: Path | None) -> Store:
+    """Return a store of this size. Uses the store in the directory `kept` if it was completed."""
     if kept is None:
-        return filled(stores.new(), size)
+        return fill(stores.new(), size)
     mark = kept / "size"
     if mark.exists() and mark.read_text() == str(size):
         store = stores.new(kept / "data")
-        store.migrate()  # perhaps the code is a newer one
+        store.migrate()  # the code may be newer than the store
         return store
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    store = filled(stores.new(kept / "data"), size)
+    store = fill(stores.new(kept / "data"), size)
     mark.write_text(str(size))
     return store
 
 
-def filled(store: Store, size: Growth) -> Store:
-    progress(f"making a store of {size.messages + size.long:,} messages in {size.threads:,} threads")
+def fill(store: Store, size: Growth) -> Store:
+    progress(f"creating a store of {size.messages + size.long:,} messages in {size.threads:,} threads")
     store.seed(size.threads, size.messages)
     store.contents("long", size.long)
     return store
@@ -65,45 +65,45 @@ def operations(store: Store, size: Growth) -> list[Operation]:
         Operation(f"list of 20, {name}", [Request("GET", f"{path}?{query}")], '"object":"list"')
         for name, query in pages.items()
     ]
-    everywhere = create(sample["threads"])._replace(name="create message, many threads")
-    at_the_end = create([long["thread"]])._replace(name="create message, the long thread")
-    return [retrieve(sample["messages"]), *lists, everywhere, at_the_end]
+    in_many = create(sample["threads"])._replace(name="create message, many threads")
+    in_long = create([long["thread"]])._replace(name="create message, the long thread")
+    return [retrieve(sample["messages"]), *lists, in_many, in_long]
 
 
-def require_full_page(inside: Inside, operation: Operation) -> None:
-    if len(inside.ask(operation.requests[0])["data"]) != 20:
-        raise Wrong(f"{operation.name}: that page has not 20 messages")
+def require_full_page(application: InProcess, operation: Operation) -> None:
+    if len(application.ask(operation.requests[0])["data"]) != 20:
+        raise WrongResult(f"{operation.name}: the page does not have 20 messages")
 
 
 def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
     sizes = {"small": options.sizes.small, "large": options.sizes.large}
-    # A server of another engine's goes with what it has.
+    # Only a SQLite store can be kept: the servers of other engines are temporary.
     kept = options.stores / "sqlite-large" if options.stores and engine == "sqlite" else None
     places = {"small": None, "large": kept}
     with ExitStack() as stack:
-        insides: dict[str, Inside] = {}
-        named: list[str] = []
+        applications: dict[str, InProcess] = {}
+        names: list[str] = []
         for name, size in sizes.items():
-            store = made(stores, size, places[name])
-            insides[name] = stack.enter_context(service_inside(store))
-            of_store = operations(store, size)
-            for operation in of_store:
+            store = sized_store(stores, size, places[name])
+            applications[name] = stack.enter_context(service_in_process(store))
+            in_store = operations(store, size)
+            for operation in in_store:
                 if operation.name.startswith("list"):
-                    require_full_page(insides[name], operation)
-                insides[name].keep(operation)
-            named = [operation.name for operation in of_store]
-        return [measured(engine, name, insides, options) for name in named]
+                    require_full_page(applications[name], operation)
+                applications[name].keep(operation)
+            names = [operation.name for operation in in_store]
+        return [measured(engine, name, applications, options) for name in names]
 
 
-def measured(engine: str, name: str, insides: dict[str, Inside], options: Options) -> tuple[str, ...]:
+def measured(engine: str, name: str, applications: dict[str, InProcess], options: Options) -> tuple[str, ...]:
     progress(f"{engine}: {name}, small and large")
     creates = name.startswith("create")
-    number = min(options.sizes.block, MOST_CREATED) if creates else options.sizes.block
-    costs: dict[str, list[Cost]] = {size: [] for size in insides}
+    number = min(options.sizes.block, MAX_CREATES) if creates else options.sizes.block
+    costs: dict[str, list[Cost]] = {size: [] for size in applications}
     for block in range(options.sizes.blocks + 1):
-        for size in sorted(insides, reverse=bool(block % 2)):
-            cost = insides[size].run(name, number)
-            if block:  # the first warms up
+        for size in sorted(applications, reverse=bool(block % 2)):
+            cost = applications[size].run(name, number)
+            if block:  # the first block is the warm-up
                 costs[size].append(cost)
 
     def middle(size: str, what: Callable[[Cost], float]) -> float:
@@ -124,10 +124,10 @@ def measured(engine: str, name: str, insides: dict[str, Inside], options: Option
 def run(options: Options) -> str:
     found = list(on_each_engine(rows, [engine for engine in ENGINES if engine in options.engines], options))
     if not found:
-        return "Not measured: neither on SQLite nor on PostgreSQL."
+        return "Not measured: this part needs SQLite or PostgreSQL."
     sizes = (
         f"{size}: {growth.messages + growth.long:,} messages in {growth.threads + 1:,} threads, {growth.long:,} of "
-        "them in one"
-        for size, growth in (("small", options.sizes.small), ("large", options.sizes.large))
+        "them in one thread."
+        for size, growth in (("Small", options.sizes.small), ("Large", options.sizes.large))
     )
     return "\n".join([table(HEADINGS, found), "", *(f"- {line}" for line in sizes)])

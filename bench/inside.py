@@ -1,8 +1,11 @@
-"""An application that is called in a process of its own, without a server and in one thread: the price of a request.
+"""Calls an application in a process of its own, in one thread and without a server, to measure the cost of a request.
 
-`python -m bench.inside MODULE` has the `application` of that module. It takes one line of JSON after the other from
-stdin, and answers each with one: {"keep": NAME, "operation": ..., "headers": ...}, {"run": NAME, "number": ...},
-{"ask": REQUEST}. In between it does nothing: processes that take turns do not disturb each other.
+`python -m bench.inside MODULE` loads the `application` of a module. It reads commands from stdin and prints one result
+per command. Both are lines of JSON. The process is idle between commands, so that processes can take turns.
+
+    {"keep": NAME, "operation": ..., "headers": ...}    stores an operation under a name
+    {"run": NAME, "number": ...}                        sends the next requests of a stored operation
+    {"ask": REQUEST}                                    sends one request
 """
 
 import gc
@@ -20,87 +23,87 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.machine import ROOT
-from bench.operations import Operation, Request, Wrong
+from bench.operations import Operation, Request, WrongResult
 from bench.running import yardstick_settings
 from bench.stores import Store
 from tests.servers import last_line
 
 
 class Cost(NamedTuple):
-    """Of one request, in microseconds: of CPU, the mean of a block; by the clock, the median."""
+    """Microseconds of one request: the mean CPU time of a block, and the median time by the clock."""
 
     cpu: float
     clock: float
 
 
-class Inside:
-    """Our end: an application in another process."""
+class InProcess:
+    """The parent's side: an application in a child process."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]", log: Path) -> None:
         self.name, self.process, self.log = name, process, log
 
-    def _tell(self, **order: Any) -> Any:
+    def _send(self, **command: Any) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
-            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.write(json.dumps(command) + "\n")
             self.process.stdin.flush()
             answer = json.loads(self.process.stdout.readline())
         except (OSError, ValueError):
-            raise Wrong(f"{self.name}: {last_line(self.log.read_text())}") from None
-        if "wrong" in answer:
-            raise Wrong(f"{self.name}: {answer['wrong']}")
-        return answer["right"]
+            raise WrongResult(f"{self.name}: {last_line(self.log.read_text())}") from None
+        if "error" in answer:
+            raise WrongResult(f"{self.name}: {answer['error']}")
+        return answer["result"]
 
     def keep(self, operation: Operation, headers: Mapping[str, str] | None = None) -> None:
-        self._tell(keep=operation.name, operation=operation, headers=dict(headers or {}))
+        self._send(keep=operation.name, operation=operation, headers=dict(headers or {}))
 
     def run(self, name: str, number: int) -> Cost:
-        """Sends the next `number` requests of what was kept under that name."""
-        return Cost(*self._tell(run=name, number=number))
+        """Send the next `number` requests of the operation that was kept under this name."""
+        return Cost(*self._send(run=name, number=number))
 
     def ask(self, request: Request) -> Any:
-        return self._tell(ask=request)
+        return self._send(ask=request)
 
 
 @contextmanager
-def inside(name: str, module: str, environment: dict[str, str], store: Store) -> Iterator[Inside]:
+def in_process(name: str, module: str, environment: dict[str, str], store: Store) -> Iterator[InProcess]:
     log = store.log(name.replace(" ", "-"))
-    with log.open("w") as output:  # a store that is kept has that of the last run
-        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.inside", module]
+    with log.open("w") as output:  # a kept store still has the log of the last run
+        program = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.inside", module]
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
+            program, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
         )
     try:
-        yield Inside(name, process, log)
+        yield InProcess(name, process, log)
     finally:
-        process.kill()  # it has nothing to finish
+        process.kill()  # no work is in flight
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):  # what it was told last, and did not hear
-                pipe.close()  # type: ignore[union-attr]  # they are there
+            with suppress(OSError):  # an unread command is still in the buffer
+                pipe.close()  # type: ignore[union-attr]  # both are pipes
 
 
 @contextmanager
-def service_inside(store: Store, is_keyed: bool = False) -> Iterator[Inside]:
+def service_in_process(store: Store, is_keyed: bool = False) -> Iterator[InProcess]:
     name = "service with API key" if is_keyed else "service"
     environment = store.environment(THREADSVC_ALLOW_ANONYMOUS="0" if is_keyed else "1")
-    with inside(name, "threadsvc.wsgi", environment, store) as found:
+    with in_process(name, "threadsvc.wsgi", environment, store) as found:
         yield found
 
 
 @contextmanager
-def yardstick_inside(store: Store) -> Iterator[Inside]:
+def yardstick_in_process(store: Store) -> Iterator[InProcess]:
     environment = store.environment(**yardstick_settings(store, "queue"))
-    with inside("yardstick", "bench.yardstick.wsgi", environment, store) as found:
+    with in_process("yardstick", "bench.yardstick.wsgi", environment, store) as found:
         yield found
 
 
-# The other end
+# The child's side
 
 
 def environ_of(request: Request, headers: Mapping[str, str]) -> dict[str, Any]:
-    """What a server makes of a request."""
+    """Return the WSGI environ that a server creates for a request."""
     path, _, query = request.path.partition("?")
     body = request.body.encode()
     sent = {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))} if body else {}
@@ -127,8 +130,8 @@ def environ_of(request: Request, headers: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-class Called:
-    """The application, and the requests that it was told to keep."""
+class Application:
+    """The application, and the operations that were kept."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -141,14 +144,14 @@ class Called:
         response.close()
         return started[0][0], body
 
-    def obey(self, order: dict[str, Any]) -> Any:
-        if "keep" in order:
-            _, requests, expected = order["operation"]
-            self.kept[order["keep"]] = cycle([Request(*request) for request in requests]), order["headers"], expected
+    def handle(self, command: dict[str, Any]) -> Any:
+        if "keep" in command:
+            _, requests, expected = command["operation"]
+            self.kept[command["keep"]] = cycle([Request(*each) for each in requests]), command["headers"], expected
             return None
-        if "run" in order:
-            return self.run(order["run"], order["number"])
-        status, body = self.answer(environ_of(Request(*order["ask"]), {}))
+        if "run" in command:
+            return self.run(command["run"], command["number"])
+        status, body = self.answer(environ_of(Request(*command["ask"]), {}))
         self.require(status, body, "")
         return json.loads(body)
 
@@ -156,7 +159,7 @@ class Called:
         requests, headers, expected = self.kept[name]
         environs = [environ_of(request, headers) for request in islice(requests, number)]
         times, answers = [], []
-        gc.collect()  # what the block before left is not for this one to clear away
+        gc.collect()  # garbage of the previous block must not count for this one
         cpu = time.process_time()
         for environ in environs:
             start = time.perf_counter()
@@ -169,16 +172,16 @@ class Called:
 
     def require(self, status: str, body: bytes, expected: str) -> None:
         if not status.startswith("200 ") or expected not in body.decode():
-            raise Wrong(f"{status} {body!r}")
+            raise WrongResult(f"{status} {body!r}")
 
 
 def main(module: str) -> None:
-    called = Called(importlib.import_module(module).application)
+    application = Application(importlib.import_module(module).application)
     for line in sys.stdin:
         try:
-            answer = {"right": called.obey(json.loads(line))}
-        except Wrong as error:
-            answer = {"wrong": str(error)}
+            answer = {"result": application.handle(json.loads(line))}
+        except WrongResult as error:
+            answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
 
 

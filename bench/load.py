@@ -1,4 +1,4 @@
-"""Load by wrk: one thread, a number of connections, and requests that go over many threads."""
+"""Load by wrk with one thread and several connections. The requests cover many conversation threads."""
 
 import json
 import shutil
@@ -6,16 +6,16 @@ import subprocess
 import tempfile
 from typing import Any, NamedTuple
 
-from bench.operations import Operation, Wrong
+from bench.operations import Operation, WrongResult
 from bench.running import Served
 from tests.servers import install
 
 CONNECTIONS = 16
-MOST_REQUESTS = 2000  # different ones; wrk holds them as they go over the wire
+MAX_REQUESTS = 2000  # distinct requests; wrk keeps them as bytes
 SECONDS_TO_ANSWER = 30
 
-# wrk writes bytes as it got them from `request`: they are made once. Answers are looked at only where `expected` is
-# given, since that costs wrk, on the same CPUs, as much as it costs to send.
+# `init` encodes each request once, and `request` returns the bytes. Responses are checked only if `expected` is set: a
+# check costs wrk as much CPU as sending, on the same CPUs.
 SCRIPT = """
 local sent = {%(requests)s}
 local headers = {%(headers)s}
@@ -53,29 +53,29 @@ end
 
 
 class Load(NamedTuple):
-    """What wrk saw: how many answers there were, and half and 99 of 100 of them came within so many milliseconds."""
+    """The results of wrk: the number of responses, and percentiles of their time in milliseconds."""
 
     requests: int
-    rate: float  # answers a second
+    rate: float  # responses per second
     p50: float
     p99: float
 
 
 def require_wrk() -> None:
-    """Raises tests.servers.Unavailable where it is missing and cannot be installed."""
+    """Install wrk if it is missing. Raises tests.servers.Unavailable if that is not possible."""
     if not shutil.which("wrk"):
         install("wrk")
 
 
-def loaded(served: Served, operation: Operation, seconds: float, look: bool = False) -> Load:
-    """Loads it for so long; with `look`, each answer is looked at. Raises Wrong where any is not what it should be."""
+def run_load(served: Served, operation: Operation, seconds: float, check: bool = False) -> Load:
+    """Run wrk. `check` compares each body with the expected text. Raises WrongResult if a response is wrong."""
     headers = {**served.headers, **({"Content-Type": "application/json"} if operation.requests[0].body else {})}
-    # JSON's texts are Lua's: these are ASCII.
-    requests = [f"{{{','.join(map(json.dumps, request))}}}" for request in operation.requests[:MOST_REQUESTS]]
+    # JSON strings are valid in Lua, because they are ASCII.
+    requests = [f"{{{','.join(map(json.dumps, request))}}}" for request in operation.requests[:MAX_REQUESTS]]
     script = SCRIPT % {
         "requests": ",\n".join(requests),
         "headers": ",".join(f"[{json.dumps(name)}]={json.dumps(value)}" for name, value in headers.items()),
-        "expected": json.dumps(operation.expected) if look else "nil",
+        "expected": json.dumps(operation.expected) if check else "nil",
     }
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
@@ -87,11 +87,11 @@ def loaded(served: Served, operation: Operation, seconds: float, look: bool = Fa
     try:
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        raise Wrong(f"{where}: wrk failed: {done.stderr or done.stdout}") from None
+        raise WrongResult(f"{where}: wrk failed: {done.stderr or done.stdout}") from None
     for fault in ("refused", "broken", "wrong"):
         if found[fault]:
-            raise Wrong(f"{where}: {found[fault]} of {found['requests']} answers were {fault}")
+            raise WrongResult(f"{where}: {found[fault]} of {found['requests']} responses were {fault}")
     if not found["requests"]:
-        raise Wrong(f"{where}: no answers")
+        raise WrongResult(f"{where}: no responses")
     rate = found["requests"] / found["microseconds"] * 1e6
     return Load(found["requests"], rate, found["p50"] / 1000, found["p99"] / 1000)

@@ -1,4 +1,4 @@
-"""What a run was made on: without it, figures say nothing."""
+"""A description of the machine, which the figures of a run need."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ SYNCS = 200
 PACKAGES = ("Django", "djangorestframework", "gunicorn", "orjson", "psycopg", "pymongo", "djongo5")
 
 
-def described() -> str:
+def describe() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     facts = {
         "Machine": f"{cpu_model()}, {os.cpu_count()} CPUs, {memory_gigabytes():.0f} GB",
@@ -50,12 +50,12 @@ def distribution() -> str:
 
 
 def file_system() -> str:
-    """The kind of file system that the stores are on; on tmpfs nothing is durable, and nothing here means much."""
+    """Return the file system of the stores. On tmpfs nothing is durable, so the figures would mean little."""
     return output_of("stat", "--file-system", "--format=%T", tempfile.gettempdir())
 
 
 def sync_microseconds() -> float:
-    """What each durable write waits for: as long as this no commit can be shorter."""
+    """Return the median time of a durable 4 KiB write. No commit can be faster."""
     times = []
     with tempfile.TemporaryFile(buffering=0) as file:
         for _ in range(SYNCS):

@@ -1,14 +1,14 @@
-"""The part `memory`: what one worker holds after its start, after many requests of all kinds, and after large bodies.
+"""The part `memory`: the memory of one worker after its start, after many requests, and after large bodies.
 
-RSS counts each page that is in the worker, those that it shares with the process it was forked from included; PSS
-counts a shared page as its share. The peak is the highest RSS until then.
+RSS counts each page of the worker, including pages that it shares with its parent process. PSS counts a shared page in
+proportion. The peak is the highest RSS so far.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.load import loaded
-from bench.operations import Request, Wrong, mixed, of_sample
+from bench.load import run_load
+from bench.operations import Request, WrongResult, mixed, sample_operations
 from bench.options import Options, progress
 from bench.running import Served, service
 from bench.stores import Stores, on_each_engine
@@ -16,14 +16,14 @@ from bench.tables import at_most, table
 
 HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
 PEAK = 100  # MB
-AFTER_LARGE_BODIES = 3  # times what it held at the first count; it held 37 times as much when it kept them
-# A refused body of 3 MB, whose parsed value takes about 70 MB.
+AFTER_LARGE_BODIES = 3  # times the RSS of the first count; it was 37 times when the worker kept the bodies
+# A body of 3 MB that is rejected. Its parsed value takes about 70 MB.
 LARGE = Request("POST", "/threads", '{"messages": [' + ",".join(["{}"] * 1_000_000) + "]}")
 LARGE_BODIES = 40
-GROWTH = 1.05  # a worker is flat that at the last count holds at most so many times what it held at the first
-SECONDS_AT_A_TIME = 5
-# The server that stands in for MongoDB would take an hour for more.
-AT_MOST = {"mongodb": 5_000}
+GROWTH = 1.05  # times the RSS of the first count: up to this, the worker does not grow
+SECONDS_PER_LOAD = 5
+# mongo-java-server would take an hour for more requests.
+MAX_REQUESTS = {"mongodb": 5_000}
 
 
 def megabytes(pid: int, file: str, name: str) -> float:
@@ -36,14 +36,14 @@ def megabytes(pid: int, file: str, name: str) -> float:
 def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, ...]]:
     store = stores.new()
     store.seed(*options.seeded(engine))
-    requests = mixed(of_sample(store.contents("sample", options.seeded(engine)[0])))
+    requests = mixed(sample_operations(store.contents("sample", options.seeded(engine)[0])))
     with service(store, workers=1) as served:
         (worker,) = served.workers()
         sent, first = 0, 0.0
-        for number in sorted({0, *(min(number, AT_MOST.get(engine, number)) for number in options.sizes.memory)}):
+        for number in sorted({0, *(min(number, MAX_REQUESTS.get(engine, number)) for number in options.sizes.memory)}):
             while sent < number:
                 progress(f"{engine}: memory, {sent:,} requests of {number:,}")
-                sent += loaded(served, requests, min(options.seconds, SECONDS_AT_A_TIME)).requests
+                sent += run_load(served, requests, min(options.seconds, SECONDS_PER_LOAD)).requests
             resident, columns = figures(worker)
             flat = (f"{resident / first:.2f}", at_most(GROWTH, resident / first)) if first else ("", "")
             yield engine, f"{sent:,}", *columns, at_most(PEAK, float(columns[-1])), *flat
@@ -54,7 +54,7 @@ def rows(engine: str, stores: Stores, options: Options) -> Iterator[tuple[str, .
         times = resident / first
         yield engine, f"{LARGE_BODIES} of 3 MB", *columns, "", f"{times:.2f}", at_most(AFTER_LARGE_BODIES, times)
         if served.workers() != [worker]:
-            raise Wrong("the worker did not live through it")
+            raise WrongResult("the worker was replaced during the run")
 
 
 def send_large_bodies(engine: str, served: Served) -> None:
@@ -62,7 +62,7 @@ def send_large_bodies(engine: str, served: Served) -> None:
     for _ in range(LARGE_BODIES):
         status, body = served.call(LARGE)
         if status != 422:
-            raise Wrong(f"{status} {body!r}")
+            raise WrongResult(f"{status} {body!r}")
 
 
 def figures(worker: int) -> tuple[float, tuple[str, ...]]:

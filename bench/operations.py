@@ -1,18 +1,18 @@
-"""What is asked for, of service and yardstick alike, and what a right answer is."""
+"""The requests that are sent to the service and to the yardstick, and their right responses."""
 
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-SAID = "How does AI work? Explain it in simple words"
+CONTENT = "How does AI work? Explain it in simple words"
 V2 = {"OpenAI-Beta": "assistants=v2"}
 
-# What two answers to the same POST do not share.
-OF_ITS_OWN = ("_id", "id", "created_at")
+# Fields that differ between two responses to the same POST.
+GENERATED = ("_id", "id", "created_at")
 
 
-class Wrong(Exception):
-    """Something answered wrongly, or not at all: there is nothing to measure."""
+class WrongResult(Exception):
+    """A response or a store is wrong, or there is no response. The run ends."""
 
 
 class Request(NamedTuple):
@@ -22,21 +22,21 @@ class Request(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Requests that are sent one after the other and then from the start; a right answer has the `expected` text."""
+    """Requests that are sent in turn and then repeated. A right response contains the text `expected`."""
 
     name: str
     requests: list[Request]
     expected: str
 
 
-# Sends a request and gives back the answer's JSON; raises Wrong where that is not a 200.
+# Sends a request and returns the JSON of the response. Raises WrongResult if the status is not 200.
 Ask = Callable[[Request], Any]
 
 
 def create(thread_ids: list[str]) -> Operation:
-    body = json.dumps({"role": "user", "content": SAID}, separators=(",", ":"))
+    body = json.dumps({"role": "user", "content": CONTENT}, separators=(",", ":"))
     requests = [Request("POST", f"/threads/{thread_id}/messages", body) for thread_id in thread_ids]
-    return Operation("create message", requests, f'"value":"{SAID}"')
+    return Operation("create message", requests, f'"value":"{CONTENT}"')
 
 
 def retrieve(messages: list[list[str]]) -> Operation:
@@ -45,15 +45,15 @@ def retrieve(messages: list[list[str]]) -> Operation:
 
 
 def list_20(thread_ids: list[str]) -> Operation:
-    """Of threads that have more than that."""
+    """The threads must have more than 20 messages."""
     requests = [Request("GET", f"/threads/{thread_id}/messages") for thread_id in thread_ids]
     return Operation("list of 20", requests, '"has_more":true')
 
 
-def of_sample(sample: dict[str, Any]) -> list[Operation]:
-    """The three that are compared, on what `python -m bench.contents sample` found in a store.
+def sample_operations(sample: dict[str, Any]) -> list[Operation]:
+    """Return the three compared operations, for the ids that `python -m bench.contents sample` found in a store.
 
-    No thread is both written to and listed: who creates more would list other messages, of another length.
+    No thread is both written to and listed. Otherwise the side with more creates would list other messages.
     """
     listed = sample["long_threads"][: len(sample["long_threads"]) // 2]
     written = [thread_id for thread_id in sample["threads"] if thread_id not in set(listed)]
@@ -61,18 +61,18 @@ def of_sample(sample: dict[str, Any]) -> list[Operation]:
 
 
 def mixed(operations: list[Operation]) -> Operation:
-    """One of each in turn."""
+    """Return one operation that sends a request of each in turn."""
     count = max(len(operation.requests) for operation in operations)
     requests = [op.requests[number % len(op.requests)] for number in range(count) for op in operations]
     return Operation("a mix of create, retrieve and list", requests, '"object":"')
 
 
 def compare(service: Ask, yardstick: Ask, operations: list[Operation]) -> None:
-    """Raises Wrong unless both answer the first of each alike, but for ids and times of what is created."""
+    """Raise WrongResult if the responses to a first request differ. Ids and times of created messages are ignored."""
     for operation in operations:
         request = operation.requests[0]
         left, right = service(request), yardstick(request)
         if request.method == "POST":
-            left, right = ({k: v for k, v in body.items() if k not in OF_ITS_OWN} for body in (left, right))
+            left, right = ({k: v for k, v in body.items() if k not in GENERATED} for body in (left, right))
         if left != right:
-            raise Wrong(f"{operation.name}: the service answers {left!s:.400}, and the yardstick {right!s:.400}")
+            raise WrongResult(f"{operation.name}: the service responds {left!s:.400}, and the yardstick {right!s:.400}")

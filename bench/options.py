@@ -1,4 +1,4 @@
-"""What a run is asked to do, and how far it is."""
+"""The options of a run, and its progress."""
 
 import sys
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Growth(NamedTuple):
-    """A store to compare: threads with messages of everyday number, and one long thread beside them."""
+    """The size of a store: threads, their messages, and the messages of one additional long thread."""
 
     threads: int
     messages: int
@@ -19,19 +19,19 @@ SMALL, LARGE = Growth(100, 1_000, 1_000), Growth(100_000, 900_000, 100_000)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each part does."""
+    """The sizes that the parts use."""
 
     threads: int = 1_000
     messages: int = 30_000
-    block: int = 300  # requests in process before somebody else's turn
+    block: int = 300  # requests in process per turn
     blocks: int = 15
     small: Growth = SMALL
     large: Growth = LARGE
-    memory: tuple[int, ...] = (20_000, 200_000)  # requests after which a worker is looked at
+    memory: tuple[int, ...] = (20_000, 200_000)  # requests after which a worker is measured
     starts: int = 5
-    commands: int = 1_000_000  # messages that the commands move
-    room: int = 200_000  # messages whose room is measured
-    written: int = 250  # messages of each writer to one thread
+    commands: int = 1_000_000  # messages that the commands process
+    space: int = 200_000  # messages whose disk space is measured
+    written: int = 250  # messages of each writer to the same thread
 
 
 QUICK = Sizes(
@@ -44,7 +44,7 @@ QUICK = Sizes(
     memory=(200, 1_000),
     starts=1,
     commands=1_000,
-    room=2_000,
+    space=2_000,
     written=20,
 )
 
@@ -52,26 +52,26 @@ QUICK = Sizes(
 @dataclass(frozen=True)
 class Options:
     engines: list[str]
-    seconds: float = 5  # of load a turn
+    seconds: float = 5  # of load per turn
     rounds: int = 3
     yardstick_server: str = "ours"
     stores: Path | None = None
     sizes: Sizes = field(default_factory=Sizes)
 
     def block(self, engine: str) -> int:
-        """How many requests in process are one block; few, where a server answers slowly."""
+        """Return the number of requests per block, which is small for the slow server of MongoDB."""
         return min(self.sizes.block, 30) if engine == "mongodb" else self.sizes.block
 
     def seeded(self, engine: str) -> tuple[int, int]:
-        """How many threads and messages are in a store to begin with.
+        """Return the initial number of threads and of messages in a store.
 
-        The server that stands in for MongoDB looks through all messages for those of a thread: it gets few, or it would
-        measure that alone.
+        mongo-java-server scans all messages to find those of a thread. Its stores are small, because otherwise the run
+        would measure only the scan.
         """
-        at_most = (100, 3_000) if engine == "mongodb" else (self.sizes.threads, self.sizes.messages)
-        return min(self.sizes.threads, at_most[0]), min(self.sizes.messages, at_most[1])
+        limits = (100, 3_000) if engine == "mongodb" else (self.sizes.threads, self.sizes.messages)
+        return min(self.sizes.threads, limits[0]), min(self.sizes.messages, limits[1])
 
 
 def progress(text: str) -> None:
-    """On stderr: stdout is the document."""
+    """Print to stderr, because stdout is the document."""
     print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""The part `http`: requests a second of service and yardstick, which take turns under the same load.
+"""The part `http`: requests per second of service and yardstick, which take turns under the same load.
 
-Each round loads every one of them once, in an order that alternates; the ratio is the median of the rounds' ratios, and
-so are the other figures medians of the rounds. Both work on stores that were seeded alike, each on its own; each answer
-of the warm-up is looked at, and what was created is counted in the stores.
+Each round loads each of them once, in alternating order. The ratio is the median of the rounds' ratios, and the other
+figures are medians of the rounds. Each side has a store of its own, with the same rows. The run checks each response of
+the warm-up, and counts the created messages in the stores.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from bench.load import CONNECTIONS, Load, loaded
-from bench.operations import Operation, Wrong, compare, of_sample
+from bench.load import CONNECTIONS, Load, run_load
+from bench.operations import Operation, WrongResult, compare, sample_operations
 from bench.options import Options, progress
 from bench.running import WORKER_CLASSES, Served, service, yardstick
 from bench.stores import Store, Stores, stores_of
@@ -24,9 +24,9 @@ HEADINGS = (
     *("service p50, p99 ms", "yardstick p50, p99 ms"),
 )
 WARM_UP_SECONDS = 1
-TURNS_ON_SQLITE = {"queue": "writers that queue", "polling": "writers that poll"}
+TURNS_ON_SQLITE = {"queue": "queue", "polling": "poll"}
 
-# At least so many times the requests a second of the yardstick.
+# At least this multiple of the yardstick's requests per second.
 TARGETS = {
     "sqlite": {"create message": 0.75, "retrieve message": 1.0, "list of 20": 1.0},
     "postgresql": {"create message": 0.6, "list of 20": 0.9},
@@ -36,7 +36,7 @@ TARGETS = {
 
 @dataclass
 class Rounds:
-    """What the rounds found of one operation, by the name of who answered."""
+    """The results of one operation in all rounds, by the name of the subject."""
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
 
@@ -52,39 +52,39 @@ class Rounds:
 
 
 class Ledger:
-    """How many messages a store must hold: those that were acknowledged, and perhaps those under way at wrk's end."""
+    """The number of messages that a store must hold. It may include requests in flight at wrk's end."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.least = store, store.count()
         self.most = self.least
 
-    def add(self, messages: int, under_way: int) -> None:
+    def add(self, messages: int, in_flight: int) -> None:
         self.least += messages
-        self.most += messages + under_way
+        self.most += messages + in_flight
 
     def check(self, name: str) -> None:
-        """Raises Wrong where that is not so; what was under way is settled."""
+        """Raise WrongResult if the number is wrong. Afterwards, the number in the store is exact."""
         stored = self.store.count()
         if not self.least <= stored <= self.most:
-            raise Wrong(f"{name}: {stored:,} messages are stored; {self.least:,} to {self.most:,} should be")
+            raise WrongResult(f"{name}: {stored:,} messages are stored instead of {self.least:,} to {self.most:,}")
         self.least = self.most = stored
 
 
 class Bench:
-    """One engine: two stores that were seeded alike, and who answers from them."""
+    """One engine, with two stores of the same rows: one for the service and one for the yardstick."""
 
     def __init__(self, engine: str, stores: Stores, options: Options) -> None:
         self.engine, self.options = engine, options
-        self.ours, self.theirs = stores.new(), stores.new()
-        for store in (self.ours, self.theirs):
+        self.service_store, self.yardstick_store = stores.new(), stores.new()
+        for store in (self.service_store, self.yardstick_store):
             progress(f"{engine}: seeding {options.seeded(engine)[1]:,} messages")
             store.seed(*options.seeded(engine))
-        self.key = self.ours.run("manage.py", "create_api_key", "bench")
-        self.operations = of_sample(self.ours.contents("sample", options.seeded(engine)[0]))
-        self.ledgers = {"service": Ledger(self.ours), "yardstick": Ledger(self.theirs)}
+        self.key = self.service_store.run("manage.py", "create_api_key", "bench")
+        self.operations = sample_operations(self.service_store.contents("sample", options.seeded(engine)[0]))
+        self.ledgers = {"service": Ledger(self.service_store), "yardstick": Ledger(self.yardstick_store)}
 
-    def load(self, served: Served, operation: Operation, seconds: float, look: bool = False) -> Load:
-        load = loaded(served, operation, seconds, look)
+    def load(self, served: Served, operation: Operation, seconds: float, check: bool = False) -> Load:
+        load = run_load(served, operation, seconds, check)
         if operation.name == "create message":
             self.ledger(served).add(load.requests, CONNECTIONS)
         return load
@@ -93,60 +93,62 @@ class Bench:
         return self.ledgers["yardstick" if served.name == "yardstick" else "service"]
 
     def turns(self, workers: int) -> tuple[str, str]:
-        """How the yardstick's writers wait for each other on SQLite: what is faster; and what to say of it."""
+        """Measure both ways in which the yardstick's writers wait on SQLite. Return the faster, and a note."""
         create = self.operations[0]
         with ExitStack() as stack:
             server = self.options.yardstick_server
             both = {
-                turns: stack.enter_context(yardstick(self.theirs, workers, server, turns)) for turns in TURNS_ON_SQLITE
+                turns: stack.enter_context(yardstick(self.yardstick_store, workers, server, turns))
+                for turns in TURNS_ON_SQLITE
             }
             rates: dict[str, list[float]] = {turns: [] for turns in both}
             for served in both.values():
-                self.load(served, create, WARM_UP_SECONDS, look=True)
+                self.load(served, create, WARM_UP_SECONDS, check=True)
             for number in range(self.options.rounds):
-                progress(f"sqlite: how the yardstick's writers wait, {workers} worker(s), round {number + 1}")
+                progress(f"sqlite: writers of the yardstick, {workers} worker(s), round {number + 1}")
                 for turns in sorted(both, reverse=bool(number % 2)):
                     rates[turns].append(self.load(both[turns], create, self.options.seconds).rate)
         medians = {turns: median(found) for turns, found in rates.items()}
-        taken = max(medians, key=lambda turns: medians[turns])
-        said = ", ".join(f"{TURNS_ON_SQLITE[turns]} {rate:,.0f}/s" for turns, rate in medians.items())
-        return taken, f"Yardstick on SQLite, {workers} worker(s): {said}. The faster is taken."
+        faster = max(medians, key=lambda turns: medians[turns])
+        rates_of_both = ", ".join(f"{rate:,.0f}/s if they {TURNS_ON_SQLITE[turns]}" for turns, rate in medians.items())
+        count = f"{workers} worker{'s' if workers > 1 else ''}"
+        return faster, f"Writers of the yardstick on SQLite, {count}: {rates_of_both}. The run used the faster."
 
     def rounds(self, workers: int, notes: list[str]) -> Iterator[tuple[str, Rounds]]:
-        """What was found of each operation."""
+        """Yield the results of each operation. Adds to `notes`."""
         turns = "queue"
         if self.engine == "sqlite":
-            turns, said = self.turns(workers)
-            notes.append(said)
+            turns, note = self.turns(workers)
+            notes.append(note)
         with ExitStack() as stack:
-            everybody = [
-                stack.enter_context(service(self.ours, workers)),
-                stack.enter_context(service(self.ours, workers, self.key)),
-                stack.enter_context(yardstick(self.theirs, workers, self.options.yardstick_server, turns)),
+            subjects = [
+                stack.enter_context(service(self.service_store, workers)),
+                stack.enter_context(service(self.service_store, workers, self.key)),
+                stack.enter_context(yardstick(self.yardstick_store, workers, self.options.yardstick_server, turns)),
             ]
-            self.compare(*everybody)
+            self.compare(*subjects)
             for operation in self.operations:
-                rounds = Rounds({served.name: [] for served in everybody})
-                for served in everybody:
-                    self.load(served, operation, WARM_UP_SECONDS, look=True)
+                rounds = Rounds({served.name: [] for served in subjects})
+                for served in subjects:
+                    self.load(served, operation, WARM_UP_SECONDS, check=True)
                 for number in range(self.options.rounds):
                     progress(f"{self.engine}: {operation.name}, {workers} worker(s), round {number + 1}")
-                    for served in everybody[:: -1 if number % 2 else 1]:
+                    for served in subjects[:: -1 if number % 2 else 1]:
                         rounds.loads[served.name].append(self.load(served, operation, self.options.seconds))
                 yield operation.name, rounds
         for name, ledger in self.ledgers.items():
             ledger.check(name)
 
-    def compare(self, anonymous: Served, keyed: Served, theirs: Served) -> None:
-        """Looks at the first answers. Raises Wrong where they differ, or the key is none that is needed."""
+    def compare(self, anonymous: Served, keyed: Served, by_yardstick: Served) -> None:
+        """Compare the first responses. Raises WrongResult if they differ, or if no key is required."""
         request = self.operations[1].requests[0]
         if anonymous.ask(request) != keyed.ask(request):
-            raise Wrong("the service answers otherwise to who has a key")
+            raise WrongResult("the service responds differently to a client with a key")
         status, _ = replace(keyed, headers={}).call(request)
         if status != 401:
-            raise Wrong(f"the service that requires keys answers {status} without one")
-        compare(anonymous.ask, theirs.ask, self.operations)
-        for served in (anonymous, theirs):
+            raise WrongResult(f"the service that requires keys responds {status} without a key")
+        compare(anonymous.ask, by_yardstick.ask, self.operations)
+        for served in (anonymous, by_yardstick):
             self.ledger(served).add(1, 0)
 
 
@@ -160,7 +162,7 @@ def run(options: Options) -> str:
                 for operation, rounds in bench.rounds(workers, notes):
                     for name in ("service", "service with API key"):
                         rows.append(row(engine, workers, options, operation, name, rounds))
-    notes.append(f"The yardstick is served by {WORKER_CLASSES[options.yardstick_server]}.")
+    notes.append(f"`{WORKER_CLASSES[options.yardstick_server]}` served the yardstick.")
     return "\n".join([table(HEADINGS, rows), "", *(f"- {note}" for note in notes)])
 
 

@@ -1,4 +1,4 @@
-"""Service and yardstick as processes that serve; each ends with its block, and with this program however that ends."""
+"""Service and yardstick as server processes. Each ends with its `with` block, at the latest with this program."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import ROOT
-from bench.operations import Request, Wrong
+from bench.operations import Request, WrongResult
 from bench.stores import Store
 from tests.servers import children_of, free_port, last_line
 
@@ -22,13 +22,13 @@ SECONDS_TO_START = 60
 SECONDS_TO_STOP = 15
 THREADS = 8  # the service's default
 
-# What the yardstick can be served by.
+# The servers of the yardstick, by the option --yardstick-server.
 WORKER_CLASSES = {"ours": "threadsvc.worker.Worker", "stock": "gthread"}
 
 
 @dataclass
 class Served:
-    """Something that answers on a port of the loopback address."""
+    """A server on a port of a loopback address."""
 
     name: str
     port: int
@@ -48,7 +48,7 @@ class Served:
     def ask(self, request: Request) -> Any:
         status, body = self.call(request)
         if status != 200:
-            raise Wrong(f"{self.name}: {request.method} {request.path}: {status} {body!r}")
+            raise WrongResult(f"{self.name}: {request.method} {request.path}: {status} {body!r}")
         return json.loads(body)
 
     def wait_until_up(self, path: str) -> None:
@@ -58,7 +58,7 @@ class Served:
                 if self.call(Request("GET", path))[0] == 200:
                     return
             if self.process.poll() is not None or time.monotonic() > end:
-                raise Wrong(f"{self.name} did not start: {last_line(self.log.read_text())}")
+                raise WrongResult(f"{self.name} did not start: {last_line(self.log.read_text())}")
             time.sleep(0.005)
 
     def workers(self) -> list[int]:
@@ -67,7 +67,7 @@ class Served:
 
 @contextmanager
 def process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own, which the kernel stops if this one ends without having done so."""
+    """Run a command in its own process group. The kernel stops it if this program ends first."""
     with log.open("ab") as output:
         started = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],
@@ -87,16 +87,16 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
         except subprocess.TimeoutExpired:
             pass
         finally:
-            with suppress(ProcessLookupError):  # also where the first of them ended and left others
+            with suppress(ProcessLookupError):  # its children may still run after it has ended
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()
 
 
 @contextmanager
 def service(
-    store: Store, workers: int | None = None, key: str = "", is_up: str = "/healthz", host: str = "127.0.0.1"
+    store: Store, workers: int | None = None, key: str = "", ready_path: str = "/healthz", host: str = "127.0.0.1"
 ) -> Iterator[Served]:
-    """`manage.py serve` as users start it, with its log in a file; where there is a key, keys are required."""
+    """Run `manage.py serve` as users do, with its log in a file. With a key, it requires keys."""
     port, name = free_port(), "service with API key" if key else "service"
     settings = {"HOST": host, "PORT": str(port), "THREADSVC_ALLOW_ANONYMOUS": "0" if key else "1"}
     if workers:
@@ -105,12 +105,12 @@ def service(
     with process([sys.executable, "manage.py", "serve"], store.environment(**settings), log) as started:
         served = Served(name, port, started, log, headers={"Authorization": f"Bearer {key}"} if key else {})
         served.host = host
-        served.wait_until_up(is_up)
+        served.wait_until_up(ready_path)
         yield served
 
 
 def gunicorn_options(port: int, workers: int, server: str) -> list[str]:
-    """Those of `manage.py serve` (Server.load_config) that matter for speed, as gunicorn's command line has them."""
+    """Return the options of `manage.py serve` (Server.load_config) that affect speed, for gunicorn's command line."""
     return [
         *("--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--threads", str(THREADS)),
         *("--worker-class", WORKER_CLASSES[server], "--preload", "--no-control-socket"),

@@ -1,6 +1,7 @@
-"""The part `start`: seconds from the start of `manage.py serve` to its first answer, and to the first thread it made.
+"""The part `start`: seconds from the start of `manage.py serve` to its first response and to its first created thread.
 
-On a store that is migrated and holds messages, and in an empty data directory, where it makes keys and tables first.
+Measured on a migrated store with messages, and in an empty data directory, where the service first creates a secret key
+and its tables.
 """
 
 import time
@@ -13,16 +14,16 @@ from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 HEADINGS = ("store", "engine", "starts", "first answer s", "slowest s", "target", "first thread s", "slowest s")
-TARGET = 3  # seconds to the first answer
+TARGET = 3  # seconds to the first response
 
 
-def started(store: Store) -> tuple[float, float]:
-    """Seconds to the first 200 of /healthz, and to the answer about the first thread."""
-    begun = time.monotonic()
+def measure_start(store: Store) -> tuple[float, float]:
+    """Return the seconds to the first 200 of /healthz, and to the response that has the first thread."""
+    start = time.monotonic()
     with service(store) as served:
         answered = time.monotonic()
         served.ask(Request("POST", "/threads", "{}"))
-        return answered - begun, time.monotonic() - begun
+        return answered - start, time.monotonic() - start
 
 
 def row(name: str, engine: str, starts: list[tuple[float, float]]) -> tuple[str, ...]:
@@ -36,8 +37,8 @@ def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]
     progress(f"{engine}: starts")
     store, count = stores.new(), range(options.sizes.starts)
     store.seed(*options.seeded(engine))
-    seeded = row(f"{options.seeded(engine)[1]:,} messages", engine, [started(store) for _ in count])
-    return [seeded, row("empty directory", engine, [started(stores.new()) for _ in count])]
+    seeded = row(f"{options.seeded(engine)[1]:,} messages", engine, [measure_start(store) for _ in count])
+    return [seeded, row("empty directory", engine, [measure_start(stores.new()) for _ in count])]
 
 
 def run(options: Options) -> str:

@@ -1,4 +1,4 @@
-"""The stores that are measured: a data directory each, and a database on a server that is started for the run."""
+"""The measured stores. Each has a data directory, and a database on a server that the run starts."""
 
 import json
 import os
@@ -12,22 +12,31 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.machine import ROOT
-from bench.operations import Wrong
+from bench.operations import WrongResult
 from bench.options import Options
 from tests.engines import start
 from tests.servers import DatabaseServer
 
-# What would change how a process that is measured works.
-OURS = ("THREADSVC_", "DATABASE_URL", "THREADS_DATABASE_URL", "HOST", "PORT", "WEB_CONCURRENCY", "DJANGO_", "PYTHON")
+# Variables that would change how a measured process works.
+SETTINGS = (
+    "THREADSVC_",
+    "DATABASE_URL",
+    "THREADS_DATABASE_URL",
+    "HOST",
+    "PORT",
+    "WEB_CONCURRENCY",
+    "DJANGO_",
+    "PYTHON",
+)
 
 
 @dataclass
 class Store:
-    directory: Path  # its log files are beside it
+    directory: Path  # log files are next to it
     url: str  # THREADS_DATABASE_URL; empty for the SQLite file of the data directory
 
     def environment(self, **settings: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         own = {"THREADSVC_DATA_DIR": str(self.directory), "PYTHONPATH": str(ROOT)}
         return {**kept, **own, **({"THREADS_DATABASE_URL": self.url} if self.url else {}), **settings}
 
@@ -39,12 +48,12 @@ class Store:
         return self.directory.with_name(f"{self.directory.name}-{name}.log")
 
     def run(self, *arguments: str) -> str:
-        """What a program of ours that uses this store prints. Raises Wrong where it fails."""
+        """Run a program of this project on this store, and return its output. Raises WrongResult if it fails."""
         done = subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True
         )
         if done.returncode:
-            raise Wrong(f"{' '.join(arguments)}: {done.stderr.strip()}")
+            raise WrongResult(f"{' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def migrate(self) -> None:
@@ -53,7 +62,7 @@ class Store:
             self.run("manage.py", "migrate", "-v0", "--database", "threads")
 
     def seed(self, threads: int, messages: int) -> None:
-        """The same threads in each store that is seeded so, ids included."""
+        """Fill the store. The same numbers always give the same rows, including ids."""
         self.migrate()
         self.run("manage.py", "seed", "--seed", "7", "--threads", str(threads), "--messages", str(messages))
 
@@ -66,22 +75,22 @@ class Store:
 
 
 class Stores:
-    """Makes stores of one engine in a directory of the run."""
+    """Creates stores of one engine in a directory of the run."""
 
     def __init__(self, directory: Path, server: DatabaseServer | None) -> None:
         self.directory, self.server = directory, server
-        self.made = 0
+        self.count = 0
 
     def new(self, directory: Path | None = None) -> Store:
-        """An empty one: not even migrated."""
-        self.made += 1
+        """Return an empty store without tables."""
+        self.count += 1
         url = self.server.new_database() if self.server else ""
-        return Store(directory or self.directory / f"data-{self.made}", url)
+        return Store(directory or self.directory / f"data-{self.count}", url)
 
 
 @contextmanager
 def stores_of(engine: str) -> Iterator[Stores]:
-    """A place for stores; they and the engine's server go at the end. Raises tests.servers.Unavailable."""
+    """Provide stores, and remove them and the engine's server at the end. Raises tests.servers.Unavailable."""
     server = start(engine)
     try:
         with TemporaryDirectory(prefix="threadsvc-bench-") as directory:
@@ -94,7 +103,7 @@ def stores_of(engine: str) -> Iterator[Stores]:
 def on_each_engine(
     rows: Callable[[str, Stores, Options], Iterable[tuple[str, ...]]], engines: Iterable[str], options: Options
 ) -> Iterator[tuple[str, ...]]:
-    """What a part finds of one engine after the other, each on stores of its own."""
+    """Yield the rows of a part for one engine after the other. Each engine has its own stores."""
     for engine in engines:
         with stores_of(engine) as stores:
             yield from rows(engine, stores, options)

@@ -1,11 +1,11 @@
-"""Tables as GitHub Markdown shows them, and what is said of a target."""
+"""Markdown tables, and the text of targets."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns are as wide as what is in them, so that the table can be read as text too."""
+    """Return a Markdown table with aligned columns, which is also readable as text."""
     texts = [[str(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in texts]
@@ -14,15 +14,15 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def at_least(target: float | None, found: float) -> str:
-    return said(target, "at least", found >= (target or 0))
+    return target_text(target, "at least", found >= (target or 0))
 
 
 def at_most(target: float | None, found: float) -> str:
-    return said(target, "at most", target is None or found <= target)
+    return target_text(target, "at most", target is None or found <= target)
 
 
-def said(target: float | None, bound: str, is_met: bool) -> str:
-    """A missed target is a result like any other; it is only easy to see."""
+def target_text(target: float | None, bound: str, is_met: bool) -> str:
+    """Return the text of a target, which marks a missed one."""
     if target is None:
         return ""
     return f"{bound} {target:g}" if is_met else f"**missed**: {bound} {target:g}"

@@ -1,4 +1,4 @@
-"""Helpers for tests of the admin: addresses, a client that is logged in, threads."""
+"""Helpers for tests of the admin: URLs, a logged-in client, and stored threads."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Chromium, driven by Playwright: for tests of pages, and for the pictures of them.
+"""Chromium, driven by Playwright, for tests of pages and for screenshots.
 
-While one runs, its thread counts as asyncio's, and Django refuses queries in it: what is to be stored or looked at
-meanwhile goes through the service that is browsed.
+Playwright runs an event loop in its thread, and Django refuses queries in a thread with an event loop. While a browser
+runs, read and write data through the service.
 """
 
 import re
@@ -29,16 +29,16 @@ SECONDS_TO_WAIT = 15
 
 
 def find_program() -> str:
-    """Debian's Chromium, which is installed where it is missing. Raises Unavailable."""
+    """Return the path of Debian's Chromium. Installs it if it is missing. Raises Unavailable."""
     if not shutil.which("chromium"):
         install("chromium")
     if program := shutil.which("chromium"):
         return program
-    raise Unavailable("Debian's chromium was installed, and is not on the path")
+    raise Unavailable("Debian's chromium was installed, but is not on the PATH")
 
 
 class Browser:
-    """One Chromium, as a context manager. Raises Unavailable."""
+    """A Chromium process, as a context manager. Raises Unavailable if Chromium is missing or does not start."""
 
     def __init__(self, *flags: str) -> None:
         self.program, self.flags = find_program(), [*FLAGS, *flags]
@@ -58,39 +58,39 @@ class Browser:
 
     @contextmanager
     def open(self, origin: str, refusals: Collection[int] = (), **options: Any) -> Iterator[Page]:
-        """A page for addresses of this origin, with cookies, storage and permissions of its own.
+        """Yield a page for this origin, with its own cookies, storage and permissions.
 
-        Raises AssertionError at the end where the console had errors or warnings, a request failed, or one went to
-        another origin. Answers of the statuses `refusals` are no errors. `options` are those of Playwright's context.
+        At the end, raises AssertionError if the console had errors or warnings, or if a request failed or went to
+        another origin. Responses with a status in `refusals` are not errors. `options` go to Playwright's context.
         """
         options = {"viewport": DESKTOP, "reduced_motion": "reduce", "base_url": origin, **options}
         context = self.chromium.new_context(**options)
         context.set_default_timeout(SECONDS_TO_WAIT * 1000)
-        found: list[str] = []
+        problems: list[str] = []
 
-        def said(message: ConsoleMessage) -> None:
+        def on_console(message: ConsoleMessage) -> None:
             refusal = re.match(r"Failed to load resource: the server responded with a status of (\d+)", message.text)
             if message.type in ("error", "warning") and not (refusal and int(refusal[1]) in refusals):
-                found.append(f"{message.type} at {message.location['url']}: {message.text}")
+                problems.append(f"{message.type} at {message.location['url']}: {message.text}")
 
-        def asked(request: Request) -> None:
+        def on_request(request: Request) -> None:
             if not request.url.startswith((f"{origin}/", "data:", "blob:")):
-                found.append(f"asked another host: {request.url}")
+                problems.append(f"request to another origin: {request.url}")
 
-        def failed(request: Request) -> None:
-            if request.failure != "net::ERR_ABORTED":  # by the browser, which went on to another page or saves a file
-                found.append(f"failed: {request.method} {request.url}: {request.failure}")
+        def on_failure(request: Request) -> None:
+            if request.failure != "net::ERR_ABORTED":  # the browser left the page or started a download
+                problems.append(f"request failed: {request.method} {request.url}: {request.failure}")
 
-        context.on("console", said)
-        context.on("weberror", lambda error: found.append(f"error in a script: {error.error}"))
-        context.on("request", asked)
-        context.on("requestfailed", failed)
+        context.on("console", on_console)
+        context.on("weberror", lambda error: problems.append(f"error in a script: {error.error}"))
+        context.on("request", on_request)
+        context.on("requestfailed", on_failure)
         try:
             yield context.new_page()
         except BaseException as error:
-            for problem in found:
+            for problem in problems:
                 error.add_note(problem)
             raise
         finally:
             context.close()
-        assert not found, "\n".join(found)
+        assert not problems, "\n".join(problems)

@@ -1,6 +1,6 @@
-"""What the tests share: real databases for the whole run, an HTTP client, and a served process.
+"""Shared fixtures: real databases for the whole run, an HTTP client, and a served process.
 
-Tests do not flush tables; each works in threads of its own.
+Tests do not flush tables. Each test creates its own threads.
 """
 
 import atexit
@@ -48,9 +48,9 @@ connection = cast(
 def database(
     django_test_environment: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A database in a file, as in service: journal mode, locks and several connections are part of what is tested.
+    """Create the SQLite database and, if another engine is chosen (tests/engines.py), a new database of that engine.
 
-    Beside it, where another engine is chosen (tests/engines.py), a new database of that engine's.
+    The SQLite database is a file, as in production: tests depend on journal mode, locks and several connections.
     """
     connections["default"].settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
     with django_db_blocker.unblock():
@@ -61,7 +61,10 @@ def database(
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[[str, int | str], None]:
-    """Record what a test counted. The run prints it at its end; integers of one name are added up."""
+    """Return a function that records a figure under a name. The run prints the figures at its end.
+
+    Integers with the same name are added up.
+    """
 
     def record(name: str, value: int | str) -> None:
         request.node.user_properties.append((name, value))
@@ -89,7 +92,7 @@ class Answer(NamedTuple):
 
 
 def wait_for_next_millisecond() -> None:
-    """Wait until ids have another time: threads that are created within a millisecond are in no particular order."""
+    """Wait until ids have a new time: the order of threads created within one millisecond is undefined."""
     now = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 == now:
         time.sleep(0.0002)
@@ -97,12 +100,12 @@ def wait_for_next_millisecond() -> None:
 
 class EnvironFactory(RequestFactory):
     def request(self, **request: Any) -> Any:
-        """The WSGI environment of a request, as a server makes it; not a request object yet."""
+        """Return the WSGI environ that a server would build for a request, not a request object."""
         return self._base_environ(**request)  # type: ignore[attr-defined]  # not in the stubs
 
 
 class Api:
-    """The WSGI application in this process, as a server calls it. Bodies are bytes, or values that are sent as JSON."""
+    """Calls the WSGI application in this process, as a server does. Sends bytes as they are, other bodies as JSON."""
 
     def __init__(self) -> None:
         self.factory = EnvironFactory()
@@ -115,7 +118,7 @@ class Api:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         environ: Any = self.factory.generic(method, path, raw, content_type=content_type or "", **meta)  # type: ignore[arg-type]
         started: list[Any] = []
-        response: Any = application(environ, lambda *answered: started.append(answered))  # type: ignore[arg-type]
+        response: Any = application(environ, lambda *arguments: started.append(arguments))  # type: ignore[arg-type]
         content = b"".join(response)
         response.close()
         ((status, pairs),) = started
@@ -145,8 +148,8 @@ def api() -> Api:
 
 @pytest.fixture(scope="session")
 def admin() -> Client:
-    """A superuser's browser, logged in to the admin."""
-    from django.contrib.auth.models import User  # models are there only when Django is set up
+    """A client that is logged in to the admin as a superuser."""
+    from django.contrib.auth.models import User  # models can be imported only after Django's setup
 
     client = Client()
     client.force_login(User.objects.create_superuser("root", password="a long password"))
@@ -155,7 +158,7 @@ def admin() -> Client:
 
 @pytest.fixture
 def thread_id(api: Api) -> str:
-    """The id of a new thread."""
+    """Create a thread and return its id."""
     thread_id: str = api.post("/threads").body["id"]
     return thread_id
 
@@ -163,19 +166,19 @@ def thread_id(api: Api) -> str:
 def answer_of(
     connection: http.client.HTTPConnection, method: str, path: str, body: Any, headers: dict[str, str]
 ) -> Answer:
-    """The answer to the one request of this connection."""
+    """Send one request, close the connection and return the response."""
     with closing(connection):
         raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, raw, headers)
         response = connection.getresponse()
         content = response.read()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        is_json = found.get("content-type") == "application/json" and content
-        return Answer(response.status, json.loads(content) if is_json else content, found)
+        received = {name.lower(): value for name, value in response.getheaders()}
+        is_json = received.get("content-type") == "application/json" and content
+        return Answer(response.status, json.loads(content) if is_json else content, received)
 
 
 def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dict[str, Any]:
-    """The item of a 422 that the contract gives for an error (docs/contract/create-message.md, section 6)."""
+    """Return the item of a 422 that the contract defines for an error (docs/contract/create-message.md, section 6)."""
     permitted = ", ".join(map(repr, ctx.get("enum_values", ())))
     limit = ctx.get("limit_value")
     message, error_type = {
@@ -204,7 +207,7 @@ def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dic
 
 
 class Served:
-    """`manage.py serve` as a process of its own, with a data directory of its own."""
+    """`manage.py serve` in its own process, with its own data directory."""
 
     def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory, self.port = directory, free_port()
@@ -214,7 +217,7 @@ class Served:
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
         with self.log.open("wb") as log:
-            # The kernel stops it when the tests end, however they do.
+            # The kernel stops the service when the test process ends, even if that is killed.
             command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve", *options]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
@@ -245,7 +248,7 @@ class Served:
         return answer_of(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), method, path, body, named)
 
     def children(self) -> list[int]:
-        """Its workers, after the process that shows metrics, if there is one."""
+        """Return the pids of the process that serves metrics, if there is one, and of the workers, in this order."""
         return children_of(self.process.pid)
 
     def new_thread(self) -> str:
@@ -253,14 +256,14 @@ class Served:
         return thread_id
 
     def stored(self, model: str, **equal: Any) -> list[dict[str, Any]]:
-        """The rows of "thread", "message" or "threadpair" whose columns have these values, as the database has them."""
+        """Return the rows of "thread", "message" or "threadpair" with these column values, as stored."""
         return stored(database_url(self.directory, self.environment), model, **equal)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def send(self, request: bytes, end: bool = False) -> bytes:
-        """Sends bytes as they are, then closes our side where `end`; returns all that comes back."""
+        """Send raw bytes and return everything received. With `end`, shut down the sending side first."""
         with self.connect() as connection:
             connection.sendall(request)
             if end:
@@ -275,22 +278,22 @@ class Served:
         return self.process.wait(40)
 
     def kill(self) -> None:
-        """Ends it and its workers at once, where nobody looks at how it ends."""
+        """Kill the service and its workers. A no-op if the service has ended."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
-# A setting for processes that load the tests' own modules: they need packages that production does not have.
+# Settings for processes that import test modules: these need packages that production does not have.
 WITH_TEST_PACKAGES = {"PYTHONPATH": ""}
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """This process's variables, without any that would change what is tested, with a database, and with these.
+    """Return this process's variables without threadsvc's own, and add a data directory, a database and `settings`.
 
-    Keys are not required unless `settings` say so.
+    API keys are not required unless `settings` require them.
     """
-    ours = (
+    excluded = (
         "PYTHON",
         "THREADSVC_",
         "DATABASE_URL",
@@ -300,7 +303,7 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         "WEB_CONCURRENCY",
         "DJANGO_",
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(excluded)}
     own = {
         "PYTHONPATH": str(ROOT / "tests" / "production"),
         "THREADSVC_DATA_DIR": str(directory),
@@ -310,14 +313,14 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
 
 
 def database_url(directory: Path, variables: dict[str, str]) -> str:
-    """Where a process with these variables keeps threads and messages."""
+    """Return the URL of the database in which a process with these variables stores threads and messages."""
     return (
         variables.get("THREADS_DATABASE_URL") or variables.get("DATABASE_URL") or f"sqlite:///{directory}/threadsvc.db"
     )
 
 
 def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command of manage.py to its end."""
+    """Run a command of manage.py and wait for its end."""
     command = [sys.executable, "manage.py", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(directory, **settings), capture_output=True, text=True, timeout=60
@@ -325,13 +328,13 @@ def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.Comp
 
 
 def in_transaction(*statements: str) -> list[str]:
-    """These statements with what a transaction adds to them, where the chosen engine has transactions."""
+    """Return the statements, between BEGIN and COMMIT if the chosen engine has transactions."""
     return list(statements) if engines.chosen == "mongodb" else ["BEGIN", *statements, "COMMIT"]
 
 
 @functools.cache
 def migrated_file() -> Path:
-    """A database as the first start of a service makes it: once for all tests, since that takes longer than most."""
+    """Return a migrated SQLite database. It is created once, because that takes longer than most tests."""
     directory = Path(tempfile.mkdtemp(prefix="threadsvc-tests-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     done = manage(directory, "migrate", "-v0")
@@ -340,14 +343,14 @@ def migrated_file() -> Path:
 
 
 def prepare(directory: Path) -> None:
-    """Makes a data directory with that database in it, where there is none."""
+    """Create a data directory with a migrated SQLite database. A no-op if the directory exists."""
     if not directory.exists():
         directory.mkdir(mode=0o700, parents=True)
         shutil.copyfile(migrated_file(), directory / "threadsvc.db")
 
 
 def migrate(directory: Path) -> None:
-    """Makes the tables of threads and messages."""
+    """Create the tables of threads and messages in the chosen engine."""
     prepare(directory)
     if engines.chosen == "sqlite":
         return
@@ -357,8 +360,7 @@ def migrate(directory: Path) -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Starts services with these options and settings and `tmp_path / "data"`; none outlives its test, however that
-    ends."""
+    """Return a function that starts a service on `tmp_path / "data"`. Its services are killed after the test."""
     services: list[Served] = []
 
     def start(*options: str, **settings: str) -> Served:

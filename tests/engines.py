@@ -1,6 +1,7 @@
-"""`--engine`: the engine that the tests keep threads and messages on; loaded before Django reads its settings.
+"""The option `--engine`: the engine that stores threads and messages in the tests.
 
-Django's own tables stay in the SQLite file of a data directory, as with THREADS_DATABASE_URL in service.
+pytest loads this plugin before Django reads its settings. Django's own tables stay in the SQLite file of a data
+directory, as they do in production with THREADS_DATABASE_URL.
 """
 
 import atexit
@@ -17,31 +18,31 @@ from tests.servers import DatabaseServer, Unavailable, is_ci
 ENGINES = ("sqlite", "postgresql", "mongodb")
 
 MARKERS = (
-    "stateless: neither stores nor queries anything; runs on SQLite alone",
-    "once: stores rows, but shows the same on every engine; runs on SQLite alone",
-    "engine(name, ...): about these engines; does not run on others",
+    "stateless: neither stores nor queries anything; runs on SQLite only",
+    "once: stores rows, but behaves the same on every engine; runs on SQLite only",
+    "engine(name, ...): is about these engines; does not run on others",
 )
-# How a pytest-xdist worker learns of the database server, which the controller starts once for all of them.
+# Passes the database server to the pytest-xdist workers. The controller starts one server for all of them.
 SERVER_VARIABLE = "TESTS_DATABASE_SERVER"
 
 chosen = "sqlite"
-is_long = False  # whether --requests asks for long runs: `make fuzz`
+is_long = False  # with --requests (`make fuzz`), tests with random values run longer
 server: DatabaseServer | None = None
 _urls: dict[Path, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--engine", choices=ENGINES, default=ENGINES[0], help="what keeps threads and messages")
-    help_ = "how many tests/test_fuzz.py sends; 0: a short run, also of the tests that try random values"
+    parser.addoption("--engine", choices=ENGINES, default=ENGINES[0], help="the engine for threads and messages")
+    help_ = "the number that tests/test_fuzz.py sends; 0: a short run of it and of other tests with random values"
     parser.addoption("--requests", type=int, default=0, help=help_)
-    parser.addoption("--fuzz-seed", type=int, default=0, help="which ones those are")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="the seed of these requests")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """A wrapper, to come before pytest-django, which reads the settings here."""
+    """Start the server. A wrapper runs before pytest-django, which reads the settings in this hook."""
     global chosen, server, is_long
-    # As Ctrl-C does, SIGTERM ends the tests and what they started.
+    # SIGTERM, like Ctrl-C, ends the tests and the processes that they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = early_config.known_args_namespace.engine
     is_long = early_config.known_args_namespace.requests > 0
@@ -56,7 +57,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
         if early_config.known_args_namespace.numprocesses:
             os.environ[SERVER_VARIABLE] = json.dumps([server.port, str(server.directory)])
         os.environ["THREADS_DATABASE_URL"] = server.new_database()
-    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # tests of keys say otherwise
+    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # tests of API keys override it
     return (yield)
 
 
@@ -89,7 +90,7 @@ def shared_server() -> DatabaseServer | None:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """What makes a service with that data directory use the chosen engine: for each directory a database of its own."""
+    """Return the variables with which a service uses the chosen engine. Each data directory gets its own database."""
     if server is None:
         return {}
     if directory not in _urls:
@@ -111,7 +112,7 @@ def is_wanted(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not is_wanted(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
+    deselected = [item for item in items if not is_wanted(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if is_wanted(item)]

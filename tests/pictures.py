@@ -1,6 +1,6 @@
-"""`python -m tests.pictures` (scripts/pictures): the README's pictures, of a service with the same data each time.
+"""Take the pictures of the README and the documentation: `python -m tests.pictures` (scripts/pictures).
 
-To add one: a function in PICTURES that leads a page to what is to be seen.
+The service has the same data in every run. To add a picture, add to PICTURES a function that opens its page.
 """
 
 import os
@@ -21,15 +21,15 @@ from tests.servers import Unavailable, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images"
-ORIGIN = "http://127.0.0.1:8000"  # what the pictures show; the service itself listens on any free port
+ORIGIN = "http://127.0.0.1:8000"  # the address in the pictures; the service listens on a free port
 OPERATOR, PASSWORD = "ann", "correct horse battery"
 SECONDS_TO_START = 30
 MAX_BYTES = 200_000
 
 
 class Picture(NamedTuple):
-    lead: Callable[[Page], None]
-    options: dict[str, Any] = {}  # of the browser's context
+    visit: Callable[[Page], None]
+    options: dict[str, Any] = {}  # of Playwright's context
 
 
 def front(page: Page) -> None:
@@ -38,7 +38,7 @@ def front(page: Page) -> None:
 
 
 def create_message(page: Page) -> None:
-    """On the page of the API, with the answer of the service."""
+    """Show a request and its response on /docs."""
     page.goto("/docs")
     call = page.locator("[id$=-create_message]")
     call.locator(".opblock-summary-control").click()
@@ -46,12 +46,12 @@ def create_message(page: Page) -> None:
     call.get_by_placeholder("thread_id").fill(page.evaluate(oldest)["first_id"])
     call.get_by_role("button", name="Execute").click()
     call.locator(".live-responses-table").wait_for()
-    page.evaluate(SETTLE)
+    page.evaluate(USE_FIXED_VALUES)
     call.locator("tr[data-param-name=thread_id]").evaluate("element => element.scrollIntoView()")
 
 
-# Ids and times of what was just made are other ones each time, and the same in each picture.
-SETTLE = r"""() => {
+# Replaces new ids and times with fixed ones, so that the picture is the same in every run.
+USE_FIXED_VALUES = r"""() => {
   const texts = document.createTreeWalker(document.querySelector(".live-responses-table"), NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     texts.currentNode.data = texts.currentNode.data
@@ -69,7 +69,7 @@ def threads(page: Page) -> None:
 
 
 def thread(page: Page) -> None:
-    """From the place of words that were looked for."""
+    """Open a thread from a search result."""
     log_in(page)
     page.goto("/admin/messages_app/thread/?q=read_logs")
     page.locator(".hit").first.click()
@@ -84,7 +84,7 @@ def log_in(page: Page) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-# A window of 1280x800 where nothing else is said.
+# The default window is 1280x800.
 TALLER = {"viewport": {"width": 1280, "height": 1340}, "device_scale_factor": 0.75}
 PICTURES = {
     "front": Picture(front),
@@ -97,7 +97,7 @@ PICTURES = {
 
 @contextmanager
 def service() -> Iterator[int]:
-    """The port of a service with made-up conversations, which has nothing of this process's settings."""
+    """Start a service with sample conversations and yield its port. It uses none of this process's settings."""
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         settings = {"THREADSVC_DATA_DIR": directory, "PORT": str(port), "WEB_CONCURRENCY": "2"}
@@ -107,13 +107,13 @@ def service() -> Iterator[int]:
         account = ["createsuperuser", "--noinput", f"--username={OPERATOR}", "--email=ann@shop.example", "-v0"]
         for command in (["migrate", "-v0"], ["seed", "--threads", "60", "--messages", "900", "--seed", "7"], account):
             subprocess.run([*manage, *command], cwd=ROOT, env=variables, check=True)
-        serving = subprocess.Popen([*manage, "serve"], cwd=ROOT, env=variables, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen([*manage, "serve"], cwd=ROOT, env=variables, stdout=subprocess.DEVNULL)
         try:
             wait_for(f"http://127.0.0.1:{port}/readyz")
             yield port
         finally:
-            serving.terminate()
-            serving.wait()
+            server.terminate()
+            server.wait()
 
 
 def wait_for(url: str) -> None:
@@ -122,7 +122,7 @@ def wait_for(url: str) -> None:
         with suppress(OSError), urllib.request.urlopen(url):
             return
         time.sleep(0.1)
-    sys.exit(f"{url} does not answer")
+    sys.exit(f"{url} does not respond")
 
 
 def main() -> None:
@@ -131,12 +131,12 @@ def main() -> None:
         for name, picture in PICTURES.items():
             path = IMAGES / f"{name}.png"
             with browser.open(ORIGIN, **picture.options) as page:
-                picture.lead(page)
+                picture.visit(page)
                 page.screenshot(path=path, animations="disabled", caret="hide")
             size = path.stat().st_size
             print(f"{path.relative_to(ROOT)}: {size:,} bytes", flush=True)
             if size > MAX_BYTES:
-                sys.exit(f"larger than {MAX_BYTES:,} bytes: show less, or show it smaller")
+                sys.exit(f"larger than {MAX_BYTES:,} bytes: show less, or scale it down")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""The marker `process`: what starts a process is marked, so that `make quick` can leave it out.
+"""The marker `process`, for tests that start a process. `make quick` skips them.
 
-Tests that use one of PROCESS_FIXTURES are marked by that; others carry the marker themselves. A test that starts a
-process and is not marked fails.
+Tests that use one of PROCESS_FIXTURES get the marker automatically. An unmarked test that starts a process fails.
 """
 
 import sys
@@ -10,11 +9,11 @@ from typing import Any
 
 import pytest
 
-MARKER = "process: starts a process: a served service, a command, a browser, a server; `make quick` leaves it out"
+MARKER = "process: starts a process: a service, a command, a browser, a server; `make quick` skips it"
 PROCESS_FIXTURES = {"serve", "served"}
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 
-_unmarked: str | None = None  # the running test, where it may not start a process
+_unmarked: str | None = None  # the id of the running test, if it must not start a process
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_process)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
+@pytest.hookimpl(tryfirst=True)  # so that -m sees the added markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):

@@ -1,4 +1,4 @@
-"""Rows made without the API: for tests that need another tenant, another time or thousands of them."""
+"""Create rows without the API, for tests that need another tenant, another time or thousands of rows."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -12,12 +12,12 @@ from messages_app.store.backend import backend
 
 
 def new_thread(at: datetime | None = None, random: Random | None = None, **columns: Any) -> Thread:
-    """Return an unsaved thread with new ids, made now or at `at`; `random` makes the ids."""
+    """Return an unsaved thread with new ids, created now or at `at`. `random` generates the ids."""
     return Thread(**identity("thread", at, random), **columns)
 
 
 def new_message(at: datetime | None = None, random: Random | None = None, **columns: Any) -> Message:
-    """Return an unsaved message with new ids, made now or at `at`; `random` makes the ids."""
+    """Return an unsaved message with new ids, created now or at `at`. `random` generates the ids."""
     return Message(**identity("msg", at, random), **columns)
 
 
@@ -30,7 +30,7 @@ def append(thread_id: str, tenant: str = "default", **content: Any) -> Message:
 
 
 def delete_thread(thread_id: str) -> None:
-    """Hide a thread as a delete does, without waking the purger: nothing of it is removed until a purge."""
+    """Hide a thread as a delete does, but do not wake the purger. Its rows stay until the next purge."""
     assert backend().mark_deleted(Thread.objects.visible(None).filter(id=thread_id), [thread_id])
 
 

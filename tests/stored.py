@@ -1,4 +1,4 @@
-"""What a database holds, read with its driver alone: none of the code that is tested comes in between."""
+"""Read rows with the database's driver only, without the code under test."""
 
 import json
 import sqlite3
@@ -12,13 +12,13 @@ TIME_COLUMNS = ("created_at", "deleted_at")
 
 
 def stored(url: str, model: str, **equal: Any) -> list[dict[str, Any]]:
-    """The rows of a model ("thread", "message") whose columns have these values, as Python's own types, by id."""
+    """Return the rows of a model ("thread", "message") with these column values, as Python types, ordered by id."""
     read = {"sqlite": _from_sqlite, "postgresql": _from_postgresql, "mongodb": _from_mongodb}[urlsplit(url).scheme]
     return sorted(read(url, f"messages_app_{model}", equal), key=lambda row: str(row["id"]))
 
 
 def tables(url: str) -> set[str]:
-    """The names of its tables, or collections, without those that the engine itself needs."""
+    """Return the names of the tables or collections, without the engine's own."""
     match urlsplit(url).scheme:
         case "sqlite":
             found = {row["name"] for row in _from_sqlite(url, "sqlite_master", {"type": "table"})}
@@ -33,7 +33,7 @@ def tables(url: str) -> set[str]:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Runs statements of SQL, all or none."""
+    """Run SQL statements in one transaction."""
     if urlsplit(url).scheme == "sqlite":
         with closing(sqlite3.connect(_file(url))) as database, database:
             for statement in statements:
@@ -73,7 +73,7 @@ def _from_postgresql(url: str, table: str, equal: dict[str, Any]) -> list[dict[s
     import psycopg
     from psycopg.rows import dict_row
 
-    without_options = url.partition("?")[0]  # some are not libpq's
+    without_options = url.partition("?")[0]  # libpq does not know all of them
     with psycopg.connect(without_options, row_factory=dict_row) as connection:
         return connection.execute(_sql(table, equal, "%s"), list(equal.values())).fetchall()
 

@@ -1,4 +1,4 @@
-"""Who is let in, to what: every path with every kind of key, keys required and not, and two tenants on one service."""
+"""Access: every path with every kind of key, with and without required keys, and two tenants on one service."""
 
 import json
 import re
@@ -27,18 +27,18 @@ from threadsvc.access.models import APIKey
 UNKNOWN_PATHS = [path for path in NO_PATHS if not path.startswith("/static/")]
 INVALID = {"detail": "Invalid API key"}
 
-# What is asked, generated: a new route is in it by itself.
+# The requests are generated from the routes, so they include new routes.
 
 
 def routes(patterns: Any = None, prefix: str = "/") -> Iterator[tuple[str, Any]]:
-    """Every path that has a route of its own, as a template, and its view."""
+    """Yield the path template and the view of each route."""
     for pattern in patterns or get_resolver().url_patterns:
-        if not isinstance(pattern.pattern, RoutePattern):  # what is left over
+        if not isinstance(pattern.pattern, RoutePattern):  # a fallback for unknown paths
             continue
         route = prefix + re.sub(r"<\w+:(\w+)>", r"{\1}", str(pattern.pattern))
         if isinstance(pattern, URLPattern):
             yield route, pattern.callback
-        elif isinstance(pattern, URLResolver) and route != "/admin/":  # has a log-in of its own
+        elif isinstance(pattern, URLResolver) and route != "/admin/":  # has its own login
             yield from routes(pattern.url_patterns, route)
 
 
@@ -52,7 +52,7 @@ PAGES += [route for route, view in routes() if not is_api(view)]
 
 
 def allowed(route: str) -> set[str]:
-    """The methods of a path."""
+    """Return the methods that a route of the API allows."""
     (view,) = (view for at, view in routes() if at == route)
     methods = {method.upper() for method in view.actions}
     return methods | {"HEAD"} if "GET" in methods else methods
@@ -60,7 +60,7 @@ def allowed(route: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def bodies() -> dict[str, bytes]:
-    """For each path that is written to, a body that is sound: the first example of the documentation."""
+    """Return a valid body for each route with POST: the first example of the API's description."""
     found = {}
     for path, operations in SchemaGenerator().get_schema(request=None, public=True)["paths"].items():
         if "requestBody" in operations.get("post", {}):
@@ -69,33 +69,33 @@ def bodies() -> dict[str, bytes]:
     return found
 
 
-class Asked:
-    """Asks, and counts."""
+class Sender:
+    """Sends requests with an API key and counts them."""
 
     def __init__(self) -> None:
-        self.api, self.number = Api(), 0
+        self.api, self.count = Api(), 0
 
     def __call__(self, method: str, path: str, key: str | None, body: bytes = b"{", **meta: str) -> Answer:
-        self.number += 1
+        self.count += 1
         if key is not None:
             meta["HTTP_AUTHORIZATION"] = f"Bearer {key}"
         return self.api.call(method, f"http://testserver{path}", body, **meta)
 
 
 @pytest.fixture
-def ask(figures: Callable[[str, int | str], None]) -> Iterator[Asked]:
-    asked = Asked()
-    yield asked
-    figures(f"access: requests to {len(API)} routes and {len(UNKNOWN_PATHS)} other paths", asked.number)
+def send(figures: Callable[[str, int | str], None]) -> Iterator[Sender]:
+    sender = Sender()
+    yield sender
+    figures(f"access: requests to {len(API)} routes and {len(UNKNOWN_PATHS)} other paths", sender.count)
 
 
-def seen(answer: Answer) -> tuple[int, str, dict[str, str]]:
-    """All of an answer that may not tell one case from another."""
+def comparable(answer: Answer) -> tuple[int, str, dict[str, str]]:
+    """Return what must not differ between two responses: everything except the request id."""
     headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
     return answer.status, json.dumps(answer.body), headers
 
 
-# Who asks
+# Callers
 
 
 class Tenant(NamedTuple):
@@ -118,7 +118,7 @@ def new_key(**fields: Any) -> str:
 
 
 def new_tenant(name: str) -> Tenant:
-    """With one thread, whose metadata every tenant has, and one message in it with a file."""
+    """Create a tenant with a thread and a message with a file. Every tenant's thread has the same metadata."""
     key = new_key(tenant=name)
     meta = {"HTTP_AUTHORIZATION": f"Bearer {key}"}
     thread = Api().post("/threads", {"metadata": {"customer": "customer-17"}}, **meta).body["id"]
@@ -138,7 +138,7 @@ def other() -> Tenant:
 
 STRANGERS = {
     "none": lambda: None,
-    "not of ours": lambda: "sk-any",
+    "foreign": lambda: "sk-any",
     "unknown": lambda: f"tsk_{'x' * 8}_{'x' * 40}",
     "revoked": lambda: new_key(tenant="acme", revoked_at=timezone.now()),
     "expired": lambda: new_key(tenant="acme", expires_at=timezone.now() - timedelta(seconds=1)),
@@ -151,7 +151,7 @@ def keys_required(required: bool = True) -> Iterator[None]:
         yield
 
 
-def test_every_route_of_the_documentation_is_asked_under_both_prefixes() -> None:
+def test_all_documented_routes_are_tested_under_both_prefixes() -> None:
     paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]
     assert sorted(API) == sorted(f"{prefix}{path}" for prefix in ("", "/v1") for path in paths)
     assert {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/admin"} <= set(PAGES)
@@ -159,14 +159,14 @@ def test_every_route_of_the_documentation_is_asked_under_both_prefixes() -> None
 
 @pytest.mark.parametrize("stranger", STRANGERS)
 @pytest.mark.parametrize("required", [True, False], ids=["keys required", "anonymous allowed"])
-def test_stranger_gets_401_everywhere_before_anything_else(
-    ask: Asked, acme: Tenant, bodies: dict[str, bytes], stranger: str, required: bool
+def test_stranger_gets_401_before_any_other_check(
+    send: Sender, acme: Tenant, bodies: dict[str, bytes], stranger: str, required: bool
 ) -> None:
     key = STRANGERS[stranger]()
     before = acme.stored
     with keys_required(required):
         for route, method in product([*API, *UNKNOWN_PATHS], METHODS):
-            answer = ask(method, acme.path(route), key, bodies.get(route, b"{"))
+            answer = send(method, acme.path(route), key, bodies.get(route, b"{"))
             if required or (key or "").startswith("tsk_"):
                 assert answer.status == 401, (method, route)
                 assert answer.body in (INVALID, None)
@@ -174,42 +174,42 @@ def test_stranger_gets_401_everywhere_before_anything_else(
                 assert method == "HEAD" or answer.body is not None
             else:
                 assert answer.status != 401
-                if "{thread_id}" in route and method in allowed(route):  # they are of the tenant default
+                if "{thread_id}" in route and method in allowed(route):  # anonymous requests use the tenant default
                     assert answer.status == 404, (method, route)
     assert acme.stored == before
 
 
 @pytest.mark.parametrize("required", [True, False], ids=["keys required", "anonymous allowed"])
-def test_key_of_the_tenant_opens_every_route(
-    ask: Asked, acme: Tenant, bodies: dict[str, bytes], required: bool
+def test_key_of_the_tenant_can_use_every_route(
+    send: Sender, acme: Tenant, bodies: dict[str, bytes], required: bool
 ) -> None:
     with keys_required(required):
         for route, method in product(API, METHODS):
             if method != "DELETE":
-                answer = ask(method, acme.path(route), acme.key, bodies.get(route, b"{"))
+                answer = send(method, acme.path(route), acme.key, bodies.get(route, b"{"))
                 assert answer.status == (200 if method in allowed(route) else 405), (method, route)
         for prefix in ("", "/v1"):
             mine = new_tenant("acme")
             deletable = sorted((route for route in API if "DELETE" in allowed(route)), key=len, reverse=True)
             for route in (route for route in deletable if route.startswith("/v1") == bool(prefix)):
-                assert ask("DELETE", mine.path(route), mine.key).status == 200, route
+                assert send("DELETE", mine.path(route), mine.key).status == 200, route
         for path, method in product(UNKNOWN_PATHS, METHODS):
-            assert ask(method, path, acme.key).status == 404, (method, path)
+            assert send(method, path, acme.key).status == 404, (method, path)
 
 
 @pytest.mark.parametrize("required", [True, False], ids=["keys required", "anonymous allowed"])
-def test_read_only_key_reads_what_the_other_reads_and_writes_nothing(
-    ask: Asked, acme: Tenant, bodies: dict[str, bytes], required: bool
+def test_read_only_key_can_read_everything_and_write_nothing(
+    send: Sender, acme: Tenant, bodies: dict[str, bytes], required: bool
 ) -> None:
     read_only, before = new_key(tenant="acme", read_only=True), acme.stored
     with keys_required(required):
         for route, method in product([*API, *UNKNOWN_PATHS], METHODS):
             path, body = acme.path(route), bodies.get(route, b"{")
-            answer = ask(method, path, read_only, body)
+            answer = send(method, path, read_only, body)
             if route in API and method in allowed(route) - {"GET", "HEAD"}:
                 assert (answer.status, answer.body) == (403, {"detail": "Read-only key"}), (method, route)
             else:
-                assert seen(answer) == seen(ask(method, path, acme.key, body)), (method, route)
+                assert comparable(answer) == comparable(send(method, path, acme.key, body)), (method, route)
     assert acme.stored == before
 
 
@@ -218,18 +218,18 @@ def test_read_only_key_reads_what_the_other_reads_and_writes_nothing(
     [(True, "assistants=v1"), (False, "assistants=v2")],
     ids=["keys required, v1", "anonymous allowed, v2"],
 )
-def test_what_is_of_another_tenant_is_answered_byte_for_byte_as_what_is_missing(
-    ask: Asked, acme: Tenant, other: Tenant, bodies: dict[str, bytes], required: bool, shape: str
+def test_object_of_another_tenant_looks_like_a_missing_one(
+    send: Sender, acme: Tenant, other: Tenant, bodies: dict[str, bytes], required: bool, shape: str
 ) -> None:
-    def missing(public_id: str) -> str:
+    def unused(public_id: str) -> str:
         return public_id[:-6] + ("000000" if public_id[-6:] != "000000" else "111111")
 
-    nothing = Tenant(other.key, missing(acme.thread_id), missing(acme.message_id))
-    theirs, nowhere = (acme.thread_id, acme.message_id), (nothing.thread_id, nothing.message_id)
-    ids = [
-        (theirs, nowhere),
-        ((other.thread_id, acme.message_id), (other.thread_id, nothing.message_id)),
-        ((acme.thread_id, other.message_id), (nothing.thread_id, other.message_id)),
+    missing_thread, missing_message = unused(acme.thread_id), unused(acme.message_id)
+    of_acme = (acme.thread_id, acme.message_id)
+    pairs_of_ids = [
+        (of_acme, (missing_thread, missing_message)),
+        ((other.thread_id, acme.message_id), (other.thread_id, missing_message)),
+        ((acme.thread_id, other.message_id), (missing_thread, other.message_id)),
     ]
     queries = [
         "",
@@ -239,32 +239,32 @@ def test_what_is_of_another_tenant_is_answered_byte_for_byte_as_what_is_missing(
     ]
     before = acme.stored
     with keys_required(required):
-        for route, method, (there, not_there) in product(API, METHODS, ids):
+        for route, method, (existing, missing) in product(API, METHODS, pairs_of_ids):
             bodies_to_send = {bodies.get(route, b"{"), b"{"} if method == "POST" else {b""}
-            one_view_asked = method != "GET" or route.startswith("/v1")  # with and without queries, under `/`
-            for query, body in product([""] if one_view_asked else queries, bodies_to_send):
+            one_query_only = method != "GET" or route.startswith("/v1")  # query strings only for GET without /v1
+            for query, body in product([""] if one_query_only else queries, bodies_to_send):
                 path = route + query
-                if (there[0] == other.thread_id or there[1] == other.message_id) and "{message_id}" not in path:
-                    continue  # their own
+                if (existing[0] == other.thread_id or existing[1] == other.message_id) and "{message_id}" not in path:
+                    continue  # an object of the tenant itself
                 if route.endswith("/threads") and method == "POST":
-                    continue  # names nothing that is stored
-                of_another, of_nobody = (
-                    ask(method, Tenant("", *names).path(path), other.key, body, HTTP_OPENAI_BETA=shape)
-                    for names in (there, not_there)
+                    continue  # refers to no stored object
+                for_existing, for_missing = (
+                    send(method, Tenant("", *names).path(path), other.key, body, HTTP_OPENAI_BETA=shape)
+                    for names in (existing, missing)
                 )
-                told = json.dumps(of_another.body)
-                for real, unreal in zip(there, not_there, strict=True):
-                    told = told.replace(real, unreal)
-                status, _, headers = seen(of_another)
-                assert (status, told, headers) == seen(of_nobody), (method, path)
-                assert "of acme" not in told
-                if "{thread_id}" in urlsplit(path).path and there == theirs and method in allowed(route):
-                    assert of_another.status in (404, 422), (method, path)
+                text = json.dumps(for_existing.body)
+                for existing_id, missing_id in zip(existing, missing, strict=True):
+                    text = text.replace(existing_id, missing_id)
+                status, _, headers = comparable(for_existing)
+                assert (status, text, headers) == comparable(for_missing), (method, path)
+                assert "of acme" not in text
+                if "{thread_id}" in urlsplit(path).path and existing == of_acme and method in allowed(route):
+                    assert for_existing.status in (404, 422), (method, path)
     assert acme.stored == before
 
 
 @pytest.mark.parametrize("query", ["", "?metadata[customer]=customer-17", "?limit=100&order=asc"])
-def test_lists_hold_what_is_of_the_tenant_alone(query: str) -> None:
+def test_lists_contain_only_threads_of_the_tenant(query: str) -> None:
     first, second = new_tenant("left"), new_tenant("right")
     for tenant in (first, second):
         meta = {"HTTP_AUTHORIZATION": f"Bearer {tenant.key}"}
@@ -273,7 +273,7 @@ def test_lists_hold_what_is_of_the_tenant_alone(query: str) -> None:
         assert ({first.thread_id, second.thread_id} - {tenant.thread_id}).isdisjoint(listed)
 
 
-def test_without_a_key_one_is_of_the_tenant_default(api: Api, thread_id: str) -> None:
+def test_anonymous_requests_use_the_tenant_default(api: Api, thread_id: str) -> None:
     meta = {"HTTP_AUTHORIZATION": f"Bearer {new_key()}"}
     assert api.get(f"/threads/{thread_id}", **meta).status == 200
 
@@ -286,15 +286,15 @@ def test_pages_and_probes_need_no_key(client: Client, page: str, stranger: str) 
     meta: Any = {} if key is None else {"HTTP_AUTHORIZATION": f"Bearer {key}"}
     for method in ("get", "head", "post", "put"):
         with keys_required():
-            closed = getattr(client, method)(page, **meta)
-        opened = getattr(client, method)(page)
-        assert closed.status_code == opened.status_code != 401
-        assert closed.headers.get("Content-Type") == opened.headers.get("Content-Type")
-        for answer in (closed, opened):
+            with_required_keys = getattr(client, method)(page, **meta)
+        with_optional_keys = getattr(client, method)(page)
+        assert with_required_keys.status_code == with_optional_keys.status_code != 401
+        assert with_required_keys.headers.get("Content-Type") == with_optional_keys.headers.get("Content-Type")
+        for answer in (with_required_keys, with_optional_keys):
             answer.close()
 
 
-# The header
+# The Authorization header
 
 
 @pytest.mark.stateless
@@ -317,7 +317,7 @@ def test_pages_and_probes_need_no_key(client: Client, page: str, stranger: str) 
         "Bearer " + "x" * 60_000,
     ],
 )
-def test_what_is_no_key_of_ours_is_ignored_or_refused(api: Api, authorization: str) -> None:
+def test_foreign_credentials_are_ignored_or_refused(api: Api, authorization: str) -> None:
     meta = {"HTTP_AUTHORIZATION": authorization.format(key=new_key())}
     assert api.get("/threads/x", **meta).status == 404
     with keys_required():
@@ -342,10 +342,10 @@ def test_what_is_no_key_of_ours_is_ignored_or_refused(api: Api, authorization: s
         "Bearer {guessed}",
     ],
 )
-def test_what_only_looks_like_a_key_is_401_even_where_none_is_required(api: Api, authorization: str) -> None:
+def test_wrong_key_is_401_even_if_keys_are_not_required(api: Api, authorization: str) -> None:
     key = new_key()
     swapped = key.swapcase().replace("TSK_", "tsk_")
-    guessed = key[:-1] + ("a" if key[-1] != "a" else "b")  # a prefix that there is
+    guessed = key[:-1] + ("a" if key[-1] != "a" else "b")  # a wrong secret for an existing prefix
     meta = {"HTTP_AUTHORIZATION": authorization.format(key=key, cut=key[:-1], swapped=swapped, guessed=guessed)}
     for required in (True, False):
         with keys_required(required):
@@ -355,14 +355,14 @@ def test_what_only_looks_like_a_key_is_401_even_where_none_is_required(api: Api,
 
 @pytest.mark.stateless
 @pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER   {}", "Bearer {} "])
-def test_scheme_is_read_in_any_case(api: Api, form: str) -> None:
+def test_authorization_scheme_is_case_insensitive(api: Api, form: str) -> None:
     with keys_required():
         assert api.get("/threads/x", HTTP_AUTHORIZATION=form.format(new_key())).status == 404
 
 
 @pytest.mark.stateless
 @pytest.mark.parametrize("path", ["/threads/x/messages", "/nowhere", "/threads/runs"])
-def test_body_too_large_is_refused_before_all_but_a_bad_key(api: Api, path: str) -> None:
+def test_only_the_key_check_comes_before_the_body_limit(api: Api, path: str) -> None:
     large = b" " * (4 * 2**20 + 1)
     read_only, writes = new_key(read_only=True), new_key()
     with keys_required():
@@ -373,13 +373,13 @@ def test_body_too_large_is_refused_before_all_but_a_bad_key(api: Api, path: str)
 
 
 @pytest.mark.stateless
-def test_page_of_another_origin_may_write_with_a_key(api: Api) -> None:
+def test_cross_origin_write_requires_a_key(api: Api) -> None:
     meta = {"HTTP_ORIGIN": "https://evil.example"}
     assert api.post("/threads/x/messages", {}, **meta).status == 403
     assert api.post("/threads/x/messages", {}, HTTP_AUTHORIZATION=f"Bearer {new_key()}", **meta).status == 422
 
 
-# What is kept of a key
+# Stored keys
 
 
 @pytest.mark.stateless
@@ -394,10 +394,10 @@ def test_keys_are_long_random_and_not_stored() -> None:
     assert len({key[13:] for key in keys}) == 50
 
 
-def test_key_costs_a_request_one_query_and_no_write(api: Api, thread_id: str) -> None:
+def test_key_check_is_one_query_and_no_write(api: Api, thread_id: str) -> None:
     meta = {"HTTP_AUTHORIZATION": f"Bearer {new_key()}"}
     with CaptureQueriesContext(connections["default"]) as with_key:
         assert api.get(f"/threads/{thread_id}", **meta).status == 200
-    about_keys = [query["sql"] for query in with_key if "access_apikey" in query["sql"]]
-    assert len(about_keys) == 1
-    assert about_keys[0].startswith("SELECT")
+    key_queries = [query["sql"] for query in with_key if "access_apikey" in query["sql"]]
+    assert len(key_queries) == 1
+    assert key_queries[0].startswith("SELECT")

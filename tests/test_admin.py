@@ -21,7 +21,7 @@ from tests.rows import append, delete_message, delete_thread, new_message, new_t
 
 @pytest.fixture(scope="module")
 def thread() -> Thread:
-    """A thread with markup in its texts, and a message each with a run, of a tool and with files."""
+    """A thread with markup in its texts. One message has a run, one has a tool's role, and one has files."""
     thread = new_thread(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
     texts: list[tuple[str, str, dict[str, Any]]] = [
         (
@@ -126,9 +126,9 @@ def test_staff_see_only_what_their_permissions_allow(thread: Thread) -> None:
     user.user_permissions.set(Permission.objects.filter(codename__in=["change_thread", "change_message"]))
     assert {client_of(user).get(path).status_code for path in every_page} == {403}
     user.user_permissions.set([Permission.objects.get(codename="delete_message")])
-    asked = client_of(user).get(f"{MESSAGES}{message.id}/delete/")
-    assert asked.status_code == 200
-    assert "radeau" not in asked.content.decode()
+    confirmation = client_of(user).get(f"{MESSAGES}{message.id}/delete/")
+    assert confirmation.status_code == 200
+    assert "radeau" not in confirmation.content.decode()
 
 
 # Pages
@@ -211,8 +211,8 @@ def test_each_message_of_a_long_thread_is_on_one_page(admin: Client) -> None:
     backwards = walk(unescape(last), "Earlier")
     assert [len(each) for each in backwards] == [50, 50, 20]
     assert list(chain(*backwards[::-1])) == expected
-    beyond = texts_of(page(admin, f"{path}?from=123"))  # which is deleted
-    assert beyond[-1] == "number 122."
+    last_page = texts_of(page(admin, f"{path}?from=123"))  # message 123 is deleted
+    assert last_page[-1] == "number 122."
     around = texts_of(page(admin, path, at=80))
     assert around[5] == "number 80."
     assert around[0] == "number 75."
@@ -351,9 +351,9 @@ def test_delete_of_a_thread_asks_first_and_equals_the_api(
     thread = store_thread(12, metadata={"topic": "to go"})
     delete_message(thread.messages.get(position=12).id)
     path = f"{THREADS}{thread.id}/delete/"
-    asked = page(admin, path)
-    assert f"Thread {thread.id} with 11 messages" in asked
-    assert "Messages: 11" in asked
+    confirmation = page(admin, path)
+    assert f"Thread {thread.id} with 11 messages" in confirmation
+    assert "Messages: 11" in confirmation
     assert api.get(f"/threads/{thread.id}").status == 200
     assert admin.post(path, {"post": "yes"}).status_code == 302
     assert woken == [True]
@@ -368,10 +368,10 @@ def test_delete_of_a_thread_asks_first_and_equals_the_api(
 def test_delete_of_selected_threads_counts_their_messages(admin: Client, api: Api) -> None:
     first, second, kept = store_thread(2), store_thread(1), store_thread(1)
     action = {"action": "delete_selected", "_selected_action": [first.id, second.id], "select_across": "1"}
-    asked = admin.post(THREADS, action).content.decode()
-    assert f"Thread {first.id} with 2 messages" in asked
-    assert f"Thread {second.id} with 1 message<" in asked
-    assert "Messages: 3" in asked
+    confirmation = admin.post(THREADS, action).content.decode()
+    assert f"Thread {first.id} with 2 messages" in confirmation
+    assert f"Thread {second.id} with 1 message<" in confirmation
+    assert "Messages: 3" in confirmation
     assert api.get(f"/threads/{first.id}").status == 200
     admin.post(THREADS, {**action, "post": "yes"})
     statuses = [api.get(f"/threads/{each.id}").status for each in (first, second, kept)]
@@ -445,7 +445,7 @@ def test_query_count_does_not_grow_with_rows(admin: Client, api: Api, thread: Th
     assert {path: queries(path) - own for path in paths} == paths
 
 
-# Odd requests
+# Malformed requests
 
 NUL = [
     ("get", "/admin/", {"HTTP_COOKIE": 'sessionid="\\000aaaaaaaaaaaa"'}),

@@ -36,7 +36,7 @@ def link(html: str, text: str) -> str | None:
 
 
 def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
-    """Return the ids on each page, following a link from an address on."""
+    """Follow a link from page to page and return the ids on each page."""
     start, _, first = path.partition("?")
     pages: list[list[str]] = []
     query: str | None = f"?{first}"
@@ -56,7 +56,7 @@ def cells(html: str, row_id: str, *columns: str) -> list[str]:
 
 
 def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any = None, **fields: Any) -> Thread:
-    """Store a thread that starts at this time, with one message a minute."""
+    """Store a thread that starts at this time, with one message per minute."""
     thread = new_thread(at=at, tenant=tenant, metadata=metadata or {})
     messages = [
         new_message(
@@ -135,7 +135,7 @@ def test_threads_are_found_by_date_metadata_and_words(
     assert ids_in(html) == [threads[number] for number in reversed(expected)]
 
 
-# Search by metadata covers the first 20 tenants: these names come before those of other tests.
+# Search by metadata covers the first 20 tenants by name. The names here sort before those of other tests.
 
 
 def test_metadata_search_covers_all_tenants_or_one(admin: Client) -> None:
@@ -227,10 +227,10 @@ def test_match_is_shown_in_context_and_links_to_it(admin: Client) -> None:
     (words,) = cells(html, thread.id, "first_words")
     assert words.startswith("Good morning#3 user …")
     assert "the wombat, of course" in words
-    (there,) = re.findall(r'class="hit" href="([^"]+)"', html)
+    (address,) = re.findall(r'class="hit" href="([^"]+)"', html)
     message = thread.messages.get(position=3)
-    assert there.endswith(f"?at=3#{message.id}")
-    assert "wombat" in page(admin, unescape(there))
+    assert address.endswith(f"?at=3#{message.id}")
+    assert "wombat" in page(admin, unescape(address))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_match_is_shown_in_context_and_links_to_it(admin: Client) -> None:
         "ÇA",
     ],
 )
-def test_any_words_are_found(admin: Client, words: str) -> None:
+def test_quotes_symbols_and_emoji_are_found(admin: Client, words: str) -> None:
     others = 'ça s\'appelle un radeau 🦦 say "quoted" and C:\\new\\table 50% of_all <b>hold</b>?'
     thread = store_at(YEAR_1990, f"AXOLOTL {others}\ntwo\nlines over {words}")
     found = ids_in(page(admin, MESSAGES, q=f"axolotl {words}", since="1990-01-01", until="1990-01-02"))
@@ -255,7 +255,7 @@ def test_any_words_are_found(admin: Client, words: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["annotations", "value", "text", "type"])
-def test_words_of_the_stored_form_do_not_match(admin: Client, word: str) -> None:
+def test_keys_of_the_stored_json_do_not_match(admin: Client, word: str) -> None:
     store_at(YEAR_1990, "nothing of the kind")
     found = ids_in(page(admin, MESSAGES, q=word, since="1990-01-01", until="1990-01-01"))
     assert found == []
@@ -306,12 +306,12 @@ def test_scan_that_stops_early_says_so_and_continues(admin: Client, monkeypatch:
     assert "Searched the newest messages back to 1993-01-01 19:01 UTC." in description(first)
     pages = walk(admin, f"{MESSAGES}?q=needle&{days}", "Search older messages")
     assert list(chain(*pages)) == [thread.messages.get().id for thread in expected]
-    nothing = page(admin, f"{MESSAGES}?q=nowhere&{days}")
-    assert "Nothing found so far." in nothing
-    assert link(page(admin, f"{MESSAGES}{link(nothing, 'Search older messages')}"), "Newest")
+    no_match = page(admin, f"{MESSAGES}?q=nowhere&{days}")
+    assert "Nothing found so far." in no_match
+    assert link(page(admin, f"{MESSAGES}{link(no_match, 'Search older messages')}"), "Newest")
     monkeypatch.setattr(search, "SCAN_LIMIT", 24)
     assert "Searched" not in description(page(admin, f"{MESSAGES}?q=nowhere&{days}"))
-    # The same with too many candidates: in SQL, the JSON of each message contains this word.
+    # Too many candidates also stop a scan. In SQL, the JSON of each message contains this word.
     monkeypatch.setattr(search, "CANDIDATE_LIMIT", 3)
     pages = walk(admin, f"{MESSAGES}?q=annotations&{days}", "Search older messages")
     assert (len(pages), list(chain(*pages))) == (1 if engines.chosen == "mongodb" else 9, [])

@@ -1,4 +1,4 @@
-"""`manage.py backup` and `manage.py restore`, under services that go on."""
+"""`manage.py backup` and `manage.py restore`, also while a service is running."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def database_of(tmp_path: Path) -> Path:
 
 
 def make_large(database: Path, megabytes: int) -> None:
-    """Gives a database so many pages that its copy takes a moment."""
+    """Add data to a database so that its copy takes some time."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE ballast (content BLOB)")
         connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (megabytes * 1_000_000,))
@@ -66,12 +66,12 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-Acknowledged = list[tuple[str, float]]  # ids of messages, and when their answers came
+Acknowledged = list[tuple[str, float]]  # ids of messages, and the times of their responses
 
 
 @contextmanager
 def writers(service: Served, threads: list[str]) -> Iterator[tuple[Acknowledged, list[int]]]:
-    """One writer to each thread meanwhile; what was acknowledged, and the status of what was not."""
+    """Run one writer per thread. Yields the acknowledged messages and the statuses of refused requests."""
     acknowledged: Acknowledged = []
     refused: list[int] = []
     done = False
@@ -98,7 +98,7 @@ def writers(service: Served, threads: list[str]) -> Iterator[tuple[Acknowledged,
 
 @contextmanager
 def old_reader(database: Path) -> Iterator[None]:
-    """Somebody who reads meanwhile: what is written then stays in the log beside the database."""
+    """Keep a read transaction open, so that later writes stay in the write-ahead log."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -107,12 +107,12 @@ def old_reader(database: Path) -> Iterator[None]:
 
 @contextmanager
 def killed(tmp_path: Path, until: Callable[[], bool], *arguments: str) -> Iterator[None]:
-    """Starts a command, and kills it when that is so."""
+    """Start a command and kill it as soon as `until` returns true."""
     command = [sys.executable, "manage.py", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path / "data")) as process:
         end = time.monotonic() + 20
         while not until():
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.poll() is None, "the command ended before it could be killed"
             assert time.monotonic() < end
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -120,25 +120,23 @@ def killed(tmp_path: Path, until: Callable[[], bool], *arguments: str) -> Iterat
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
+def backup(tmp_path: Path) -> Path:
     """A backup of the tests' own database."""
-    file = tmp_path / "copied.db"
+    file = tmp_path / "backup.db"
     call_command("backup", str(file), "--database", "default", stdout=io.StringIO())
     return file
 
 
 @pytest.fixture
-def data(tmp_path: Path, copied: Path) -> Path:
-    """A data directory that holds a copy of that."""
+def data(tmp_path: Path, backup: Path) -> Path:
+    """A data directory with a copy of that backup."""
     (tmp_path / "data").mkdir()
-    shutil.copy(copied, database_of(tmp_path))
+    shutil.copy(backup, database_of(tmp_path))
     return tmp_path / "data"
 
 
 @on_sqlite
-def test_backup_while_others_write_has_all_that_was_acknowledged_before_it_and_no_gap(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_backup_has_all_writes_acknowledged_before_it_began(serve: Callable[..., Served], tmp_path: Path) -> None:
     service, file = serve(), tmp_path / "copies" / "copy.db"
     file.parent.mkdir()
     make_large(database_of(tmp_path), megabytes=25)
@@ -154,15 +152,15 @@ def test_backup_while_others_write_has_all_that_was_acknowledged_before_it_and_n
     assert set(threads) <= ids(file, "thread")
     assert_sound(file)
     assert_gapless(file)
-    assert names(file.parent) == ["copy.db"]  # needs nothing beside it, and nothing else is left
-    assert len(acknowledged) > len(before)  # they went on
+    assert names(file.parent) == ["copy.db"]  # one complete file, and no drafts are left
+    assert len(acknowledged) > len(before)  # the writers continued
     assert refused == []
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.process
 @on_sqlite
-def test_backup_that_is_killed_leaves_the_file_that_was_there(tmp_path: Path, data: Path) -> None:
+def test_killed_backup_keeps_the_previous_file(tmp_path: Path, data: Path) -> None:
     make_large(database_of(tmp_path), megabytes=60)
     file = tmp_path / "copies" / "copy.db"
     file.parent.mkdir()
@@ -178,9 +176,7 @@ def test_backup_that_is_killed_leaves_the_file_that_was_there(tmp_path: Path, da
 
 
 @on_sqlite
-def test_restore_under_a_running_service_that_goes_on_with_what_is_restored(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_running_service_continues_with_the_restored_data(serve: Callable[..., Served], tmp_path: Path) -> None:
     service, file, data = serve(), tmp_path / "copy.db", tmp_path / "data"
     kept = service.call("POST", "/threads", {"messages": [GOOD] * 3, "metadata": {"mark": "kept"}}, **JSON).body["id"]
     before = service.call("GET", f"/threads/{kept}/messages").body
@@ -190,30 +186,28 @@ def test_restore_under_a_running_service_that_goes_on_with_what_is_restored(
     restored = manage(data, "restore", str(file), "--yes")
     assert (restored.returncode, restored.stderr) == (0, "")
     assert "1 threads, 3 messages, 0 accounts" in restored.stdout
-    for _ in range(8):  # more than there are processes, each with connections of its own
+    for _ in range(8):  # more requests than workers: each worker has its own connections
         assert service.call("GET", f"/threads/{later}").status == 404
         assert service.call("GET", f"/threads/{kept}/messages").body == before
         assert [row["id"] for row in service.call("GET", "/threads?metadata[mark]=kept").body["data"]] == [kept]
     for position in (4, 5, 6):
-        made = service.call("POST", f"/threads/{kept}/messages", GOOD, **JSON).body["id"]
-        assert service.stored("message", id=made)[0]["position"] == position
+        created = service.call("POST", f"/threads/{kept}/messages", GOOD, **JSON).body["id"]
+        assert service.stored("message", id=created)[0]["position"] == position
     assert_sound(database_of(tmp_path))
     (old,) = data.glob("threadsvc.db.before-restore-*")
-    assert f"What was there before is in {old};" in restored.stdout
+    assert f"The old content is in {old}." in restored.stdout
     assert ids(old, "thread") >= {later}
-    # The way back is the same one.
+    # A restore of the previous database undoes the first restore.
     assert manage(data, "restore", str(old), "--yes", "--discard").returncode == 0
     assert service.call("GET", f"/threads/{later}").status == 200
     assert service.stop() == 0
-    # No drafts are left. The log may be: a worker that ends need not be the last to close the database.
+    # No drafts are left. The WAL may be left: the last worker to end is not always the last to close the database.
     ours = set(names(data)) - {"threadsvc.db-wal", "threadsvc.db-shm"}
     assert ours == {"secret_key", "threadsvc.db", old.name, "threadsvc.db.turn"}
 
 
 @on_sqlite
-def test_restore_while_others_write_loses_none_between_what_is_kept_and_what_comes_after(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_restore_loses_no_concurrent_write(serve: Callable[..., Served], tmp_path: Path) -> None:
     service, file, data = serve(), tmp_path / "copy.db", tmp_path / "data"
     threads = [service.new_thread() for _ in range(4)]
     make_large(database_of(tmp_path), megabytes=20)
@@ -235,18 +229,16 @@ def test_restore_while_others_write_loses_none_between_what_is_kept_and_what_com
 
 
 @on_sqlite
-def test_restore_that_is_killed_leaves_what_was_there(
-    serve: Callable[..., Served], tmp_path: Path, copied: Path
-) -> None:
-    make_large(copied, megabytes=80)
+def test_killed_restore_changes_nothing(serve: Callable[..., Served], tmp_path: Path, backup: Path) -> None:
+    make_large(backup, megabytes=80)
     service, data = serve(), tmp_path / "data"
     thread = service.new_thread()
     log = Path(f"{database_of(tmp_path)}-wal")
-    arguments = ("restore", str(copied), "--yes", "--discard")
+    arguments = ("restore", str(backup), "--yes", "--discard")
     with killed(tmp_path, lambda: 8_000_000 < log.stat().st_size < 70_000_000, *arguments):
-        made = service.call("POST", f"/threads/{thread}/messages", GOOD, **JSON)
-        assert made.status == 200
-    assert ids(database_of(tmp_path)) == {made.body["id"]}
+        created = service.call("POST", f"/threads/{thread}/messages", GOOD, **JSON)
+        assert created.status == 200
+    assert ids(database_of(tmp_path)) == {created.body["id"]}
     assert_sound(database_of(tmp_path))
     assert manage(data, *arguments).returncode == 0
     assert service.call("GET", f"/threads/{thread}").status == 404
@@ -256,11 +248,11 @@ def test_restore_that_is_killed_leaves_what_was_there(
 
 @pytest.mark.process
 @on_sqlite
-def test_restore_that_somebody_keeps_waiting_says_so_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
+def test_restore_fails_cleanly_if_the_database_stays_locked(tmp_path: Path, data: Path) -> None:
     file = tmp_path / "copy.db"
     with closing(sqlite3.connect(database_of(tmp_path), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert manage(data, "backup", str(file)).returncode == 0  # which needs not wait
+        assert manage(data, "backup", str(file)).returncode == 0  # a backup does not wait for the writer
         url = f"sqlite:///{database_of(tmp_path)}?timeout=0.2"
         waited = manage(data, "restore", str(file), "--yes", DATABASE_URL=url)
     expected = f"CommandError: cannot restore {file}: database is locked\n"
@@ -270,39 +262,39 @@ def test_restore_that_somebody_keeps_waiting_says_so_and_leaves_nothing(tmp_path
 
 @pytest.mark.process
 @on_sqlite
-def test_restore_over_a_database_that_is_damaged_says_what_to_do(tmp_path: Path, copied: Path) -> None:
+def test_restore_over_a_damaged_database_says_what_to_do(tmp_path: Path, backup: Path) -> None:
     database = database_of(tmp_path)
     database.parent.mkdir()
     database.write_text("garbage")
-    refused = manage(tmp_path / "data", "restore", str(copied), "--yes")
+    refused = manage(tmp_path / "data", "restore", str(backup), "--yes")
     expected = (
-        f"CommandError: cannot restore {copied}: file is not a database; move {database}* away, and restore again\n"
+        f"CommandError: cannot restore {backup}: file is not a database. Move {database}* away and restore again.\n"
     )
     assert (refused.returncode, refused.stderr) == (1, expected)
     assert database.read_text() == "garbage"
     database.unlink()
-    assert manage(tmp_path / "data", "restore", str(copied)).returncode == 0
+    assert manage(tmp_path / "data", "restore", str(backup)).returncode == 0
 
 
 @pytest.mark.process
 @on_sqlite
-def test_backup_of_an_older_version_is_migrated_before_it_replaces_anything(tmp_path: Path) -> None:
+def test_restore_migrates_a_backup_of_an_older_version(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "data"
     assert manage(old, "migrate", "-v0", "messages_app", "0001").returncode == 0
     file = old / "threadsvc.db"
-    was = file.read_bytes()
-    restored = manage(new, "restore", str(file))  # nothing is there yet: nothing to ask, nothing to keep
+    before = file.read_bytes()
+    restored = manage(new, "restore", str(file))  # no database to replace, so no question
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.startswith(f"Restored {new / 'threadsvc.db'} in ")
     assert migrations(new / "threadsvc.db") == migrations(Path(connections["default"].settings_dict["NAME"]))
-    assert file.read_bytes() == was
+    assert file.read_bytes() == before
     assert [name for name in names(new) if name.startswith(".")] == []
 
 
-# What is refused is refused before anything is touched: here under the tests' own database.
+# Refused commands change nothing: these run on the tests' own database.
 
 
-def refused(command: str, *arguments: str) -> str:
+def refusal(command: str, *arguments: str) -> str:
     with pytest.raises(CommandError) as caught:
         call_command(command, *arguments, stdout=io.StringIO())
     assert "\n" not in str(caught.value)
@@ -310,25 +302,25 @@ def refused(command: str, *arguments: str) -> str:
 
 
 @pytest.mark.stateless
-def test_backup_that_would_overwrite_something_is_refused(tmp_path: Path, copied: Path) -> None:
-    was = copied.read_bytes()
-    assert refused("backup", str(copied)) == f"{copied} exists; --overwrite replaces it"
-    assert copied.read_bytes() == was
+def test_backup_refuses_to_overwrite_files(tmp_path: Path, backup: Path) -> None:
+    before = backup.read_bytes()
+    assert refusal("backup", str(backup)) == f"{backup} exists. Use --overwrite to replace it."
+    assert backup.read_bytes() == before
     own = connections["default"].settings_dict["NAME"]
     (tmp_path / "link").symlink_to(own)
     for file in (own, f"{own}-wal", f"{own}-shm", f"{own}-journal", f"{own}.turn", str(tmp_path / "link")):
-        assert refused("backup", file, "--overwrite") == f"{file} is the database itself, or belongs to it"
+        assert refusal("backup", file, "--overwrite") == f"{file} is the database itself, or belongs to it"
     for file in (str(tmp_path), "/dev/null"):
-        assert refused("backup", file, "--overwrite") == f"{file} is no file; name one"
-    assert refused("backup", f"{tmp_path}/none/copy.db") == f"there is no directory {tmp_path}/none"
+        assert refusal("backup", file, "--overwrite") == f"{file} is not a regular file"
+    assert refusal("backup", f"{tmp_path}/none/copy.db") == f"there is no directory {tmp_path}/none"
     long = tmp_path / ("x" * 250)
-    assert refused("backup", str(long)).startswith(f"cannot copy {own} to {long}: ")
-    assert refused("restore", own) == f"{own} is the database itself"
+    assert refusal("backup", str(long)).startswith(f"cannot copy {own} to {long}: ")
+    assert refusal("restore", own) == f"{own} is the database itself"
 
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_backup_of_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
+def test_backup_without_a_database_creates_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     done = manage(data, "backup", str(tmp_path / "copy.db"))
     expected = f"CommandError: there is no database yet: {data}/threadsvc.db\n"
@@ -336,7 +328,7 @@ def test_backup_of_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == ["data"]
 
 
-def spoil(file: Path, how: str) -> None:
+def damage(file: Path, how: str) -> None:
     match how:
         case "text":
             file.write_text("hello " * 1000)
@@ -347,7 +339,7 @@ def spoil(file: Path, how: str) -> None:
             with file.open("r+b") as opened:
                 opened.seek(4096)
                 opened.write(b"\xff" * (size - 4096))
-        case "cut off":
+        case "truncated":
             os.truncate(file, file.stat().st_size // 2)
         case "missing":
             file.unlink()
@@ -362,57 +354,57 @@ def spoil(file: Path, how: str) -> None:
     [
         ("missing", "there is no file {}"),
         ("text", "{} cannot be used: file is not a database"),
-        ("empty", "{} is no backup of threadsvc: it has no table django_migrations"),
+        ("empty", "{} is not a backup of threadsvc: it has no table django_migrations"),
         ("damaged", "{} "),
-        ("cut off", "{} "),
+        ("truncated", "{} "),
         (
             "INSERT INTO django_migrations (app, name, applied) VALUES ('messages_app', '9999_more', '2099-01-01')",
-            "{} is of a newer version: its migration messages_app.9999_more is not known here",
+            "{} is from a newer version: its migration messages_app.9999_more is unknown",
         ),
-        ("DROP TABLE django_session", "{} is no backup of this database: it has no table django_session"),
-        ("PRAGMA page_size = 8192; VACUUM", "{} has pages of 8192 bytes, the database of 4096"),
+        ("DROP TABLE django_session", "{} is not a backup of this database: it has no table django_session"),
+        ("PRAGMA page_size = 8192; VACUUM", "{} has a page size of 8192 bytes, but the database has 4096"),
         (
             "PRAGMA foreign_keys = OFF; INSERT INTO auth_user_groups (user_id, group_id) VALUES (77, 77)",
             "{} is damaged: a row of auth_user_groups belongs to one of auth_",
         ),
     ],
 )
-def test_file_that_cannot_be_restored_is_refused_in_one_line(copied: Path, how: str, reason: str) -> None:
-    spoil(copied, how)
-    assert refused("restore", str(copied), "--yes", "--database", "default").startswith(reason.format(copied))
-    assert names(copied.parent) == ([] if how == "missing" else [copied.name])
+def test_unusable_backup_is_refused_in_one_line(backup: Path, how: str, reason: str) -> None:
+    damage(backup, how)
+    assert refusal("restore", str(backup), "--yes", "--database", "default").startswith(reason.format(backup))
+    assert names(backup.parent) == ([] if how == "missing" else [backup.name])
 
 
 @pytest.mark.stateless
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [("no\n", "nothing was changed"), ("", "nobody answered; --yes restores without asking")],
+    [("no\n", "nothing was changed"), ("", "no answer on standard input. Use --yes to restore without confirmation.")],
 )
-def test_restore_asks_first(monkeypatch: pytest.MonkeyPatch, copied: Path, answer: str, reason: str) -> None:
+def test_restore_asks_for_confirmation(monkeypatch: pytest.MonkeyPatch, backup: Path, answer: str, reason: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     shown = io.StringIO()
     with pytest.raises(CommandError, match=reason):
-        call_command("restore", str(copied), stdout=shown)
-    asked = shown.getvalue()
-    assert asked.startswith("This replaces all that is in /")
-    assert asked.count(" threads, ") == 2
+        call_command("restore", str(backup), stdout=shown)
+    question = shown.getvalue()
+    assert question.startswith("This replaces everything in /")
+    assert question.count(" threads, ") == 2
 
 
 @pytest.mark.engine("postgresql", "mongodb")
-def test_other_engine_is_one_line_that_says_what_to_use(tmp_path: Path, copied: Path) -> None:
+def test_commands_refuse_other_engines_and_name_their_tool(tmp_path: Path, backup: Path) -> None:
     tool = {"postgresql": "PostgreSQL: use pg_dump", "mongodb": "MongoDB: use mongodump"}[engines.chosen]
     for command in ("backup", "restore"):
-        reason = refused(command, str(tmp_path / "copy.db"))
+        reason = refusal(command, str(tmp_path / "copy.db"))
         assert reason.startswith(f"this command is for SQLite, and THREADS_DATABASE_URL is {tool}")
         assert reason.endswith("(docs/operations.md)")
-    assert names(tmp_path) == [copied.name]
+    assert names(tmp_path) == [backup.name]
 
 
 @pytest.mark.engine("postgresql", "mongodb")
-def test_backup_of_djangos_own_tables_alone_says_what_is_not_in_it(tmp_path: Path) -> None:
+def test_backup_of_djangos_own_tables_says_what_it_lacks(tmp_path: Path) -> None:
     shown = io.StringIO()
     call_command("backup", str(tmp_path / "copy.db"), "--database", "default", stdout=shown)
-    assert shown.getvalue().endswith("Not in it: threads and messages (--database threads).\n")
+    assert shown.getvalue().endswith("Not included: threads and messages (--database threads).\n")
     found = tables(f"sqlite:///{tmp_path}/copy.db")
     assert "auth_user" in found
     assert "messages_app_thread" not in found
@@ -420,7 +412,7 @@ def test_backup_of_djangos_own_tables_alone_says_what_is_not_in_it(tmp_path: Pat
 
 @pytest.mark.process
 @on_sqlite
-def test_backup_to_a_link_fills_the_file_that_it_leads_to(data: Path, tmp_path: Path) -> None:
+def test_backup_to_a_symlink_writes_to_its_target(data: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "copy.db")
     assert manage(data, "backup", str(tmp_path / "link.db")).returncode == 0

@@ -52,6 +52,17 @@ def test_front_page_leads_to_everything_there_is(browser: Browser, origin: str) 
             assert page.request.get(page.url).status == 200
 
 
+def test_unknown_page_leads_to_the_pages_that_exist(browser: Browser, origin: str) -> None:
+    with browser.open(origin, refusals={404}) as page:
+        for name, link in (("Front page", "/"), ("Interactive API reference", "/docs"), ("Admin", "/admin/")):
+            response = page.goto("/nowhere")
+            assert response is not None
+            assert response.status == 404
+            expect(page.get_by_role("heading", level=1)).to_have_text("Page not found")
+            page.get_by_role("link", name=name, exact=True).click()
+            page.wait_for_url(re.compile(re.escape(f"{origin}{link}")), wait_until="commit")
+
+
 @pytest.mark.parametrize("clipboard", ["of the browser", "none, as on plain HTTP from elsewhere"])
 def test_copied_commands_make_a_thread_and_a_message(
     browser: Browser, origin: str, served: Served, clipboard: str
@@ -401,12 +412,17 @@ def test_preflight_is_answered_to_origins_that_may_and_is_a_405_to_others(shared
 # Every page
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-READY = {"/": "main", "/docs": "#operations-Messages-create_message", "/redoc": "[data-section-id*=create_message]"}
+READY = {
+    "/": "main",
+    "/nowhere": "main",
+    "/docs": "#operations-Messages-create_message",
+    "/redoc": "[data-section-id*=create_message]",
+}
 
 
 @pytest.mark.parametrize("path", READY)
 def test_page_fits_its_window_and_follows_the_colours_of_the_system(browser: Browser, origin: str, path: str) -> None:
-    with browser.open(origin) as page:
+    with browser.open(origin, refusals={404}) as page:
         page.goto(path)
         page.locator(READY[path]).first.wait_for()
         for scheme, window in product(SCHEMES, (DESKTOP, PHONE)):

@@ -1,4 +1,4 @@
-"""What bulk commands do quickly with what is plainly good is what they do exactly with everything else."""
+"""Bulk commands: the fast path for ordinary values gives the same results as the exact path."""
 
 import io
 import json
@@ -76,7 +76,7 @@ IDENTITY: dict[str, Callable[[Random], Any]] = {
     "_id": one_of(
         "65cbd1f2b1b1b1b1b1b10001", "65CBD1F2B1B1B1B1B1B10001", "65cbd1f2", "65cbd1f2b1b1b1b1b1b1000\n", *ODD
     ),
-    # None is so old, or so new, that other tests' threads are not the oldest and newest any more.
+    # No time is so early or so late that it breaks other tests, which look for the oldest and newest threads.
     "created_at": one_of(SECOND, 253402300800, None, True, -1, 1.5, "5", 10**12, 2**63, 10**30, []),
     "id": lambda rng: rng.choice(["", "a\0b", "\ud800", "x" * 65, None, 5, [], f"é {rng.getrandbits(96)}"]),
     "metadata": one_of(*PAIRS, *ODD),
@@ -98,19 +98,19 @@ OF_MESSAGE = {
 }
 
 
-def changed(rng: Random, value: dict[str, Any], ways: dict[str, Callable[[Random], Any]]) -> dict[str, Any]:
-    """With none, one or two of its keys other ones, or gone."""
-    for key in rng.sample(sorted(ways), rng.choice([0, 0, 1, 1, 2])):
+def with_changes(rng: Random, value: dict[str, Any], choices: dict[str, Callable[[Random], Any]]) -> dict[str, Any]:
+    """Replace or remove up to two keys of a value, in place, and return the value."""
+    for key in rng.sample(sorted(choices), rng.choice([0, 0, 1, 1, 2])):
         if rng.random() < 0.1:
             value.pop(key, None)
         else:
-            value[key] = ways[key](rng)
+            value[key] = choices[key](rng)
     return value
 
 
 def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
     messages: list[Any] = [
-        changed(
+        with_changes(
             rng,
             {
                 "_id": f"{rng.getrandbits(96):024x}",
@@ -139,11 +139,11 @@ def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
         "object": "thread",
         "tenant": tenant,
     }
-    return changed(rng, line, OF_THREAD) if rng.random() < 0.3 else line
+    return with_changes(rng, line, OF_THREAD) if rng.random() < 0.3 else line
 
 
-def told(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[str], str]:
-    """What an import of this content says, but for how long it took."""
+def import_result(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[str], str]:
+    """Import lines. Return the lines of stdout except the first (it has a duration), the lines of stderr, the error."""
     file.write_bytes(content)
     out, err, failed = io.StringIO(), io.StringIO(), ""
     try:
@@ -154,19 +154,19 @@ def told(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[st
 
 
 def as_export_lines(lines: list[Any]) -> bytes:
-    """Such as cannot be UTF-8 is escaped."""
+    """Format lines as an export does. Lines that UTF-8 cannot encode are escaped."""
 
-    def of_line(line: Any) -> bytes:
+    def as_line(line: Any) -> bytes:
         try:
             return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
             return json.dumps(line).encode()
 
-    return b"".join(of_line(line) + b"\n" for line in lines)
+    return b"".join(as_line(line) + b"\n" for line in lines)
 
 
-def not_plain(lines: list[Any]) -> bytes:
-    """The same with a key that nobody knows and that says nothing, and with spaces: nothing is plain about it."""
+def as_exact_lines(lines: list[Any]) -> bytes:
+    """Format the same lines for the exact path: with spaces, and with an unknown key that has no effect."""
     with_more = []
     for line in lines:
         messages = [{**each, "nothing": ""} if isinstance(each, dict) else each for each in line["messages"]]
@@ -175,19 +175,18 @@ def not_plain(lines: list[Any]) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(4 if engines.chosen == "sqlite" or engines.is_long else 2))
-def test_what_is_plain_is_judged_and_stored_as_what_is_not(tmp_path: Path, seed: int) -> None:
+def test_fast_and_exact_import_accept_and_store_the_same(tmp_path: Path, seed: int) -> None:
     run, file = uuid4().hex, tmp_path / "lines"
     tenant = f"tenant-{run}"
     rng = Random(seed)
     lines = [random_line(rng, f"{run[:16]}_{number}", tenant) for number in range(400)]
-    quickly = as_export_lines(lines)
-    plainly = told(file, quickly, dry_run=True)
-    exactly = not_plain(lines)
-    assert plainly == told(file, exactly, dry_run=True)
-    assert 50 < len(plainly[1]) < 350  # both kinds are among them
-    told(file, quickly, tenant=tenant)
-    again = told(file, exactly, tenant=tenant, update=True)
-    assert again[1] == told(file, quickly, tenant=tenant)[1]
+    fast, exact = as_export_lines(lines), as_exact_lines(lines)
+    fast_result = import_result(file, fast, dry_run=True)
+    assert fast_result == import_result(file, exact, dry_run=True)
+    assert 50 < len(fast_result[1]) < 350  # some lines are refused, others are not
+    import_result(file, fast, tenant=tenant)
+    again = import_result(file, exact, tenant=tenant, update=True)
+    assert again[1] == import_result(file, fast, tenant=tenant)[1]
     assert not any(" updated (" in line for line in again[0]), again[0]
 
 
@@ -209,11 +208,9 @@ def test_what_is_plain_is_judged_and_stored_as_what_is_not(tmp_path: Path, seed:
         '{"a":1',
     ],
 )
-def test_line_is_read_alike_whether_it_is_as_an_export_writes_it_or_not(text: str) -> None:
-    quickly, exactly = (
-        list(ObjectReader(io.BytesIO(line.encode()))) for line in (f"{text}\n{{}}\n", f"{text} \n{{}}\n")
-    )
-    assert repr(quickly) == repr(exactly)
+def test_fast_and_exact_reader_read_the_same(text: str) -> None:
+    fast, exact = (list(ObjectReader(io.BytesIO(line.encode()))) for line in (f"{text}\n{{}}\n", f"{text} \n{{}}\n"))
+    assert repr(fast) == repr(exact)
 
 
 def test_rows_are_stored_as_django_stores_them() -> None:
@@ -246,7 +243,7 @@ def test_rows_are_stored_as_django_stores_them() -> None:
 
 
 def as_stored(model: str, public_id: str) -> dict[str, Any]:
-    """A row as the driver gives it, without what says which it is."""
+    """Return a row as the driver reads it, without the columns that identify it."""
     with connection.cursor() as cursor:
         columns = ["metadata", "created_at", "deleted_at"]
         if model == "message":
@@ -270,12 +267,13 @@ def test_memory_does_not_grow_with_the_number_of_messages(tmp_path: Path) -> Non
             peak_mb(directory, "export_threads", str(file)),
             peak_mb(other, "import_threads", str(file)),
         ]
-    # What is kept of 45,000 messages would be some 70 MB; SQLite's cache, of 16 MB, is not filled by the few.
+    # Keeping 45,000 messages in memory would take about 70 MB. The limit is above SQLite's cache of 16 MB, which the
+    # small run does not fill.
     assert all(large - small < 30 for small, large in zip(*peaks.values(), strict=True)), peaks
 
 
 def peak_mb(directory: Path, *arguments: str) -> float:
-    """The most memory that a command had."""
+    """Run a command and return its peak memory in MB."""
     command = [sys.executable, "manage.py", *arguments]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

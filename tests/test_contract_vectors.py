@@ -1,4 +1,4 @@
-"""The contract's own vectors, one test each, and its player against a served process."""
+"""The vectors of the contract: one test for each, and their player against a served process."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ VECTORS = json.loads((ROOT / "tests/contract/create-message-vectors.json").read_
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
-def test_vector_is_answered_to_the_letter(api: Api, thread_id: str, prefix: str, vector: dict[str, Any]) -> None:
+def test_response_matches_the_vector(api: Api, thread_id: str, prefix: str, vector: dict[str, Any]) -> None:
     path = prefix + vector["path"].replace("{thread_id}", quote(thread_id, safe=""))
     answer = api.post(path, raw_body(vector), vector["content_type"])
     expected = vector["expected"]
@@ -28,7 +28,7 @@ def test_vector_is_answered_to_the_letter(api: Api, thread_id: str, prefix: str,
         assert canon(mask(answer.status, answer.body, thread_id)) == canon(expand(expected["body"]))
 
 
-def test_the_player_finds_no_difference_in_the_served_process(served: Served) -> None:
+def test_player_passes_against_a_served_process(served: Served) -> None:
     command = [sys.executable, "tests/contract/run_vectors.py", f"http://127.0.0.1:{served.port}"]
     played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (played.returncode, played.stdout) == (0, "65 vectors, 0 failing\n")

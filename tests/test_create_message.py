@@ -1,4 +1,4 @@
-"""POST /threads/{thread_id}/messages: what is accepted, what is stored, what is refused and in which order."""
+"""POST /threads/{thread_id}/messages: accepted values, stored rows, refusals and the order of errors."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ def post(api: Api, thread_id: str, body: Any) -> Any:
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
-def test_message_is_answered_in_full_and_stored(api: Api, thread_id: str, prefix: str) -> None:
+def test_message_is_returned_in_full_and_stored(api: Api, thread_id: str, prefix: str) -> None:
     before = int(time.time())
     answer = api.post(
         f"{prefix}/threads/{thread_id}/messages",
@@ -64,7 +64,7 @@ def test_message_is_answered_in_full_and_stored(api: Api, thread_id: str, prefix
         ("metadata", {"a.b": "1", "$where": "2", "__key__": "3"}, {"a.b": "1", "$where": "2", "__key__": "3"}),
     ],
 )
-def test_optional_field_is_kept_as_sent(api: Api, thread_id: str, field: str, value: Any, shown: Any) -> None:
+def test_optional_field_is_returned_and_stored(api: Api, thread_id: str, field: str, value: Any, shown: Any) -> None:
     status, message = post(api, thread_id, {**GOOD, field: value})
     assert status == 200
     assert message[field] == shown
@@ -77,7 +77,7 @@ def test_optional_field_is_kept_as_sent(api: Api, thread_id: str, field: str, va
         " ",
         "\t\r\n",
         "  x  ",
-        "e\u0301 and \u00e9",  # decomposed and composed stay what they are
+        "e\u0301 and \u00e9",  # no Unicode normalization
         "\u2028\u2029\ufeff\u200d\u202e",
         "\x01\x1f\x7f",
         "<script>alert(1)</script> 'quotes' \"too\" \\ %s {0} ${x}",
@@ -147,7 +147,7 @@ REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     *[("metadata", {"1": value}, [detail_of("str", "metadata", "1")]) for value in NOT_TEXT],
     (
         "metadata",
-        # A bad key's value is not looked at, and pairs keep their order between bad keys and bad values.
+        # The value of a bad key is not checked. Errors of keys and values are in the order of the pairs.
         {"k" * 65: None, "b": None, "\0": 1, "a": "\0", "__key__": "\ud800"},
         [
             detail_of("long", "metadata", "__key__", limit_value=64),
@@ -170,7 +170,7 @@ def test_bad_value_is_refused_with_every_error(
     assert not Message.objects.filter(thread_id=thread_id).exists()
 
 
-def test_all_errors_are_told_fields_first_then_extra_keys_by_code_point(api: Api, thread_id: str) -> None:
+def test_errors_of_fields_precede_extra_keys_by_code_point(api: Api, thread_id: str) -> None:
     body = {"\uffff": 1, "\U00010000": 1, "zz": 1, "9": 1, "10": 1, "_": 1, "Beta": 1, "metadata": 1, "file_ids": 1}
     expected = [
         detail_of("missing", "role"),
@@ -188,36 +188,36 @@ def test_no_body_is_one_error(api: Api, thread_id: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"0", b"false", b"true", b'""', b'"a"', b"[]", b"[1]", b'[["role","user"]]', b"1.5"])
-def test_body_that_is_no_object_is_one_error(api: Api, thread_id: str, body: bytes) -> None:
+def test_body_that_is_not_an_object_is_one_error(api: Api, thread_id: str, body: bytes) -> None:
     assert post(api, thread_id, body) == (422, {"detail": [detail_of("dict")]})
 
 
 @pytest.mark.parametrize("unknown", ["thread_none", "x" * 3000, "it's \"<é>", "a%00b", "a%0Ab", "thread_01%"])
-def test_unknown_thread_is_404_with_the_id_as_it_was_meant(api: Api, unknown: str) -> None:
-    meant = unknown.replace("%00", "\0").replace("%0A", "\n")
-    assert post(api, unknown, GOOD) == (404, {"detail": f"Thread with ID '{meant}' not found"})
+def test_unknown_thread_is_404_with_the_decoded_id(api: Api, unknown: str) -> None:
+    decoded = unknown.replace("%00", "\0").replace("%0A", "\n")
+    assert post(api, unknown, GOOD) == (404, {"detail": f"Thread with ID '{decoded}' not found"})
 
 
-def test_thread_of_another_tenant_is_a_missing_one(api: Api) -> None:
+def test_thread_of_another_tenant_is_not_found(api: Api) -> None:
     thread = new_thread(tenant="another")
     thread.save()
     assert post(api, thread.id, GOOD) == (404, {"detail": f"Thread with ID '{thread.id}' not found"})
 
 
-def test_deleted_thread_is_a_missing_one(api: Api, thread_id: str) -> None:
+def test_deleted_thread_is_not_found(api: Api, thread_id: str) -> None:
     Thread.objects.filter(id=thread_id).update(deleted_at="2026-01-01T00:00:00Z")
     assert post(api, thread_id, GOOD) == (404, {"detail": f"Thread with ID '{thread_id}' not found"})
 
 
 @pytest.mark.stateless
-def test_bad_body_wins_over_unknown_thread(api: Api) -> None:
+def test_body_is_checked_before_the_thread(api: Api) -> None:
     assert post(api, "thread_none", {**GOOD, "role": None}) == (422, {"detail": [detail_of("null", "role")]})
     assert post(api, "thread_none", b"{")[0] == 422
     assert post(api, "thread_none", b"\xff")[0] == 400
 
 
-# On SQLite one statement is all. PostgreSQL locks the thread first. MongoDB looks for it before and after, and for the
-# last position.
+# SQLite needs one statement. PostgreSQL locks the thread first. MongoDB reads the thread before and after the insert,
+# and the last position.
 APPENDED = {
     "sqlite": ["INSERT"],
     "postgresql": ["BEGIN", "SELECT", "INSERT", "COMMIT"],
@@ -225,7 +225,7 @@ APPENDED = {
 }
 
 
-def test_refused_body_costs_no_query_and_an_accepted_one_few(api: Api, thread_id: str) -> None:
+def test_create_runs_fixed_statements_and_a_refusal_none(api: Api, thread_id: str) -> None:
     with CaptureQueriesContext(connection) as refused:
         post(api, thread_id, {})
     with CaptureQueriesContext(connection) as accepted:
@@ -234,7 +234,7 @@ def test_refused_body_costs_no_query_and_an_accepted_one_few(api: Api, thread_id
     assert [query["sql"].split()[0] for query in accepted] == APPENDED[engines.chosen]
 
 
-def test_cost_does_not_grow_with_the_thread(api: Api, thread_id: str) -> None:
+def test_query_count_does_not_grow_with_the_thread(api: Api, thread_id: str) -> None:
     for _ in range(30):
         post(api, thread_id, GOOD)
     with CaptureQueriesContext(connection) as queries:
@@ -243,8 +243,8 @@ def test_cost_does_not_grow_with_the_thread(api: Api, thread_id: str) -> None:
 
 
 @pytest.mark.process
-def test_nothing_of_a_request_is_kept_in_the_process(tmp_path: Path) -> None:
-    """In a process of its own, since it is the first request that makes what all share."""
+def test_process_keeps_no_data_of_a_request(tmp_path: Path) -> None:
+    """Uses its own process, because the first request creates the objects that all requests share."""
     program = """
 import gc, time
 from django.conf import settings

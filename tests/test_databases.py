@@ -1,4 +1,4 @@
-"""Which databases may be used, and what one is told where one cannot be."""
+"""Which databases can be used, and the error messages for those that cannot."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ MONGODB_DRIVERS = ("djongo", "pymongo", "bson")
 
 @pytest.fixture
 def without_mongodb_drivers(tmp_path: Path) -> dict[str, str]:
-    """Settings of an environment in which they cannot be imported, as where they are not installed."""
+    """Return settings of a process that cannot import MongoDB's drivers, as if they were not installed."""
     directory = tmp_path / "path"
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(
@@ -31,7 +31,9 @@ sys.meta_path.insert(0, NotInstalled())
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_sql_needs_no_driver_of_mongodb(serve: Callable[..., Served], without_mongodb_drivers: dict[str, str]) -> None:
+def test_sql_engines_need_no_mongodb_drivers(
+    serve: Callable[..., Served], without_mongodb_drivers: dict[str, str]
+) -> None:
     service = serve(**without_mongodb_drivers)
     thread = service.new_thread()
     assert service.call("POST", f"/threads/{thread}/messages", {"role": "user", "content": "Hi"}).status == 200
@@ -40,9 +42,7 @@ def test_sql_needs_no_driver_of_mongodb(serve: Callable[..., Served], without_mo
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_mongodb_without_its_drivers_is_told_in_one_line(
-    tmp_path: Path, without_mongodb_drivers: dict[str, str]
-) -> None:
+def test_missing_mongodb_drivers_are_a_one_line_error(tmp_path: Path, without_mongodb_drivers: dict[str, str]) -> None:
     settings = {**without_mongodb_drivers, "THREADS_DATABASE_URL": "mongodb://127.0.0.1/x"}
     for arguments in (["check", "--database", "threads"], ["serve"]):
         done = manage(tmp_path / "data", *arguments, **settings)
@@ -66,7 +66,7 @@ def test_djangos_own_tables_cannot_be_in_mongodb(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.stateless
 @pytest.mark.parametrize(
-    ("scheme", "told"),
+    ("scheme", "reason"),
     [
         ("mongodb", "127.0.0.1:{port}: [Errno 111] Connection refused"),
         (
@@ -75,21 +75,21 @@ def test_djangos_own_tables_cannot_be_in_mongodb(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_server_that_is_missing_is_told_in_one_line(tmp_path: Path, scheme: str, told: str) -> None:
+def test_unreachable_server_is_a_one_line_error(tmp_path: Path, scheme: str, reason: str) -> None:
     port = free_port()
     settings = {"THREADS_DATABASE_URL": f"{scheme}://user:hidden@127.0.0.1:{port}/threads?"}
     done = manage(tmp_path / "data", "check", "--database", "default", "--database", "threads", **settings)
     assert done.returncode == 1
     problems = [line for line in done.stderr.splitlines() if "threadsvc.E001" in line]
-    assert problems == [f"?: (threadsvc.E001) THREADS_DATABASE_URL: {told.format(port=port)}"]
+    assert problems == [f"?: (threadsvc.E001) THREADS_DATABASE_URL: {reason.format(port=port)}"]
     assert "hidden" not in done.stdout + done.stderr
     done = manage(tmp_path / "data", "serve", **settings)
-    problem = f"CommandError: cannot use the database of THREADS_DATABASE_URL: {told.format(port=port)}\n"
+    problem = f"CommandError: cannot use the database of THREADS_DATABASE_URL: {reason.format(port=port)}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)
 
 
 @pytest.mark.process
-def test_databases_that_answer_have_no_problem(tmp_path: Path) -> None:
+def test_check_passes_if_the_databases_respond(tmp_path: Path) -> None:
     aliases = ["--database", "default"] + ["--database", "threads"] * (engines.server is not None)
     done = manage(tmp_path / "data", "check", *aliases)
     assert (done.returncode, done.stderr) == (0, "")
@@ -97,7 +97,7 @@ def test_databases_that_answer_have_no_problem(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_file_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+def test_database_file_in_a_missing_directory_is_a_one_line_error(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/none/x.db"
     for command in (["check", "--database", "threads"], ["purge"], ["migrate", "--database", "threads"]):
         done = manage(tmp_path / "data", *command, THREADS_DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""Deleting threads and messages: out of sight at once, then removed; and what a crash or a race leaves behind."""
+"""Deletes of threads and messages: hidden at once, then removed, also after a crash or a race."""
 
 import sqlite3
 import time
@@ -24,8 +24,8 @@ GOOD = {"role": "user", "content": "hello", "file_ids": ["f"], "metadata": {"k":
 JSON = {"Content_Type": "application/json"}
 
 
-def filled(api: Api, messages: int = 3) -> tuple[str, list[str]]:
-    """A thread with messages, oldest first."""
+def new_filled_thread(api: Api, messages: int = 3) -> tuple[str, list[str]]:
+    """Create a thread with messages. Return its id and the ids of the messages, oldest first."""
     thread: str = api.post("/threads", {"messages": [GOOD] * messages, "metadata": {"mark": "x"}}).body["id"]
     ids = Message.objects.filter(thread_id=thread).order_by("position").values_list("id", flat=True)
     return thread, list(ids)
@@ -35,26 +35,26 @@ def thread_missing(thread: str) -> tuple[int, dict[str, Any]]:
     return 404, {"detail": f"Thread with ID '{thread}' not found"}
 
 
-def told(answer: Answer) -> tuple[int, Any]:
+def status_and_body(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.body
 
 
-# What purge leaves of a deleted thread for an hour: where nothing is rolled back, its bare id.
+# MongoDB has no rollback, so purge keeps the bare id of a deleted thread for an hour. Other engines keep no row.
 THREADS_LEFT = 1 if engines.chosen == "mongodb" else 0
 
 
 def assert_removed(thread: str) -> None:
-    left = [(row.tenant, row.metadata) for row in Thread.objects.filter(id=thread)]
-    assert left == [("", {})] * THREADS_LEFT
+    rows = [(row.tenant, row.metadata) for row in Thread.objects.filter(id=thread)]
+    assert rows == [("", {})] * THREADS_LEFT
 
 
 @pytest.mark.parametrize("meta", [{}, {"HTTP_OPENAI_BETA": "assistants=v1"}])
 @pytest.mark.parametrize("prefix", ["", "/v1"])
-def test_deleted_thread_is_gone_from_everywhere(api: Api, prefix: str, meta: dict[str, str]) -> None:
-    thread, (message, *_) = filled(api)
+def test_deleted_thread_is_not_found_anywhere(api: Api, prefix: str, meta: dict[str, str]) -> None:
+    thread, (message, *_) = new_filled_thread(api)
     path = f"{prefix}/threads/{thread}"
     answer = api.delete(path, **meta)
-    assert told(answer) == (200, {"id": thread, "object": "thread.deleted", "deleted": True})
+    assert status_and_body(answer) == (200, {"id": thread, "object": "thread.deleted", "deleted": True})
     for missing in (
         api.get(path),
         api.post(path, {}),
@@ -68,22 +68,22 @@ def test_deleted_thread_is_gone_from_everywhere(api: Api, prefix: str, meta: dic
         api.get(f"{path}/messages/{message}/files"),
         api.get(f"{path}/messages/{message}/files/f"),
     ):
-        assert told(missing) == thread_missing(thread)
+        assert status_and_body(missing) == thread_missing(thread)
     assert thread not in {shown["id"] for shown in api.get("/threads?limit=100").body["data"]}
     assert thread not in {shown["id"] for shown in api.get("/threads?limit=100&metadata[mark]=x").body["data"]}
     refused = api.get(f"/threads?after={thread}")
-    assert told(refused) == (422, {"detail": [detail_of("thread", "after", root="query")]})
+    assert status_and_body(refused) == (422, {"detail": [detail_of("thread", "after", root="query")]})
 
 
-def test_thread_is_out_of_sight_by_one_write_before_anything_is_removed(api: Api) -> None:
-    thread, ids = filled(api)
+def test_one_write_hides_a_thread_before_its_rows_are_removed(api: Api) -> None:
+    thread, ids = new_filled_thread(api)
     with CaptureQueriesContext(connection) as queries:
         delete_thread(thread)
-    # What it is found by goes in the same transaction; its row alone hides it.
+    # The UPDATE hides the thread. In SQL, the same transaction deletes its metadata pairs.
     pairs = [] if engines.chosen == "mongodb" else ["DELETE"]
     assert [query["sql"].split()[0] for query in queries] == in_transaction("UPDATE", *pairs)
     assert not ThreadPair.objects.filter(thread_id=thread).exists()
-    assert told(api.get(f"/threads/{thread}/messages/{ids[0]}")) == thread_missing(thread)
+    assert status_and_body(api.get(f"/threads/{thread}/messages/{ids[0]}")) == thread_missing(thread)
     assert Message.objects.filter(thread_id=thread).count() == 3
     assert Thread.objects.get(id=thread).metadata == {}
     purge()
@@ -91,17 +91,17 @@ def test_thread_is_out_of_sight_by_one_write_before_anything_is_removed(api: Api
     assert_removed(thread)
 
 
-def test_deleted_message_is_gone_and_keeps_its_ids_and_its_place_and_nothing_else(api: Api) -> None:
-    thread, ids = filled(api)
+def test_deleted_message_keeps_only_its_ids_and_its_place(api: Api) -> None:
+    thread, ids = new_filled_thread(api)
     path = f"/threads/{thread}/messages"
-    made = api.post(
+    created = api.post(
         path, {**GOOD, "role": "assistant", "run_id": "r", "assistant_id": "a"}, HTTP_OPENAI_BETA="assistants=v2"
     )
-    message = made.body["id"]
+    message = created.body["id"]
     before = Message.objects.get(id=message)
     with CaptureQueriesContext(connection) as queries:
         answer = api.delete(f"{path}/{message}")
-    assert told(answer) == (200, {"id": message, "object": "thread.message.deleted", "deleted": True})
+    assert status_and_body(answer) == (200, {"id": message, "object": "thread.message.deleted", "deleted": True})
     assert [query["sql"].split()[0] for query in queries] == ["SELECT", *in_transaction("UPDATE", "DELETE")]
     missing = 404, {"detail": f"Message with ID '{message}' in thread '{thread}' not found"}
     for again in (
@@ -112,18 +112,18 @@ def test_deleted_message_is_gone_and_keeps_its_ids_and_its_place_and_nothing_els
         api.get(f"{path}/{message}/files"),
         api.get(f"{path}/{message}/files/f"),
     ):
-        assert told(again) == missing
+        assert status_and_body(again) == missing
     assert [shown["id"] for shown in api.get(path).body["data"]] == ids[::-1]
     assert api.get(f"{path}?run_id=r").body["data"] == []
-    left = Message.objects.values().get(id=message)
-    assert left["deleted_at"]
-    assert left == {
-        "deleted_at": left["deleted_at"],
+    row = Message.objects.values().get(id=message)
+    assert row["deleted_at"]
+    assert row == {
+        "deleted_at": row["deleted_at"],
         "id": message,
         "object_id": before.object_id,
         "thread_id": thread,
         "position": 4,
-        "created_at": before.created_at,  # the ids have it too
+        "created_at": before.created_at,  # the ids contain it anyway
         "role": "",
         "content": [],
         "attachments": [],
@@ -133,8 +133,8 @@ def test_deleted_message_is_gone_and_keeps_its_ids_and_its_place_and_nothing_els
     }
 
 
-def test_deleted_message_serves_as_a_cursor_for_a_day_and_its_position_is_not_given_again(api: Api) -> None:
-    thread, ids = filled(api, messages=5)
+def test_deleted_message_keeps_its_place_as_cursor_for_a_day(api: Api) -> None:
+    thread, ids = new_filled_thread(api, messages=5)
     path = f"/threads/{thread}/messages"
     for message in (ids[1], ids[4]):
         api.delete(f"{path}/{message}")
@@ -155,18 +155,18 @@ def test_deleted_message_serves_as_a_cursor_for_a_day_and_its_position_is_not_gi
     age(hours=24.1)
     purge()
     unknown = 422, {"detail": [detail_of("message", "after", root="query")]}
-    assert told(api.get(f"{path}?after={ids[1]}")) == unknown
-    # The last one's row stays: from it the next position is counted.
+    assert status_and_body(api.get(f"{path}?after={ids[1]}")) == unknown
+    # The row of the last message stays, because the next position is counted from it.
     ids.append(api.post(path, GOOD).body["id"])
     assert Message.objects.get(id=ids[5]).position == 6
     assert after(ids[4]) == [5]
     purge()
-    assert told(api.get(f"{path}?after={ids[4]}")) == unknown
+    assert status_and_body(api.get(f"{path}?after={ids[4]}")) == unknown
     assert after(ids[0]) == [2, 3, 5]
 
 
-def test_places_of_many_deleted_messages_are_removed(api: Api) -> None:
-    threads = [filled(api, messages=90)[0] for _ in range(3)]
+def test_purge_removes_old_tombstones_except_the_last_message(api: Api) -> None:
+    threads = [new_filled_thread(api, messages=90)[0] for _ in range(3)]
     old = timezone.now() - timedelta(days=2)
     Message.objects.filter(thread_id__in=threads).update(deleted_at=old)
     assert purge().places >= 3 * 89
@@ -174,7 +174,7 @@ def test_places_of_many_deleted_messages_are_removed(api: Api) -> None:
 
 
 def run(tmp_path: Path, program: str) -> str:
-    """What a program prints that has a database, and a process, of its own: no purger of others comes in between."""
+    """Run a program in its own process, on its own database without another purger. Return its output."""
     head = """
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -202,7 +202,7 @@ def stored(number, **fields):
 
 
 @pytest.mark.process
-def test_removal_takes_short_transactions_of_a_hundred_messages(tmp_path: Path) -> None:
+def test_purge_removes_100_messages_per_transaction(tmp_path: Path) -> None:
     program = """
 delete_thread(stored(250))
 with CaptureQueriesContext(connection) as queries:
@@ -211,13 +211,13 @@ statements = [query["sql"] for query in queries]
 print(*(sql.count("'msg_") for sql in statements if sql.startswith('DELETE FROM "messages_app_message"')))
 print(statements.count("COMMIT"))
 """
-    # Three times some messages, and the thread, which asks for its messages once more.
+    # Three batches of messages, and the thread, whose removal looks for messages again.
     expected = ["1 250 0 0", "100 100 50", "0"] if engines.chosen == "mongodb" else ["1 250 0 0", "100 100 50 0", "4"]
     assert run(tmp_path, program).splitlines() == expected
     assert ROWS_PER_REMOVAL == 100
 
 
-def test_others_write_while_a_large_thread_is_removed(served: Served) -> None:
+def test_removal_of_a_large_thread_does_not_block_writers(served: Served) -> None:
     sent = {"messages": [{"role": "user", "content": "x" * 20_000}] * 100}
     large = served.call("POST", "/threads", sent, **JSON).body["id"]
     for _ in range(30):
@@ -239,22 +239,22 @@ def rows_of(service: Served, thread: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("finish", ["purge", "start"])
-def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start(
+def test_purge_or_restart_finishes_an_interrupted_removal(
     serve: Callable[..., Served], tmp_path: Path, finish: str
 ) -> None:
     service = serve()
-    made = [service.call("POST", "/threads", {"messages": [GOOD] * 3}, **JSON).body["id"] for _ in range(2)]
+    threads = [service.call("POST", "/threads", {"messages": [GOOD] * 3}, **JSON).body["id"] for _ in range(2)]
     service.process.kill()
     service.process.wait()
-    # As if the service had been killed after it marked one as deleted, and amid the removal of the other.
+    # As if the kill came after one thread was marked as deleted, and during the removal of the other.
     program = (
         "from messages_app.models import Message\nfrom tests.rows import delete_thread\n"
-        f"for thread in {made!r}: delete_thread(thread)\n"
-        f"Message.objects.filter(thread_id={made[1]!r}, position__lt=3).delete()"
+        f"for thread in {threads!r}: delete_thread(thread)\n"
+        f"Message.objects.filter(thread_id={threads[1]!r}, position__lt=3).delete()"
     )
     directory = tmp_path / "data"
     assert manage(directory, "shell", "-v0", "-c", program).returncode == 0
-    assert [rows_of(service, thread) for thread in made] == [(1, 3), (1, 1)]
+    assert [rows_of(service, thread) for thread in threads] == [(1, 3), (1, 1)]
     if finish == "purge":
         purged = manage(directory, "purge")
         assert (purged.returncode, purged.stderr) == (0, "")
@@ -264,14 +264,14 @@ def test_what_a_crash_left_is_removed_by_the_purge_command_and_by_the_next_start
         assert manage(directory, "purge").stdout.startswith("Removed 0 deleted threads with 0 messages")
     else:
         service = serve()
-        service.wait_until(lambda: [rows_of(service, thread) for thread in made] == [(THREADS_LEFT, 0)] * 2)
-    assert [rows_of(service, thread) for thread in made] == [(THREADS_LEFT, 0)] * 2
+        service.wait_until(lambda: [rows_of(service, thread) for thread in threads] == [(THREADS_LEFT, 0)] * 2)
+    assert [rows_of(service, thread) for thread in threads] == [(THREADS_LEFT, 0)] * 2
 
 
 @pytest.mark.process
 @pytest.mark.engine("sqlite", "postgresql")
-def test_purge_that_cannot_reach_its_database_says_so(tmp_path: Path) -> None:
-    failed = manage(tmp_path / "data", "purge")  # no table is there
+def test_purge_without_tables_is_a_one_line_error(tmp_path: Path) -> None:
+    failed = manage(tmp_path / "data", "purge")  # the database has no tables
     assert failed.returncode == 1
     reason = {"sqlite": "no such table", "postgresql": 'relation "messages_app_thread" does not exist'}[engines.chosen]
     assert failed.stderr.startswith(f"CommandError: cannot purge: {reason}")
@@ -279,7 +279,7 @@ def test_purge_that_cannot_reach_its_database_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_failed_removal_is_retried(serve: Callable[..., Served], tmp_path: Path) -> None:
     service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=0.8", WEB_CONCURRENCY="1")
     sent = {"messages": [GOOD] * 100}
     large = [service.call("POST", "/threads", sent, **JSON).body["id"] for _ in range(10)]
@@ -287,14 +287,14 @@ def test_removal_that_fails_is_tried_again(serve: Callable[..., Served], tmp_pat
         for thread in large:
             assert service.call("DELETE", f"/threads/{thread}").status == 200
         other.execute("BEGIN EXCLUSIVE")
-        # Twice: the first failure may be followed by a wake that was still due.
+        # Wait for two failures: after the first, a pending wake may start a second purge at once.
         service.wait_until(lambda: service.log.read_text().count("purge failed") >= 2)
         other.execute("ROLLBACK")
     service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
 
 
 @pytest.mark.process
-def test_places_that_stay_cost_no_transaction(tmp_path: Path) -> None:
+def test_tombstones_that_stay_cost_no_transaction(tmp_path: Path) -> None:
     program = """
 for _ in range(5):
     stored(1, deleted_at=timezone.now() - timedelta(days=2))
@@ -303,14 +303,14 @@ with CaptureQueriesContext(connection) as queries:
 print(*(query["sql"].split()[0] for query in queries))
 print(Message.objects.count())
 """
-    # SQL finds none at once; documents are asked one by one whether they are their thread's last.
-    # There, too, what was left hidden by others is shown before. Last it looks for idempotency keys.
-    asked = "UPDATE" + " SELECT" * (1 + 1 + 5 + 1 + 1) if engines.chosen == "mongodb" else "SELECT SELECT SELECT"
-    assert run(tmp_path, program).splitlines() == ["0 0 0 0", asked, "5"]
+    # In SQL, one query finds that no tombstone can be removed. On MongoDB, each tombstone needs a query, and the UPDATE
+    # shows threads that a killed process left hidden. The last query looks for idempotency keys.
+    statements = "UPDATE" + " SELECT" * (1 + 1 + 5 + 1 + 1) if engines.chosen == "mongodb" else "SELECT SELECT SELECT"
+    assert run(tmp_path, program).splitlines() == ["0 0 0 0", statements, "5"]
 
 
 @pytest.mark.process
-def test_purges_at_once_count_what_they_removed_and_nothing_twice(tmp_path: Path) -> None:
+def test_concurrent_purges_count_each_row_once(tmp_path: Path) -> None:
     program = """
 for _ in range(6):
     delete_thread(stored(150))
@@ -330,7 +330,7 @@ with ThreadPoolExecutor(4) as pool:
 
 @pytest.mark.once
 @pytest.mark.process
-def test_purger_removes_at_its_start_and_again_without_being_woken(tmp_path: Path) -> None:
+def test_purger_runs_at_its_start_and_then_at_intervals(tmp_path: Path) -> None:
     program = """
 def wait_for_removal(thread):
     while Message.objects.filter(thread=thread).count() > 1:
@@ -346,12 +346,12 @@ print("removed twice")
     assert run(tmp_path, program) == "removed twice\n"
 
 
-# Races. The hook stands between a create's look at its thread and its insert.
+# Races. The hook runs after a create has checked its thread and before it inserts.
 
 
 @contextmanager
 def before_insert(hook: Callable[[], None]) -> Iterator[None]:
-    """Calls it in this thread's transaction, before a message is inserted."""
+    """Call `hook` in this thread's transaction, before a message is inserted."""
 
     def call(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.startswith('INSERT INTO "messages_app_message"'):
@@ -363,17 +363,17 @@ def before_insert(hook: Callable[[], None]) -> Iterator[None]:
 
 
 def in_a_thread(pool: ThreadPoolExecutor, work: Callable[[], Any]) -> "Future[Any]":
-    def done() -> Any:
+    def run_and_close() -> Any:
         try:
             return work()
         finally:
             connections.close_all()
 
-    return pool.submit(done)
+    return pool.submit(run_and_close)
 
 
-@pytest.mark.engine("sqlite", "postgresql")  # what happens elsewhere, tests/test_mongo_faults.py shows
-def test_delete_that_comes_amid_a_create_waits_for_it_and_takes_its_message_along(api: Api, thread_id: str) -> None:
+@pytest.mark.engine("sqlite", "postgresql")  # for MongoDB, see tests/test_mongo_faults.py
+def test_delete_waits_for_a_create_and_removes_its_message(api: Api, thread_id: str) -> None:
     deletes: list[Future[Any]] = []
     with ThreadPoolExecutor() as pool:
 
@@ -386,14 +386,14 @@ def test_delete_that_comes_amid_a_create_waits_for_it_and_takes_its_message_alon
             created = api.post(f"/threads/{thread_id}/messages", GOOD)
         assert deletes[0].result(timeout=10).status == 200
     assert created.status == 200
-    assert told(api.get(f"/threads/{thread_id}/messages")) == thread_missing(thread_id)
+    assert status_and_body(api.get(f"/threads/{thread_id}/messages")) == thread_missing(thread_id)
     purge()
     assert not Message.objects.filter(thread_id=thread_id).exists()
     assert not Thread.objects.filter(id=thread_id).exists()
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_create_that_comes_amid_a_delete_is_refused(api: Api, thread_id: str) -> None:
+def test_create_during_a_delete_is_refused(api: Api, thread_id: str) -> None:
     creates: list[Future[Any]] = []
     with ThreadPoolExecutor() as pool:
         with transaction.atomic(using=connection.alias):
@@ -401,12 +401,12 @@ def test_create_that_comes_amid_a_delete_is_refused(api: Api, thread_id: str) ->
             creates.append(in_a_thread(pool, lambda: api.post(f"/threads/{thread_id}/messages", GOOD)))
             with pytest.raises(TimeoutError):
                 creates[0].result(timeout=0.5)
-        assert told(creates[0].result(timeout=10)) == thread_missing(thread_id)
+        assert status_and_body(creates[0].result(timeout=10)) == thread_missing(thread_id)
     purge()
     assert not Message.objects.filter(thread_id=thread_id).exists()
 
 
-def test_creates_that_race_a_delete_leave_nothing_behind(served: Served) -> None:
+def test_creates_that_race_a_delete_leave_no_rows(served: Served) -> None:
     clients = 6
     for _ in range(5):
         thread = served.new_thread()
@@ -429,25 +429,25 @@ def test_creates_that_race_a_delete_leave_nothing_behind(served: Served) -> None
             statuses = list(pool.map(create, range(clients)))
         assert deleted.result() == 200
         assert all(404 in seen and seen <= {200, 404} for seen in statuses)
-        served.wait_until(lambda: rows_of(served, thread) == (THREADS_LEFT, 0))  # noqa: B023  # called at once
+        served.wait_until(lambda: rows_of(served, thread) == (THREADS_LEFT, 0))  # noqa: B023  # called in this iteration
 
 
-def test_page_of_a_thread_that_is_deleted_while_it_is_read_is_404_not_half_a_page(api: Api) -> None:
-    thread, ids = filled(api)
+def test_page_of_a_thread_deleted_during_the_read_is_404(api: Api) -> None:
+    thread, ids = new_filled_thread(api)
 
     def delete_before(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        """The thread goes, and a part of its messages, just before the page is read."""
+        """Delete the thread and one of its messages just before the page is read."""
         if "ORDER BY" in sql and Thread.objects.visible("default").filter(id=thread).exists():
             delete_thread(thread)
             Message.objects.filter(id=ids[0]).delete()
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(delete_before):
-        assert told(api.get(f"/threads/{thread}/messages")) == thread_missing(thread)
+        assert status_and_body(api.get(f"/threads/{thread}/messages")) == thread_missing(thread)
     assert Message.objects.filter(thread_id=thread).count() == 2
 
 
-def test_message_and_thread_that_two_delete_at_once_are_deleted_by_one(served: Served) -> None:
+def test_only_one_of_concurrent_deletes_succeeds(served: Served) -> None:
     for _ in range(5):
         thread = served.new_thread()
         message = served.call("POST", f"/threads/{thread}/messages", GOOD, **JSON).body["id"]

@@ -1,4 +1,4 @@
-"""`manage.py delete_threads`: what is old goes, what somebody still uses stays, also when they use it just now."""
+"""`manage.py delete_threads`: idle threads are deleted. Threads in use stay, also if a message arrives meanwhile."""
 
 import io
 import signal
@@ -24,17 +24,17 @@ from tests.test_mongo import run_python, url
 
 __all__ = ["url"]  # a fixture
 
-SAID = {"role": "user", "content": "hello"}
+HELLO = {"role": "user", "content": "hello"}
 
 
 def days_ago(days: float) -> datetime:
     return timezone.now().replace(microsecond=0) - timedelta(days=days)
 
 
-def made(tenant: str, age: float, *said: float, **fields: Any) -> str:
-    """A thread as old as that, in days, with messages of these ages."""
+def stored_thread(tenant: str, age: float, *ages: float, **fields: Any) -> str:
+    """Store a thread of this age in days, with messages of these ages, and return its id."""
     thread = new_thread(at=days_ago(age), tenant=tenant, metadata={"mark": "x"}, **fields)
-    rows = enumerate(said, start=1)
+    rows = enumerate(ages, start=1)
     store_rows(
         [thread],
         [new_message(at=days_ago(days), thread=thread, position=i, role="user", content=[]) for i, days in rows],
@@ -44,7 +44,7 @@ def made(tenant: str, age: float, *said: float, **fields: Any) -> str:
 
 @pytest.fixture
 def tenant() -> str:
-    """A tenant of this test's own."""
+    """A tenant that no other test uses."""
     return uuid4().hex
 
 
@@ -54,36 +54,46 @@ def delete(*options: str) -> str:
     return shown.getvalue()
 
 
-def left(tenant: str) -> set[str]:
+def remaining(tenant: str) -> set[str]:
     return set(Thread.objects.visible(tenant).values_list("id", flat=True))
 
 
-def test_goes_by_the_last_message_that_is_there_or_else_by_when_the_thread_was_made(tenant: str) -> None:
-    old = [made(tenant, 365), made(tenant, 91), made(tenant, 365, 365, 120), made(tenant, 100, 91)]
-    last_deleted = made(tenant, 200, 150, 1)
+def test_age_counts_from_the_last_message_or_the_creation(tenant: str) -> None:
+    old = [
+        stored_thread(tenant, 365),
+        stored_thread(tenant, 91),
+        stored_thread(tenant, 365, 365, 120),
+        stored_thread(tenant, 100, 91),
+    ]
+    last_deleted = stored_thread(tenant, 200, 150, 1)
     Message.objects.visible_in(last_deleted).filter(position=2).update(deleted_at=timezone.now(), content=[])
-    kept = {made(tenant, 89), made(tenant, 365, 300, 1), made(tenant, 365, 89), made(tenant, 0, 0)}
-    other = made(uuid4().hex, 365, 365)
+    kept = {
+        stored_thread(tenant, 89),
+        stored_thread(tenant, 365, 300, 1),
+        stored_thread(tenant, 365, 89),
+        stored_thread(tenant, 0, 0),
+    }
+    other = stored_thread(uuid4().hex, 365, 365)
     with_messages = "5 threads with 4 messages, of tenant"
-    would = delete("--older-than", "90d", "--tenant", tenant, "--dry-run")
-    assert would.startswith(f"Would delete {with_messages} {tenant}, idle since 20")
-    assert left(tenant) == {*old, last_deleted, *kept}
-    did = delete("--older-than", "90d", "--tenant", tenant)
-    assert did.startswith(f"Deleted {with_messages} {tenant}, idle since 20")
-    assert left(tenant) == kept
-    # They are removed, not hidden: but for bare ids where nothing is rolled back.
-    gone = [*old, last_deleted]
-    assert not Message.objects.filter(thread__in=gone).exists()
-    there = list(Thread.objects.filter(id__in=gone).values_list("tenant", flat=True))
-    assert there == ([""] * 5 if engines.chosen == "mongodb" else [])
+    preview = delete("--older-than", "90d", "--tenant", tenant, "--dry-run")
+    assert preview.startswith(f"Would delete {with_messages} {tenant}, idle since 20")
+    assert remaining(tenant) == {*old, last_deleted, *kept}
+    output = delete("--older-than", "90d", "--tenant", tenant)
+    assert output.startswith(f"Deleted {with_messages} {tenant}, idle since 20")
+    assert remaining(tenant) == kept
+    # The rows are removed, not only hidden. MongoDB, which has no rollback, keeps the bare ids.
+    deleted = [*old, last_deleted]
+    assert not Message.objects.filter(thread__in=deleted).exists()
+    tenants = list(Thread.objects.filter(id__in=deleted).values_list("tenant", flat=True))
+    assert tenants == ([""] * 5 if engines.chosen == "mongodb" else [])
     if engines.chosen != "mongodb":
-        assert not ThreadPair.objects.filter(thread__in=gone).exists()
+        assert not ThreadPair.objects.filter(thread__in=deleted).exists()
     assert Thread.objects.get(id=other).deleted_at is None
     assert delete("--older-than", "90d", "--tenant", tenant).startswith("Deleted 0 threads with 0 messages, ")
 
 
-def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> None:
-    delete("--older-than", "1972-01-01")  # what other tests have of that time
+def test_without_a_tenant_threads_of_all_tenants_are_deleted(api: Api) -> None:
+    delete("--older-than", "1972-01-01")  # threads of that time from other tests
     tenants = [uuid4().hex for _ in range(3)]
     threads = [
         new_thread(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
@@ -94,14 +104,14 @@ def test_takes_all_tenants_where_none_is_named_and_many_threads(api: Api) -> Non
     assert delete("--older-than", "1972-01-01") == (
         "Deleted 129 threads with 0 messages, idle since 1972-01-01 00:00:00 UTC.\n"
     )
-    assert [left(tenant) for tenant in tenants] == [{threads[0].id}, set(), set()]
+    assert [remaining(tenant) for tenant in tenants] == [{threads[0].id}, set(), set()]
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_queries_do_not_grow_with_threads(tenant: str) -> None:
+def test_query_count_does_not_grow_with_threads(tenant: str) -> None:
     def queries_of(number: int) -> int:
         for _ in range(number):
-            made(tenant, 10, 10, 9)
+            stored_thread(tenant, 10, 10, 9)
         with CaptureQueriesContext(connection) as queries:
             delete("--older-than", "5d", "--tenant", tenant, "--dry-run")
         return len(queries)
@@ -110,8 +120,8 @@ def test_queries_do_not_grow_with_threads(tenant: str) -> None:
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_message_that_is_stored_while_it_waits_saves_its_thread(tenant: str) -> None:
-    used, unused = made(tenant, 50, 40), made(tenant, 50, 40)
+def test_thread_that_gets_a_message_during_the_run_stays(tenant: str) -> None:
+    used, unused = stored_thread(tenant, 50, 40), stored_thread(tenant, 50, 40)
 
     def run() -> str:
         try:
@@ -124,25 +134,23 @@ def test_message_that_is_stored_while_it_waits_saves_its_thread(tenant: str) -> 
             append(used, tenant, role="user", content=[])
             running = pool.submit(run)
             with pytest.raises(TimeoutError):
-                running.result(timeout=0.5)  # it has seen both as idle, and waits for the writer
+                running.result(timeout=0.5)  # it found both threads idle, and waits for the writer
         assert running.result(timeout=10).startswith("Deleted 1 threads with 1 messages, ")
-    assert left(tenant) == {used}
+    assert remaining(tenant) == {used}
     assert Message.objects.visible_in(used).count() == 2
     assert not Thread.objects.filter(id=unused).exists()
 
 
-# Where nothing is rolled back nor locked.
+# MongoDB: no rollback and no locks.
 
 
 @pytest.mark.engine("mongodb")
 @pytest.mark.parametrize("write", [1, 2, 3])
-def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refused(
-    api: Api, monkeypatch: pytest.MonkeyPatch, write: int
-) -> None:
+def test_message_between_the_writes_is_kept_or_refused(api: Api, monkeypatch: pytest.MonkeyPatch, write: int) -> None:
     import pymongo
 
     mark = uuid4().hex
-    used, unused = made("default", 20000, 19000), made("default", 20000, 19000)
+    used, unused = stored_thread("default", 20000, 19000), stored_thread("default", 20000, 19000)
     answers = []
     update, writes = pymongo.collection.Collection.update_many, 0
 
@@ -150,29 +158,29 @@ def test_message_that_comes_between_its_writes_is_kept_with_its_thread_or_refuse
         nonlocal writes
         if self.name == "messages_app_thread":
             writes += 1
-            if writes == write + 1:  # the first one shows what a run that died left hidden
-                with ThreadPoolExecutor(1) as somebody:
-                    sent = {**SAID, "metadata": {"mark": mark}}
-                    answers.append(somebody.submit(api.post, f"/threads/{used}/messages", sent).result())
+            if writes == write + 1:  # the first write shows threads that a killed run left hidden
+                with ThreadPoolExecutor(1) as pool:
+                    sent = {**HELLO, "metadata": {"mark": mark}}
+                    answers.append(pool.submit(api.post, f"/threads/{used}/messages", sent).result())
         return update(self, *args, **kwargs)
 
     monkeypatch.setattr(pymongo.collection.Collection, "update_many", update_many)
-    said = delete("--older-than", "18000d")
+    output = delete("--older-than", "18000d")
     (answer,) = answers
     found = Message.objects.filter(thread=used).count()
     if answer.status == 200:
-        assert said.startswith("Deleted 1 threads with 1 messages, ")
+        assert output.startswith("Deleted 1 threads with 1 messages, ")
         assert (api.get(f"/threads/{used}").status, found) == (200, 2)
     else:
         assert answer.status == 404
-        assert said.startswith("Deleted 2 threads with 2 messages, ")
+        assert output.startswith("Deleted 2 threads with 2 messages, ")
         assert (api.get(f"/threads/{used}").status, found) == (404, 0)
     assert answer.status == (200 if write == 1 else 404)
     assert api.get(f"/threads/{unused}").status == 404
 
 
-# Deletes old threads in a process of its own, which is killed before its write number `deadly`; just before it hides
-# any, somebody else writes to one of them.
+# Deletes old threads in its own process, which is killed before its write number `deadly`. Just before it hides
+# threads, another client appends to one of them.
 DELETE = """
 import os, signal, sys, pymongo
 from django.core.management import call_command
@@ -194,12 +202,10 @@ call_command("delete_threads", "--older-than", "18000d")
 
 @pytest.mark.process
 @pytest.mark.engine("mongodb")
-def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
-    api: Api, tmp_path: Path, url: str
-) -> None:
+def test_run_killed_at_any_write_deletes_no_used_thread(api: Api, tmp_path: Path, url: str) -> None:
     finished, hidden = False, 0
     for deadly in range(1, 20):
-        used, unused = made("default", 20000, 19000), made("default", 20000, 19000)
+        used, unused = stored_thread("default", 20000, 19000), stored_thread("default", 20000, 19000)
         done = run_python(tmp_path, DELETE, url, arguments=(str(deadly), used))
         finished = done.returncode != -signal.SIGKILL
         assert not finished or done.returncode == 0, done.stderr
@@ -212,7 +218,7 @@ def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
             assert len(api.get(f"/threads/{used}/messages").body["data"]) == 2
             delete_thread(used)
         else:
-            assert deadly <= 2  # it died before anybody wrote
+            assert deadly <= 2  # it was killed before the append
         if finished:
             break
     assert finished
@@ -220,7 +226,7 @@ def test_run_that_is_killed_anywhere_deletes_no_thread_that_somebody_has_used(
 
 
 @pytest.mark.engine("mongodb")
-def test_purge_shows_what_a_dead_run_left_hidden(api: Api) -> None:
+def test_purge_shows_threads_that_a_killed_run_left_hidden(api: Api) -> None:
     thread = new_thread(deleted_at=UNDECIDED + timedelta(days=1))
     thread.save()
     assert api.get(f"/threads/{thread.id}").status == 404
@@ -232,7 +238,7 @@ def test_purge_shows_what_a_dead_run_left_hidden(api: Api) -> None:
     "age", ["", "90", "0d", "-5d", "1.5d", "90 d", "90m", "²d", "99999999d", "2026-02-30", "yesterday"]
 )
 @pytest.mark.stateless
-def test_age_that_is_none_is_refused(age: str) -> None:
+def test_invalid_age_is_refused(age: str) -> None:
     with pytest.raises(CommandError, match="is not an age such as 12h, 90d or 4w, nor a date such as 2026-01-31"):
         call_command("delete_threads", f"--older-than={age}")
 
@@ -257,24 +263,24 @@ def test_bad_option_is_refused(options: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(("age", "hours"), [("36h", 36), ("2d", 48), ("1w", 168)])
 @pytest.mark.stateless
 def test_age_counts_back_from_now(tenant: str, age: str, hours: int) -> None:
-    told = delete("--older-than", age, "--tenant", tenant, "--dry-run").rpartition("since ")[2]
-    since = datetime.strptime(told, "%Y-%m-%d %H:%M:%S UTC.\n").replace(tzinfo=UTC)
+    shown = delete("--older-than", age, "--tenant", tenant, "--dry-run").rpartition("since ")[2]
+    since = datetime.strptime(shown, "%Y-%m-%d %H:%M:%S UTC.\n").replace(tzinfo=UTC)
     assert abs(timezone.now() - timedelta(hours=hours) - since) < timedelta(seconds=5)
 
 
 @pytest.mark.process
 @pytest.mark.engine("sqlite", "postgresql")
-def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
+def test_missing_tables_are_a_one_line_error(tmp_path: Path) -> None:
     refused = manage(tmp_path / "data", "delete_threads", "--older-than", "90d")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert refused.stderr.startswith("CommandError: cannot continue: ")
 
 
-def test_thread_of_just_that_age_stays(tenant: str) -> None:
-    border = datetime(2001, 2, 3, tzinfo=UTC)
-    made_then, said_then = (new_thread(at=at, tenant=tenant) for at in (border, border - timedelta(days=9)))
-    older = new_thread(at=border - timedelta(seconds=1), tenant=tenant)
-    said = new_message(at=border, thread=said_then, position=1, role="user", content=[])
-    store_rows([made_then, said_then, older], [said])
+def test_thread_of_exactly_that_age_stays(tenant: str) -> None:
+    cutoff = datetime(2001, 2, 3, tzinfo=UTC)
+    created_then, active_then = (new_thread(at=at, tenant=tenant) for at in (cutoff, cutoff - timedelta(days=9)))
+    older = new_thread(at=cutoff - timedelta(seconds=1), tenant=tenant)
+    message = new_message(at=cutoff, thread=active_then, position=1, role="user", content=[])
+    store_rows([created_then, active_then, older], [message])
     delete("--older-than", "2001-02-03", "--tenant", tenant)
-    assert left(tenant) == {made_then.id, said_then.id}
+    assert remaining(tenant) == {created_then.id, active_then.id}

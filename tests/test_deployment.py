@@ -30,12 +30,12 @@ EXAMPLES = ROOT / "docs" / "examples"
 HELLO = {"role": "user", "content": "hello"}
 V2 = {"OpenAI-Beta": "assistants=v2"}
 MEBIBYTE = 1024 * 1024
-# Who may log in to the admin.
+# The account of the admin.
 NAME, PASSWORD = "ann", "correct horse battery"
 
 
 class Site:
-    """nginx, as the example sets it up, and the service behind it."""
+    """nginx with the configuration of the example, and the service behind it."""
 
     def __init__(self, nginx: Nginx, service: Served) -> None:
         self.nginx, self.service = nginx, service
@@ -44,13 +44,13 @@ class Site:
             "from django.core.management import call_command as call; call('create_api_key', 'tests');"
             f"call('createsuperuser', '--noinput', '--username={NAME}', '--email=ann@shop.example')"
         )
-        made = manage(service.directory, "shell", "-v0", "-c", code, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
-        found = re.search(r"tsk_\S+", made.stdout)
-        assert found, made.stderr
+        created = manage(service.directory, "shell", "-v0", "-c", code, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
+        found = re.search(r"tsk_\S+", created.stdout)
+        assert found, created.stderr
         self.key = {"Authorization": f"Bearer {found[0]}"}
 
     def call(self, method: str, path: str, body: Any = None, source: str = "127.0.0.1", **headers: str) -> Answer:
-        """Over TLS, from an address of this machine."""
+        """Send a request over TLS, from a loopback address."""
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self.nginx.port, timeout=30, context=self.nginx.tls, source_address=(source, 0)
         )
@@ -77,26 +77,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             THREADSVC_ALLOW_ANONYMOUS="0",
         )
         started.callback(service.kill)
-        nginx = nginx_before(service.port)
+        nginx = nginx_for(service.port)
         started.callback(nginx.close)
         yield Site(nginx, service)
 
 
-def nginx_before(port: int) -> Nginx:
+def nginx_for(port: int) -> Nginx:
     try:
         return Nginx(port)
     except Unavailable as error:
-        return without(error)
+        return skip_or_fail(error)
 
 
-def without(error: Unavailable) -> NoReturn:
+def skip_or_fail(error: Unavailable) -> NoReturn:
     reason = f"tests of the installation: {error}"
     if is_ci():
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
-def test_plain_http_is_led_to_https_with_the_same_method(site: Site) -> None:
+def test_http_redirects_to_https_and_keeps_the_method(site: Site) -> None:
     for method in ("GET", "POST"):
         connection = http.client.HTTPConnection("127.0.0.1", site.nginx.http_port, timeout=30)
         answer = answer_of(connection, method, "/v1/threads?limit=2&x=%2F", b"{}", {"Host": "evil.example"})
@@ -113,38 +113,38 @@ def test_api_needs_a_key_and_has_hsts_and_request_ids(site: Site) -> None:
     assert re.fullmatch("[0-9a-f]{32}", site.call("GET", "/healthz").headers["x-request-id"])
 
 
-def test_odd_paths_reach_the_service_as_they_were_sent(site: Site) -> None:
+def test_nginx_passes_odd_paths_unchanged(site: Site) -> None:
     long_id = "x" * (8192 - len("/threads/"))
     for path in ("//threads", "/threads/", "/threads/a%2Fb", "/v1/threads/../threads", f"/threads/{long_id}"):
-        through, direct = site.call("GET", path, **site.key), site.service.call("GET", path, **site.key)
-        assert (through.status, through.body) == (direct.status, direct.body)
-        assert through.status == 404
+        via_nginx, direct = site.call("GET", path, **site.key), site.service.call("GET", path, **site.key)
+        assert (via_nginx.status, via_nginx.body) == (direct.status, direct.body)
+        assert via_nginx.status == 404
 
 
-def test_scheme_is_believed_from_nginx_alone(site: Site) -> None:
-    for source, is_believed in (("127.0.0.1", True), ("127.0.0.2", False)):
+def test_forwarded_scheme_is_trusted_from_nginx_only(site: Site) -> None:
+    for source, is_trusted in (("127.0.0.1", True), ("127.0.0.2", False)):
         direct = http.client.HTTPConnection("127.0.0.1", site.service.port, timeout=30, source_address=(source, 0))
         answer = answer_of(direct, "GET", "/", None, {"X-Forwarded-Proto": "https"})
-        assert ("strict-transport-security" in answer.headers) == is_believed
-        assert (b"https://127.0.0.1" in answer.body) == is_believed
-    # nor from whom nginx speaks for
+        assert ("strict-transport-security" in answer.headers) == is_trusted
+        assert (b"https://127.0.0.1" in answer.body) == is_trusted
+    # nginx replaces the header of a client.
     connection = http.client.HTTPConnection("127.0.0.1", site.nginx.http_port, timeout=30)
     assert answer_of(connection, "GET", "/", None, {"X-Forwarded-Proto": "https"}).status == 308
 
 
-def test_client_is_whom_nginx_saw_whatever_the_client_says(site: Site) -> None:
+def test_clients_cannot_spoof_their_address(site: Site) -> None:
     spoofed = {"X-Forwarded-For": "203.0.113.1, 127.0.0.1", "X-Real-IP": "203.0.113.1", "Forwarded": "for=203.0.113.1"}
     assert site.log_in("wrong", "127.0.0.2", **spoofed) == 200
     (failure,) = re.findall(r'login failure by .*?ip_address: \\"(.*?)\\"', site.service.log.read_text())
     assert failure == "127.0.0.2"
-    fail_nine_times_more(site)
-    for number in range(8):  # whichever worker answers
+    store_nine_more_failures(site)
+    for number in range(8):  # every worker applies the lock
         headers = {"X-Forwarded-For": f"203.0.113.{number}"}
         assert site.log_in(PASSWORD, "127.0.0.2", **headers) == 429
     assert site.log_in(PASSWORD, "127.0.0.3", **{"X-Forwarded-For": "127.0.0.2"}) == 302
 
 
-def test_operator_logs_in_over_https_with_cookies_for_nothing_else(site: Site) -> None:
+def test_operator_logs_in_with_cookies_for_https_only(site: Site) -> None:
     try:
         with Browser() as browser, browser.open(site.origin, {429}, ignore_https_errors=True) as page:
             page.goto("/admin/")
@@ -163,19 +163,19 @@ def test_operator_logs_in_over_https_with_cookies_for_nothing_else(site: Site) -
                 page.get_by_role("button", name="Log in").click()
                 if attempt == "first":
                     expect(page.locator(".errornote")).to_contain_text("Please enter the correct username")
-                    fail_nine_times_more(site)
+                    store_nine_more_failures(site)
             expect(page.locator(".errornote")).to_contain_text("Too many log-ins failed")
             page.get_by_role("link", name="Back to the log-in").click()
             expect(page.get_by_label("Username")).to_be_visible()
     except Unavailable as error:
-        without(error)
+        skip_or_fail(error)
     assert {cookie["name"] for cookie in cookies} == {"__Host-sessionid", "__Host-csrftoken"}
     for cookie in cookies:
         assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
 
 
-def fail_nine_times_more(site: Site) -> None:
-    """What they would store; each real one costs a hash."""
+def store_nine_more_failures(site: Site) -> None:
+    """Store the count after nine more failed logins. Real ones are slow: each hashes a password."""
     execute(f"sqlite:///{site.service.directory}/threadsvc.db", "UPDATE axes_accessattempt SET failures_since_start=10")
 
 
@@ -183,14 +183,14 @@ PAGES = ("/", "/docs", "/redoc", "/admin/login/")
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/admin/", "/threads", "/static/admin/css/base.css"])
-def test_browser_is_told_to_run_nothing_foreign(site: Site, path: str) -> None:
-    told = site.call("GET", path, **site.key).headers
-    assert told["strict-transport-security"] == "max-age=31536000"
-    assert told["x-content-type-options"] == "nosniff"
-    assert told["x-frame-options"] == "DENY"
-    assert told["referrer-policy"] == told["cross-origin-opener-policy"] == "same-origin"
+def test_security_headers_forbid_foreign_scripts(site: Site, path: str) -> None:
+    headers = site.call("GET", path, **site.key).headers
+    assert headers["strict-transport-security"] == "max-age=31536000"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == headers["cross-origin-opener-policy"] == "same-origin"
     if path in PAGES:
-        policy = dict(part.split(" ", 1) for part in told["content-security-policy"].split("; "))
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
         assert (policy["script-src"], policy["default-src"], policy["object-src"]) == ("'self'", "'self'", "'none'")
 
 
@@ -199,23 +199,23 @@ def test_form_of_another_origin_is_refused(site: Site) -> None:
         assert site.log_in(PASSWORD, "127.0.0.4", Origin=origin) == 403
 
 
-def test_largest_body_passes_and_a_larger_one_is_413_in_both_shapes(site: Site) -> None:
+def test_body_over_16_mib_is_413_in_both_shapes(site: Site) -> None:
     body = b'{"metadata": {"size": "16 MiB"}}'.ljust(16 * MEBIBYTE)
-    made = site.call("POST", "/threads", body, **site.key, **{"Content-Type": "application/json"})
-    assert made.body["metadata"] == {"size": "16 MiB"}
+    created = site.call("POST", "/threads", body, **site.key, **{"Content-Type": "application/json"})
+    assert created.body["metadata"] == {"size": "16 MiB"}
     refusal = {"detail": "Request body too large"}
     for headers, more in (({}, {}), (V2, {"error": error("Request body too large")})):
         answer = site.call("POST", "/threads", body + b" ", **site.key, **headers)
         assert (answer.status, answer.body) == (413, {**refusal, **more})
         assert answer.headers["x-request-id"]
-    asked = ["--cacert", str(site.nginx.directory / "certificate.pem"), "-H", "Content-Length: 16777217", "-d", "{}"]
-    over_http_2 = ["curl", "-sS", "--http2", "-w", " %{http_version} %{http_code}", *asked, f"{site.origin}/threads"]
-    said = subprocess.run(over_http_2, capture_output=True, text=True).stdout
-    assert said == '{"detail":"Request body too large"} 2 413'
+    options = ["--cacert", str(site.nginx.directory / "certificate.pem"), "-H", "Content-Length: 16777217", "-d", "{}"]
+    over_http_2 = ["curl", "-sS", "--http2", "-w", " %{http_version} %{http_code}", *options, f"{site.origin}/threads"]
+    output = subprocess.run(over_http_2, capture_output=True, text=True).stdout
+    assert output == '{"detail":"Request body too large"} 2 413'
 
 
-def test_refusal_that_does_not_wait_for_the_body_arrives_all_the_same(site: Site) -> None:
-    body = b" " * (4 * MEBIBYTE + 1)  # of which the service reads none
+def test_refusal_before_the_body_is_read_reaches_the_client(site: Site) -> None:
+    body = b" " * (4 * MEBIBYTE + 1)  # the service reads none of it
     for _ in range(6):
         answer = site.call("POST", "/threads/x/messages", body, **site.key)
         assert (answer.status, answer.body) == (413, {"detail": "Request body too large"})
@@ -224,7 +224,7 @@ def test_refusal_that_does_not_wait_for_the_body_arrives_all_the_same(site: Site
 
 
 @pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
-def test_sdk_works_through_it(site: Site) -> None:
+def test_sdk_works_through_nginx(site: Site) -> None:
     key = site.key["Authorization"].removeprefix("Bearer ")
     with OpenAI(
         base_url=f"{site.origin}/v1",
@@ -240,8 +240,8 @@ def test_sdk_works_through_it(site: Site) -> None:
             client.with_options(api_key="tsk_none").beta.threads.retrieve(thread.id)
 
 
-def test_service_that_is_away_is_a_503_that_says_when_to_try_again() -> None:
-    with closing(nginx_before(free_port())) as nginx:
+def test_unreachable_service_is_503_with_retry_after() -> None:
+    with closing(nginx_for(free_port())) as nginx:
         for headers, more in (({}, {}), (V2, {"error": error("Service Unavailable")})):
             connection = http.client.HTTPSConnection("127.0.0.1", nginx.port, timeout=30, context=nginx.tls)
             answer = answer_of(connection, "POST", "/threads", HELLO, {**headers, "X-Request-Id": "mine"})
@@ -266,7 +266,7 @@ def error(message: str) -> dict[str, Any]:
     ],
     ids=lambda value: value.decode()[:20] if isinstance(value, bytes) else "",
 )
-def test_what_nginx_refuses_is_refused_in_json(site: Site, request_: bytes, status: int, detail: str) -> None:
+def test_refusals_of_nginx_are_json(site: Site, request_: bytes, status: int, detail: str) -> None:
     with connect(site.nginx) as connection:
         connection.sendall(request_)
         response = http.client.HTTPResponse(connection)
@@ -287,7 +287,7 @@ def connect(nginx: Nginx) -> ssl.SSLSocket:
     )
 
 
-def test_two_hundred_clients_that_send_a_byte_a_second_keep_nobody_waiting(site: Site) -> None:
+def test_200_slow_clients_do_not_delay_others(site: Site) -> None:
     thread = site.call("POST", "/threads", {}, **site.key).body["id"]
     body = b'{"role": "user", "content": "slowly"}'
     head = f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -318,7 +318,7 @@ def test_two_hundred_clients_that_send_a_byte_a_second_keep_nobody_waiting(site:
         dripping.join()
         assert max(waits) < 1
         assert len(waits) > 3 * SECONDS
-        for client in slow[-10:]:  # who is slow is served as well
+        for client in slow[-10:]:  # slow clients get their responses as well
             client.sendall(body[-1:])
             assert client.recv(12) == b"HTTP/1.1 200"
     assert len(site.service.stored("message", thread_id=thread)) == len(waits) + 10
@@ -328,13 +328,13 @@ def test_two_hundred_clients_that_send_a_byte_a_second_keep_nobody_waiting(site:
 
 
 def example_environment() -> dict[str, str]:
-    """What the example sets, with what it proposes."""
+    """Return the variables of the example, including those that are commented out."""
     lines = (EXAMPLES / "environment").read_text(encoding="utf-8").splitlines()
     pairs = [line.removeprefix("#").partition("=") for line in lines if re.match(r"#?[A-Z_]+=", line)]
     return {name: value.strip("'") for name, _, value in pairs}
 
 
-def test_environment_of_the_example_is_right_and_requires_keys(tmp_path: Path) -> None:
+def test_example_environment_passes_check_and_requires_keys(tmp_path: Path) -> None:
     variables = example_environment()
     assert "THREADSVC_ALLOW_ANONYMOUS" not in variables
     assert "THREADSVC_ALLOW_ANONYMOUS" not in (EXAMPLES / "threadsvc.service").read_text(encoding="utf-8")
@@ -343,11 +343,11 @@ def test_environment_of_the_example_is_right_and_requires_keys(tmp_path: Path) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_unit_of_the_example_is_one_that_systemd_takes(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_of_the_example(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd is not here")
+        pytest.skip("systemd-analyze is not installed")
     text = (EXAMPLES / "threadsvc.service").read_text(encoding="utf-8")
     unit = tmp_path / "threadsvc.service"
     unit.write_text(text.replace("/srv/threadsvc", str(ROOT)), encoding="utf-8")
-    said = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
-    assert (said.returncode, said.stderr) == (0, "")
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

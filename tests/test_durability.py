@@ -1,4 +1,4 @@
-"""Nothing acknowledged is lost where the service, and its database, are killed (tests/torture.py with few kills)."""
+"""Acknowledged writes survive kills of the service and its database: tests/torture.py with few kills."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 
 from tests import engines
 from tests.stored import execute
-from tests.torture import Outcome, Torture, Write, as_sent
+from tests.torture import Outcome, Torture, Write, message_body
 
 pytestmark = pytest.mark.process
 
-# The fewest with which each kind of kill is among them.
+# The smallest numbers that include every kind of kill.
 KILLS = {"sqlite": 3, "postgresql": 4, "mongodb": 5}
 
 
@@ -22,46 +22,44 @@ def torture(tmp_path: Path) -> Iterator[Torture]:
     torture.close()
 
 
-def test_what_was_acknowledged_is_there_once_in_full_and_in_order_whatever_is_killed(
-    torture: Torture, figures: Callable[[str, int | str], None]
-) -> None:
+def test_acknowledged_writes_survive_any_kill(torture: Torture, figures: Callable[[str, int | str], None]) -> None:
     outcome = torture.run()
     figures("durability", f"{outcome.kills.total()} kills, {outcome.acknowledged} of {outcome.sent} acknowledged")
     print(outcome)
     assert outcome.faults == []
     assert outcome.kills.total() >= KILLS[engines.chosen]
     assert outcome.sent > outcome.acknowledged == outcome.found > 50
-    assert outcome.slowest_return < 5
+    assert outcome.slowest_recovery < 5
 
 
 def five_messages(torture: Torture) -> list[str]:
-    """Return the ids of five messages that one writer stores in one thread, each after the last was acknowledged."""
+    """Return the ids of five messages of one writer in one thread, each sent after the last was acknowledged."""
     writer, thread = torture.writers[0], torture.threads[0]
     writer.stopping.clear()
-    writer.keyed = 1  # so that it retries until the service acknowledges
+    writer.keyed = 1  # with a key, the writer retries until it gets a response
     for _ in range(5):
         key = f"w{writer.number}-{len(writer.writes)}"
-        writer.write(Write("message", key, thread), f"/threads/{thread}/messages", as_sent(key))
+        writer.write(Write("message", key, thread), f"/threads/{thread}/messages", message_body(key))
     writer.client.http.close()
     return [write.id for write in writer.writes[-5:]]
 
 
 @pytest.mark.engine("sqlite")
-def test_run_that_finds_nothing_wrong_would_have_found_it(torture: Torture) -> None:
+def test_verification_detects_each_kind_of_damage(torture: Torture) -> None:
     assert torture.run().faults == []
-    lost, doubled, half, earlier, later = five_messages(torture)
+    lost, duplicated, partial, earlier, later = five_messages(torture)
     table, columns = "messages_app_message", "thread_id, role, content, attachments, assistant_id, metadata, created_at"
     execute(
         torture.url,
         f"DELETE FROM {table} WHERE id = '{lost}'",
         f"INSERT INTO {table} (id, _id, position, {columns})"
-        f" SELECT 'msg_again', 'again', 1000000, {columns} FROM {table} WHERE id = '{doubled}'",
-        f"""UPDATE {table} SET content = replace(content, ' "', '"') WHERE id = '{half}'""",
+        f" SELECT 'msg_again', 'again', 1000000, {columns} FROM {table} WHERE id = '{duplicated}'",
+        f"""UPDATE {table} SET content = replace(content, ' "', '"') WHERE id = '{partial}'""",
         f"UPDATE {table} SET position = 1000001 WHERE id = '{later}'",
         f"UPDATE {table} SET position = 1000002 WHERE id = '{earlier}'",
     )
     torture.outcome = Outcome("sqlite", seed=7)
     torture.verify()
     outcome = torture.outcome
-    assert (outcome.lost, outcome.doubled, outcome.half) == (2, 1, 1)  # what is half there is not there
+    assert (outcome.lost, outcome.duplicated, outcome.partial) == (2, 1, 1)  # the partial message also counts as lost
     assert outcome.out_of_order > 0

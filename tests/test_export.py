@@ -1,4 +1,4 @@
-"""`manage.py export_threads`, and the lines that it and the admin write."""
+"""`manage.py export_threads`, and the JSON lines that the command and the admin write."""
 
 import gzip
 import io
@@ -30,13 +30,13 @@ AT = datetime(2024, 2, 13, 20, 32, 50, tzinfo=UTC)
 
 @pytest.fixture
 def tenant() -> str:
-    """A tenant whom nobody else knows."""
+    """A tenant that no other test uses."""
     return f"tenant-{uuid4().hex}"
 
 
 @pytest.fixture
 def store(tenant: str) -> Callable[..., Thread]:
-    """Stores a thread with messages of these texts."""
+    """Return a function that stores a thread with one message per text."""
 
     def store(*texts: str, **fields: Any) -> Thread:
         thread = new_thread(**{"at": AT, "tenant": tenant, **fields})
@@ -51,17 +51,17 @@ def store(tenant: str) -> Callable[..., Thread]:
 
 
 def export(file: Path, tenant: str) -> str:
-    """What the command says."""
-    told = io.StringIO()
-    call_command("export_threads", str(file), tenant=tenant, stdout=told)
-    return told.getvalue()
+    """Run the command and return its output."""
+    output = io.StringIO()
+    call_command("export_threads", str(file), tenant=tenant, stdout=output)
+    return output.getvalue()
 
 
 def texts_of(line: str) -> list[str]:
     return [message["content"][0]["text"]["value"] for message in json.loads(line)["messages"]]
 
 
-def test_line_of_a_thread_has_all_of_it_with_sorted_keys(tmp_path: Path) -> None:
+def test_line_has_all_data_of_a_thread_with_sorted_keys(tmp_path: Path) -> None:
     object_ids = [uuid4().hex[:24] for _ in range(3)]
     tenant = f"Zoë \u2028 {uuid4().hex}"
     thread = Thread(
@@ -101,15 +101,13 @@ def test_line_of_a_thread_has_all_of_it_with_sorted_keys(tmp_path: Path) -> None
     )
 
 
-def test_threads_come_oldest_first_without_what_is_deleted(
-    tmp_path: Path, tenant: str, store: Callable[..., Thread]
-) -> None:
-    # Of one second: the ids tell, which have milliseconds.
+def test_export_is_oldest_first_without_deleted_rows(tmp_path: Path, tenant: str, store: Callable[..., Thread]) -> None:
+    # Created in the same second: the ids contain milliseconds and decide the order.
     third = store(at=AT + timedelta(milliseconds=2))
     second = store("1", "2", "3", at=AT + timedelta(milliseconds=1))
     first = store("0", at=AT - timedelta(days=1))
-    delete_thread(store("gone").id)
-    store("somebody else's", tenant=f"other-{tenant}")
+    delete_thread(store("deleted").id)
+    store("another tenant's", tenant=f"other-{tenant}")
     delete_message(Message.objects.get(thread=second, position=2).id)
     export(tmp_path / "threads.jsonl", tenant)
     written = (tmp_path / "threads.jsonl").read_text().splitlines()
@@ -117,32 +115,32 @@ def test_threads_come_oldest_first_without_what_is_deleted(
     assert list(map(texts_of, written)) == [["0"], ["1", "3"], []]
 
 
-def test_long_threads_are_written_in_pieces_and_are_whole(
+def test_long_threads_are_written_completely_in_pieces(
     monkeypatch: pytest.MonkeyPatch, tenant: str, store: Callable[..., Thread]
 ) -> None:
     lengths = [3, 0, 25, 1, 11, 2, 10, 0]
     threads = [store(*map(str, range(length)), at=AT + timedelta(days=i)) for i, length in enumerate(lengths)]
-    at_once = "".join(export_lines(threads))
-    assert [texts_of(line) for line in at_once.splitlines()] == [list(map(str, range(length))) for length in lengths]
+    expected = "".join(export_lines(threads))
+    assert [texts_of(line) for line in expected.splitlines()] == [list(map(str, range(length))) for length in lengths]
     monkeypatch.setattr(json_lines, "MESSAGES_PER_READ", 10)
     monkeypatch.setattr(json_lines, "MAX_THREADS_AT_ONCE", 3)
     monkeypatch.setattr(json_lines, "PIECE_CHARACTERS", 1000)
     pieces = list(export_lines(threads_oldest_first(tenant)))
-    assert "".join(pieces) == at_once
+    assert "".join(pieces) == expected
     assert [piece.endswith("\n") for piece in pieces].count(True) == len(threads)
     assert max(piece.count('"thread.message"') for piece in pieces) <= 11
     assert len(pieces) > len(threads) + 5
 
 
-def test_number_of_queries_does_not_grow_with_rows(tenant: str, store: Callable[..., Thread]) -> None:
+def test_export_of_60_threads_costs_at_most_16_queries(tenant: str, store: Callable[..., Thread]) -> None:
     for i in range(60):
         store("a", "b", at=AT + timedelta(days=i))
     with CaptureQueriesContext(connection) as queries:
         assert len(list(export_lines(threads_oldest_first(tenant)))) == 60
-    assert len(queries) <= 16  # two for each 1, 2, 4, 8, 16 and 32 threads, and pages of the threads themselves
+    assert len(queries) <= 16  # two per batch of 1, 2, 4, 8, 16 and 32 threads, and the pages of threads
 
 
-def test_file_is_its_owners_alone_and_packed_where_its_name_says_so(
+def test_file_is_private_and_compressed_if_its_name_ends_in_gz(
     tmp_path: Path, tenant: str, store: Callable[..., Thread]
 ) -> None:
     store("a" * 1000)
@@ -150,15 +148,15 @@ def test_file_is_its_owners_alone_and_packed_where_its_name_says_so(
         export(tmp_path / name, tenant)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.gz", "threads.jsonl", "threads.jsonl.gz"]
     assert stat.S_IMODE((tmp_path / "threads.jsonl").stat().st_mode) == 0o600
-    packed = (tmp_path / "threads.jsonl.gz").read_bytes()
-    assert len(packed) < 600
-    assert gzip.decompress(packed) == (tmp_path / "threads.jsonl").read_bytes()
-    assert packed == (tmp_path / "again.gz").read_bytes()
+    compressed = (tmp_path / "threads.jsonl.gz").read_bytes()
+    assert len(compressed) < 600
+    assert gzip.decompress(compressed) == (tmp_path / "threads.jsonl").read_bytes()
+    assert compressed == (tmp_path / "again.gz").read_bytes()
 
 
 @pytest.fixture
 def failing_after() -> Callable[[int], Any]:
-    """A database that answers so many queries and then is away."""
+    """Return a context in which the database fails after the given number of queries."""
     left = 0
 
     def execute(call: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
@@ -176,7 +174,7 @@ def failing_after() -> Callable[[int], Any]:
     return after
 
 
-def test_interrupted_export_leaves_what_was_there(
+def test_failed_export_keeps_the_previous_file(
     tmp_path: Path, tenant: str, store: Callable[..., Thread], failing_after: Callable[[int], Any]
 ) -> None:
     store("a")
@@ -198,7 +196,7 @@ def test_interrupted_export_leaves_what_was_there(
         (".", "Is a directory"),
     ],
 )
-def test_file_that_cannot_be_written_is_one_line(
+def test_unwritable_file_is_reported_in_one_line(
     tmp_path: Path, tenant: str, store: Callable[..., Thread], name: str, reason: str
 ) -> None:
     store("a")
@@ -212,14 +210,14 @@ def test_file_that_cannot_be_written_is_one_line(
 @pytest.mark.stateless
 @pytest.mark.parametrize("command", ["export_threads", "import_threads"])
 @pytest.mark.parametrize("tenant", ["", "x" * 65, "caf\udce9"])
-def test_tenant_that_cannot_be_one_is_refused(command: str, tenant: str) -> None:
+def test_invalid_tenant_is_refused(command: str, tenant: str) -> None:
     with pytest.raises(CommandError, match=r"^--tenant (takes 1 to 64 characters|is not UTF-8)$"):
         call_command(command, tenant=tenant)
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data directory of a store with a few threads."""
+    """The data directory of a store with three threads."""
     directory = tmp_path_factory.mktemp("seeded") / "data"
     migrate(directory)
     assert manage(directory, "seed", "--threads", "3", "--messages", "40", "--seed", "3").returncode == 0
@@ -228,39 +226,39 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.once
 @pytest.mark.process
-def test_standard_output_gets_the_lines_and_nothing_else(seeded: Path) -> None:
-    done = manage(seeded, "export_threads")
-    assert done.returncode == 0
-    assert [len(json.loads(line)["messages"]) for line in done.stdout.splitlines()] == [9, 12, 19]
-    assert done.stderr.startswith("Exported 3 threads in ")
+def test_standard_output_has_only_the_exported_lines(seeded: Path) -> None:
+    result = manage(seeded, "export_threads")
+    assert result.returncode == 0
+    assert [len(json.loads(line)["messages"]) for line in result.stdout.splitlines()] == [9, 12, 19]
+    assert result.stderr.startswith("Exported 3 threads in ")
 
 
 @pytest.mark.once
 @pytest.mark.process
-def test_reader_that_goes_away_is_a_failure_without_words(seeded: Path) -> None:
+def test_closed_output_pipe_fails_without_a_message(seeded: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "manage.py", "export_threads"],
         cwd=ROOT, env=environment(seeded), stdout=write, stderr=subprocess.PIPE, timeout=60,
     )  # fmt: skip
     os.close(write)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (result.returncode, result.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("messages", [3, 2500])
-def test_thread_that_is_deleted_while_it_is_read_is_left_out(store: Callable[..., Thread], messages: int) -> None:
-    kept, gone = store("kept"), store(*("x" for _ in range(messages)))
+def test_thread_deleted_during_the_export_is_left_out(store: Callable[..., Thread], messages: int) -> None:
+    kept, deleted = store("kept"), store(*("x" for _ in range(messages)))
     statements = 0
 
     def delete_after_the_first(execute: Any, sql: str, *more: Any) -> Any:
         nonlocal statements
         statements += 1
-        if statements == 2:  # the messages, or the first of them, were read
-            delete_thread(gone.id)
-            Message.objects.filter(thread=gone.id, position__gt=1).delete()
+        if statements == 2:  # after the read of the messages, or of their first page
+            delete_thread(deleted.id)
+            Message.objects.filter(thread=deleted.id, position__gt=1).delete()
         return execute(sql, *more)
 
     with connection.execute_wrapper(delete_after_the_first):
-        assert "".join(export_lines([gone])) == ""
-    assert json.loads("".join(export_lines([gone, kept])))["id"] == kept.id
+        assert "".join(export_lines([deleted])) == ""
+    assert json.loads("".join(export_lines([deleted, kept])))["id"] == kept.id

@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that is sent again, at once, later or after a crash, stores nothing a second time."""
+"""Idempotency keys: a retry stores nothing twice, also if it is concurrent or follows a crash."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
 
 
 class Keyed:
-    """Posts with one key, a new one unless it is given."""
+    """Sends POSTs with one key: the given key, or a new one."""
 
     def __init__(self, api: Api, key: str | None = None) -> None:
         self.api, self.key = api, uuid4().hex if key is None else key
@@ -47,7 +47,7 @@ def keyed(api: Api) -> Keyed:
     return Keyed(api)
 
 
-def told(answer: Answer) -> tuple[int, Any]:
+def status_and_body(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.body
 
 
@@ -71,7 +71,7 @@ def key_of(tenant: str) -> str:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Lets keys and purges see another time."""
+    """Return a function that shifts the clock of keys and purges."""
 
     def shift(by: timedelta) -> None:
         clock = SimpleNamespace(now=lambda: timezone.now() + by)
@@ -81,7 +81,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     return shift
 
 
-def test_message_sent_again_gets_the_first_answer_and_is_stored_once(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_retried_message_is_replayed_and_stored_once(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     first = keyed.post(path, GOOD, HTTP_X_REQUEST_ID="first")
     assert not is_replay(first)
@@ -97,7 +97,7 @@ def test_message_sent_again_gets_the_first_answer_and_is_stored_once(api: Api, k
 
 
 @pytest.mark.parametrize("body", [b"", b"null", {"metadata": {"a": "b"}, "messages": [GOOD, GOOD]}])
-def test_thread_made_again_is_made_once(api: Api, keyed: Keyed, body: Any) -> None:
+def test_retried_thread_is_replayed_and_stored_once(api: Api, keyed: Keyed, body: Any) -> None:
     first = keyed.post("/threads", body)
     assert not is_replay(first)
     messages = api.get(f"/threads/{first.body['id']}/messages").body["data"]
@@ -110,9 +110,7 @@ def test_thread_made_again_is_made_once(api: Api, keyed: Keyed, body: Any) -> No
     assert Keyed(api).post("/threads", body).body["id"] != first.body["id"]
 
 
-def test_first_answer_is_kept_byte_for_byte_whatever_became_of_the_message(
-    api: Api, keyed: Keyed, thread_id: str
-) -> None:
+def test_replay_is_the_first_response_despite_later_changes(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     body = {"role": "assistant", "content": [{"type": "text", "text": "é 🌿"}], "run_id": "r"}
     first = keyed.post(path, body, **V2)
@@ -124,21 +122,21 @@ def test_first_answer_is_kept_byte_for_byte_whatever_became_of_the_message(
     assert again.headers["content-length"] == first.headers["content-length"]
 
 
-def test_key_belongs_to_a_path(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_key_applies_to_one_path(api: Api, keyed: Keyed, thread_id: str) -> None:
     other = api.post("/threads").body["id"]
     for thread in (thread_id, other):
         assert not is_replay(keyed.post(f"/threads/{thread}/messages", GOOD))
     assert not is_replay(keyed.post("/threads"))
-    # It means nothing elsewhere.
+    # Other requests ignore the key.
     for _ in range(2):
         assert not is_replay(keyed.post(f"/threads/{thread_id}", {"metadata": {"a": "b"}}))
 
 
 def test_tenants_do_not_share_idempotency_keys(api: Api, keyed: Keyed) -> None:
-    made = [keyed.post("/threads", HTTP_AUTHORIZATION=f"Bearer {key_of(tenant)}") for tenant in ("a", "b", "a")]
-    assert [is_replay(answer) for answer in made] == [False, False, True]
-    assert made[0].body == made[2].body != made[1].body
-    # Nor is another body told from the same one.
+    answers = [keyed.post("/threads", HTTP_AUTHORIZATION=f"Bearer {key_of(tenant)}") for tenant in ("a", "b", "a")]
+    assert [is_replay(answer) for answer in answers] == [False, False, True]
+    assert answers[0].body == answers[2].body != answers[1].body
+    # Another tenant's key with a different body is not refused.
     assert keyed.post("/threads", {"metadata": {"a": "b"}}, HTTP_AUTHORIZATION=f"Bearer {key_of('c')}").status == 200
 
 
@@ -150,11 +148,11 @@ REUSED = {
 BAD_KEY = {**REUSED, "msg": "key must be 1 to 255 visible ASCII characters"}
 
 
-def test_key_that_was_used_with_another_body_or_shape_is_refused(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_key_reused_with_another_body_or_shape_is_refused(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     first = keyed.post(path, GOOD)
     for other in ({**GOOD, "content": "bye"}, json.dumps(GOOD, indent=1).encode()):
-        assert told(keyed.post(path, other)) == (422, {"detail": [REUSED]})
+        assert status_and_body(keyed.post(path, other)) == (422, {"detail": [REUSED]})
     refused = keyed.post(path, GOOD, **V2)
     assert (refused.status, refused.body["detail"]) == (422, [REUSED])
     assert refused.body["error"] == {
@@ -163,33 +161,33 @@ def test_key_that_was_used_with_another_body_or_shape_is_refused(api: Api, keyed
         "param": "idempotency-key",
         "code": "value_error.idempotency_key",
     }
-    made = keyed.post("/threads", {"metadata": {"a": "b"}})
-    assert told(keyed.post("/threads")) == (422, {"detail": [REUSED]})
+    created = keyed.post("/threads", {"metadata": {"a": "b"}})
+    assert status_and_body(keyed.post("/threads")) == (422, {"detail": [REUSED]})
     assert keyed.post(path, GOOD).body == first.body
-    assert keyed.post("/threads", {"metadata": {"a": "b"}}).body == made.body
+    assert keyed.post("/threads", {"metadata": {"a": "b"}}).body == created.body
     assert messages_in(thread_id) == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\tb", "é", "\x7f", "k" * 256])
-def test_key_that_is_none_is_refused_after_everything_else(api: Api, thread_id: str, key: str) -> None:
+def test_invalid_key_is_refused_after_all_other_errors(api: Api, thread_id: str, key: str) -> None:
     bad, path = Keyed(api, key), f"/threads/{thread_id}/messages"
     before = Thread.objects.count()
-    assert told(bad.post(path, GOOD)) == (422, {"detail": [BAD_KEY]})
-    assert told(bad.post("/threads")) == (422, {"detail": [BAD_KEY]})
-    assert told(bad.post(path, {"role": "user"})) == (422, {"detail": [detail_of("missing", "content")]})
+    assert status_and_body(bad.post(path, GOOD)) == (422, {"detail": [BAD_KEY]})
+    assert status_and_body(bad.post("/threads")) == (422, {"detail": [BAD_KEY]})
+    assert status_and_body(bad.post(path, {"role": "user"})) == (422, {"detail": [detail_of("missing", "content")]})
     assert bad.post("/threads/x/messages", GOOD).status == 404
     assert bad.post(path, b"\xff").status == 400
     assert (messages_in(thread_id), records_of(thread_id)) == (0, 0)
     assert Thread.objects.count() == before
 
 
-def test_key_of_255_characters_is_a_key(api: Api, thread_id: str) -> None:
+def test_key_of_255_characters_is_valid(api: Api, thread_id: str) -> None:
     long = Keyed(api, "!~" * 127 + "x")
     first = long.post(f"/threads/{thread_id}/messages", GOOD)
     assert long.post(f"/threads/{thread_id}/messages", GOOD).body == first.body
 
 
-def test_refused_request_keeps_no_key(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_refused_request_stores_no_key(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     assert keyed.post(path, {"role": "user"}).status == 422
     assert keyed.post("/threads", {"messages": [{}]}).status == 422
@@ -199,26 +197,26 @@ def test_refused_request_keeps_no_key(api: Api, keyed: Keyed, thread_id: str) ->
     assert not is_replay(keyed.post("/threads"))
 
 
-def test_body_is_judged_before_the_key_and_a_missing_thread_too(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_body_and_thread_are_checked_before_the_key(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     keyed.post(path, GOOD)
-    assert told(keyed.post(path, {**GOOD, "role": None})) == (422, {"detail": [detail_of("null", "role")]})
+    assert status_and_body(keyed.post(path, {**GOOD, "role": None})) == (422, {"detail": [detail_of("null", "role")]})
     api.delete(f"/threads/{thread_id}")
     missing = 404, {"detail": f"Thread with ID '{thread_id}' not found"}
-    assert told(keyed.post(path, GOOD)) == missing
-    assert told(keyed.post(path, {**GOOD, "content": "bye"})) == missing
+    assert status_and_body(keyed.post(path, GOOD)) == missing
+    assert status_and_body(keyed.post(path, {**GOOD, "content": "bye"})) == missing
 
 
-def test_deleting_a_message_or_thread_deletes_what_its_key_kept(api: Api, keyed: Keyed) -> None:
+def test_deleting_a_message_or_thread_deletes_its_record(api: Api, keyed: Keyed) -> None:
     thread = keyed.post("/threads", {"messages": [GOOD]}).body["id"]
     path = f"/threads/{thread}/messages"
     message = keyed.post(path, GOOD).body["id"]
     assert records_of(thread) == 2
     api.delete(f"{path}/{message}")
     assert records_of(thread) == 1
-    anew = keyed.post(path, {**GOOD, "content": "another body, too"})
-    assert not is_replay(anew)
-    assert anew.body["id"] != message
+    second = keyed.post(path, {**GOOD, "content": "another body, too"})
+    assert not is_replay(second)
+    assert second.body["id"] != message
     assert keyed.post("/threads", {"messages": [GOOD]}).body["id"] == thread
     api.delete(f"/threads/{thread}")
     assert not is_replay(keyed.post("/threads", {"messages": [GOOD]}))
@@ -227,7 +225,7 @@ def test_deleting_a_message_or_thread_deletes_what_its_key_kept(api: Api, keyed:
     assert not IdempotencyRecord.objects.filter(answer__contains=thread).exists()
 
 
-def test_key_is_forgotten_after_a_day_and_purged(
+def test_key_expires_after_a_day_and_is_purged(
     api: Api, keyed: Keyed, thread_id: str, later: Callable[[timedelta], None]
 ) -> None:
     path = f"/threads/{thread_id}/messages"
@@ -244,28 +242,29 @@ def test_key_is_forgotten_after_a_day_and_purged(
     assert records_of(thread_id) == 0
 
 
-def test_key_costs_two_queries_more_in_the_same_transaction(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_key_costs_two_more_queries_in_the_same_transaction(api: Api, keyed: Keyed, thread_id: str) -> None:
     def statements() -> list[str]:
         with CaptureQueriesContext(connection) as queries:
             keyed.post(f"/threads/{thread_id}/messages", GOOD)
         return [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]]
 
-    made, again = statements(), statements()
-    if engines.chosen == "mongodb":  # the thread and the record come before the message, the answer after it
-        assert made == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
-        assert again == ["SELECT", "SELECT", "SELECT"]
+    first, retry = statements(), statements()
+    if engines.chosen == "mongodb":  # the thread and the record before the message, the response after it
+        assert first == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
+        assert retry == ["SELECT", "SELECT", "SELECT"]
     else:
         locked = ["SELECT"] if engines.chosen == "postgresql" else []
-        assert made == in_transaction("SELECT", *locked, "INSERT", "INSERT")
-        assert again == in_transaction("SELECT", "SELECT", "SELECT")  # whether thread and message are still there
+        assert first == in_transaction("SELECT", *locked, "INSERT", "INSERT")
+        # The last two check that the thread and the message still exist.
+        assert retry == in_transaction("SELECT", "SELECT", "SELECT")
 
 
-@pytest.mark.parametrize("of", ["thread", "message"])
-def test_hundred_requests_with_one_key_at_once_store_once_and_get_one_answer(served: Served, of: str) -> None:
+@pytest.mark.parametrize("kind", ["thread", "message"])
+def test_hundred_concurrent_requests_with_one_key_store_once(served: Served, kind: str) -> None:
     thread = served.new_thread()
     mark = uuid4().hex
-    path = f"/threads/{thread}/messages" if of == "message" else "/threads"
-    body = json.dumps({**GOOD, "content": mark} if of == "message" else {"metadata": {"mark": mark}}).encode()
+    path = f"/threads/{thread}/messages" if kind == "message" else "/threads"
+    body = json.dumps({**GOOD, "content": mark} if kind == "message" else {"metadata": {"mark": mark}}).encode()
     headers = {"Content_Type": "application/json", "Idempotency_Key": mark}
 
     def post(_: int) -> Answer:
@@ -278,18 +277,18 @@ def test_hundred_requests_with_one_key_at_once_store_once_and_get_one_answer(ser
         if answer.status == 409:
             assert engines.chosen == "mongodb"
             assert (answer.body, answer.headers["retry-after"]) == ({"detail": "Request in progress"}, "1")
-    good = [answer for answer in answers if answer.status == 200]
-    assert sum("idempotent-replayed" not in answer.headers for answer in good) == 1
-    assert {json.dumps(answer.body) for answer in [*good, post(0)]} == {json.dumps(good[0].body)}
-    if of == "message":
+    successes = [answer for answer in answers if answer.status == 200]
+    assert sum("idempotent-replayed" not in answer.headers for answer in successes) == 1
+    assert {json.dumps(answer.body) for answer in [*successes, post(0)]} == {json.dumps(successes[0].body)}
+    if kind == "message":
         (row,) = served.stored("message", thread_id=thread)
     else:
         (row,) = [row for row in served.stored("thread") if mark in json.dumps(row["metadata"])]
-    assert row["id"] == good[0].body["id"]
+    assert row["id"] == successes[0].body["id"]
 
 
-# Each call of the API in a process of its own, which is killed before its statement number `deadly`, or at the end.
-# Prints of each: the statements that it got to, and what it answered, if it did.
+# `call` forks a process that calls the API and is killed: before its statement number `kill_at`, or after it responded.
+# Returns the number of statements and the response, or None if it was killed before it responded.
 CALLS = """
 import json, os, signal, sys
 from datetime import timedelta
@@ -301,7 +300,7 @@ from tests.conftest import Api, connection
 
 deletion.wake_purger = lambda: None
 
-def call(path, body, deadly=None, later=0, key="k"):
+def call(path, body, kill_at=None, later=0, key="k"):
     reading, writing = os.pipe()
     if os.fork() == 0:
         clock = SimpleNamespace(now=lambda: timezone.now() + timedelta(seconds=later))
@@ -309,18 +308,18 @@ def call(path, body, deadly=None, later=0, key="k"):
         seen = []
         def count(execute, sql, *arguments):
             seen.append(sql)
-            if len(seen) == deadly:
+            if len(seen) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return execute(sql, *arguments)
         with connection.execute_wrapper(count):
             answer = Api().post(path, body, HTTP_IDEMPOTENCY_KEY=key)
-        told = len(seen), answer.status, answer.body, answer.headers.get("idempotent-replayed")
-        os.write(writing, json.dumps(told).encode())
+        result = len(seen), answer.status, answer.body, answer.headers.get("idempotent-replayed")
+        os.write(writing, json.dumps(result).encode())
         os.kill(os.getpid(), signal.SIGKILL)
     os.close(writing)
     os.wait()
-    with os.fdopen(reading, "rb") as told:
-        text = told.read()
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read()
     return json.loads(text) if text else None
 """
 
@@ -331,28 +330,28 @@ def in_processes(tmp_path: Path) -> Callable[[str], Any]:
         directory = tmp_path / "data"
         migrate(directory)
         settings = {"THREADSVC_ALLOWED_HOSTS": "testserver", "THREADSVC_LOG_LEVEL": "WARNING", "PYTHONPATH": "."}
-        done = manage(directory, "shell", "-v0", "-c", CALLS + program, **settings)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        return json.loads(done.stdout)
+        result = manage(directory, "shell", "-v0", "-c", CALLS + program, **settings)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        return json.loads(result.stdout)
 
     return run
 
 
 CRASHES = """
 threads, results = [], []
-body = json.dumps({"messages": [{"role": "user", "content": "x"}] * 2}).encode() if OF == "thread" else (
+body = json.dumps({"messages": [{"role": "user", "content": "x"}] * 2}).encode() if KIND == "thread" else (
     b'{"role": "user", "content": "x"}')
-for deadly in range(1, 30):
-    if OF == "thread":
+for kill_at in range(1, 30):
+    if KIND == "thread":
         path = "/threads"
     else:
-        path = f"/threads/{call('/threads', b'', key=f'thread-{deadly}')[2]['id']}/messages"
-    dead = call(path, body, deadly=deadly, key=f"key-{deadly}")
-    soon = call(path, body, key=f"key-{deadly}")
-    late = call(path, body, later=11, key=f"key-{deadly}")
-    again = call(path, body, later=12, key=f"key-{deadly}")
-    results.append([path, dead and dead[1:], soon[1:], late[1:], again[1:]])
-    if dead:
+        path = f"/threads/{call('/threads', b'', key=f'thread-{kill_at}')[2]['id']}/messages"
+    killed = call(path, body, kill_at=kill_at, key=f"key-{kill_at}")
+    soon = call(path, body, key=f"key-{kill_at}")
+    late = call(path, body, later=11, key=f"key-{kill_at}")
+    again = call(path, body, later=12, key=f"key-{kill_at}")
+    results.append([path, killed and killed[1:], soon[1:], late[1:], again[1:]])
+    if killed:
         break
 
 def rows():
@@ -367,17 +366,16 @@ print(json.dumps([results, rows()]))
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("of", ["thread", "message"])
-def test_request_whose_process_was_killed_anywhere_is_completed_by_the_one_sent_again(
-    in_processes: Callable[[str], Any], of: str
-) -> None:
-    results, (threads, messages) = in_processes(f"OF = {of!r}\n{CRASHES}")
-    assert len(results) >= (5 if of == "message" else 4)  # on SQLite: BEGIN, SELECT, INSERT, INSERT, and none
+@pytest.mark.parametrize("kind", ["thread", "message"])
+def test_retry_completes_a_request_killed_at_any_statement(in_processes: Callable[[str], Any], kind: str) -> None:
+    results, (threads, messages) = in_processes(f"KIND = {kind!r}\n{CRASHES}")
+    # On SQLite, the kills are at BEGIN, SELECT, INSERT and INSERT, and after the response.
+    assert len(results) >= (5 if kind == "message" else 4)
     soon_statuses = set()
-    for path, dead, soon, late, again in results:
+    for path, killed, soon, late, again in results:
         assert (late[0], again) == (200, [200, late[1], "true"])
-        if dead:  # it died with the answer in its hand
-            assert dead[:2] == late[:2]
+        if killed:  # after it responded
+            assert killed[:2] == late[:2]
             assert soon == again
         soon_statuses.add(soon[0])
         if soon[0] == 409:
@@ -385,32 +383,32 @@ def test_request_whose_process_was_killed_anywhere_is_completed_by_the_one_sent_
             assert late[2] is None
         else:
             assert soon[:2] == late[:2]
-        made = late[1]["id"]
-        if of == "message":
+        created = late[1]["id"]
+        if kind == "message":
             thread = path.split("/")[2]
-            assert [row for row in messages if row[1] == thread] == [[made, thread, 1]]
+            assert [row for row in messages if row[1] == thread] == [[created, thread, 1]]
         else:
-            assert threads.count(made) == 1
-            assert sorted(row[2] for row in messages if row[1] == made) == [1, 2]
-    if of == "thread":
+            assert threads.count(created) == 1
+            assert sorted(row[2] for row in messages if row[1] == created) == [1, 2]
+    if kind == "thread":
         assert len(threads) == len(results)
-    # Where record and row are stored together, nobody ever finds the one without the other.
+    # SQL engines commit the record and the row together, so no retry finds one without the other.
     assert soon_statuses == ({200, 409} if engines.chosen == "mongodb" else {200})
 
 
 @pytest.mark.engine("mongodb")
-def test_delete_that_died_before_it_took_the_key_back_is_no_replay(api: Api, keyed: Keyed, thread_id: str) -> None:
+def test_deleted_message_whose_record_remains_is_not_replayed(api: Api, keyed: Keyed, thread_id: str) -> None:
     path = f"/threads/{thread_id}/messages"
     message = keyed.post(path, GOOD).body["id"]
     Message.objects.filter(id=message).update(deleted_at=timezone.now())
-    anew = keyed.post(path, {**GOOD, "content": "another body"})
-    assert not is_replay(anew)
-    assert anew.body["id"] != message
+    second = keyed.post(path, {**GOOD, "content": "another body"})
+    assert not is_replay(second)
+    assert second.body["id"] != message
     assert is_replay(keyed.post(path, {**GOOD, "content": "another body"}))
 
 
 @pytest.mark.engine("postgresql")
-def test_keyed_message_that_waits_gets_a_later_id_than_the_message_it_waited_for(api: Api, thread_id: str) -> None:
+def test_keyed_message_that_waited_for_a_lock_gets_a_later_id(api: Api, thread_id: str) -> None:
     def create() -> Answer:
         try:
             return api.post(f"/threads/{thread_id}/messages", GOOD, HTTP_IDEMPOTENCY_KEY=uuid4().hex)
@@ -431,7 +429,7 @@ def test_keyed_message_that_waits_gets_a_later_id_than_the_message_it_waited_for
 
 @contextmanager
 def raised(signal: Any, error: Exception) -> Iterator[None]:
-    """Makes the writes of messages fail: before them (`pre_save`), or after (`post_save`)."""
+    """Raise an error in each write of a message: before it (`pre_save`), or after it (`post_save`)."""
 
     def fail(**_: Any) -> None:
         raise error
@@ -448,10 +446,8 @@ def raised(signal: Any, error: Exception) -> Iterator[None]:
     ("error", "status"),
     [(PermissionDenied("no"), 403), (Http404("no"), 404), (ZeroDivisionError("no"), 500), (DiskFull("no"), 507)],
 )
-def test_any_refusal_is_repeated_by_a_retry(
-    api: Api, keyed: Keyed, thread_id: str, error: Exception, status: int
-) -> None:
-    """Where nothing is rolled back, no record may stay that makes the retry wait for the refused request."""
+def test_retry_gets_the_same_refusal(api: Api, keyed: Keyed, thread_id: str, error: Exception, status: int) -> None:
+    """MongoDB does not roll back. A leftover record would make the retry wait for the refused request."""
     path = f"/threads/{thread_id}/messages"
     with raised(pre_save, error):
         assert [keyed.post(path, GOOD).status for _ in range(2)] == [status, status]
@@ -465,7 +461,7 @@ def test_any_refusal_is_repeated_by_a_retry(
     ("error", "status"), [(ZeroDivisionError("no"), 500), (DatabaseError("no"), 500), (OperationalError("no"), 503)]
 )
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["before", "after"])
-def test_request_whose_outcome_is_unknown_is_stored_once(
+def test_request_with_unknown_outcome_is_stored_once(
     keyed: Keyed, thread_id: str, later: Callable[[timedelta], None], signal: Any, error: Exception, status: int
 ) -> None:
     path = f"/threads/{thread_id}/messages"
@@ -479,10 +475,10 @@ def test_request_whose_outcome_is_unknown_is_stored_once(
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_record_of_a_create_that_a_delete_waited_for_goes_with_the_thread(
+def test_delete_that_waited_for_a_create_deletes_its_record(
     api: Api, keyed: Keyed, thread_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record is made later than the time of the delete, which waits for the thread."""
+    """The delete takes its time, then waits for the create. So the record is newer than the delete."""
     deleting: list[Future[Answer]] = []
     is_first = threading.Lock()
     now = timezone.now
@@ -496,7 +492,7 @@ def test_record_of_a_create_that_a_delete_waited_for_goes_with_the_thread(
     with ThreadPoolExecutor() as pool:
 
         def delete_first() -> datetime:
-            if is_first.acquire(blocking=False):  # the delete, too, asks for the time
+            if is_first.acquire(blocking=False):  # the delete also calls now()
                 deleting.append(pool.submit(delete))
                 with pytest.raises(TimeoutError):
                     deleting[0].result(timeout=0.5)

@@ -1,5 +1,7 @@
-"""GET of threads, messages and files of a message: what may be asked for and what is refused. Order and windows are in
-test_paging.py."""
+"""Lists of threads, of messages and of a message's files: valid and invalid queries.
+
+tests/test_paging.py tests the order and the pages.
+"""
 
 from typing import Any
 
@@ -17,7 +19,7 @@ GOOD = {"role": "user", "content": "hello"}
 
 @pytest.fixture(scope="module")
 def full(api: Api) -> tuple[str, list[str]]:
-    """A thread with 25 messages, oldest first; the last of them has three files."""
+    """A thread, and the ids of its 25 messages, oldest first. The last message has three files."""
     thread: str = api.post("/threads", {"messages": [GOOD] * 24}).body["id"]
     api.post(f"/threads/{thread}/messages", {**GOOD, "file_ids": ["f1", "f2", "f1", "f3"]})
     ids = Message.objects.filter(thread_id=thread).order_by("position").values_list("id", flat=True)
@@ -28,7 +30,7 @@ def in_query(code: str, key: str, **ctx: Any) -> dict[str, Any]:
     return detail_of(code, key, root="query", **ctx)
 
 
-def test_newest_twenty_come_first_when_nothing_is_asked_for(api: Api, full: tuple[str, list[str]]) -> None:
+def test_default_page_is_the_newest_twenty(api: Api, full: tuple[str, list[str]]) -> None:
     thread, ids = full
     for path in (f"/threads/{thread}/messages", f"/v1/threads/{thread}/messages"):
         page = api.get(path)
@@ -38,18 +40,16 @@ def test_newest_twenty_come_first_when_nothing_is_asked_for(api: Api, full: tupl
         assert page.body == {"object": "list", "first_id": newest[0], "last_id": newest[-1], "has_more": True}
 
 
-def test_keys_of_a_page_are_in_order_and_its_rows_are_what_a_look_up_gives(
-    api: Api, full: tuple[str, list[str]]
-) -> None:
+def test_page_has_ordered_keys_and_rows_as_retrieved(api: Api, full: tuple[str, list[str]]) -> None:
     thread, ids = full
     page = api.get(f"/threads/{thread}/messages?limit=1").body
     assert list(page) == ["object", "data", "first_id", "last_id", "has_more"]
     assert page["data"] == [api.get(f"/threads/{thread}/messages/{ids[-1]}").body]
-    made = api.post("/threads", {"metadata": {"only": thread}}).body
-    assert api.get(f"/threads?metadata[only]={thread}").body["data"] == [made]
+    created = api.post("/threads", {"metadata": {"only": thread}}).body
+    assert api.get(f"/threads?metadata[only]={thread}").body["data"] == [created]
 
 
-def test_empty_list_has_no_ids_and_no_more(api: Api, thread_id: str) -> None:
+def test_empty_list_has_null_ids_and_no_more(api: Api, thread_id: str) -> None:
     empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     message = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
     for path in (
@@ -74,15 +74,17 @@ def test_empty_list_has_no_ids_and_no_more(api: Api, thread_id: str) -> None:
         ("limit=100", 25, False),
         ("limit=007", 7, True),
         ("limit=%2B3", 3, True),
-        ("limit=3&limit=4", 4, True),  # the last counts
+        ("limit=3&limit=4", 4, True),  # the last value counts
         ("limit=x&limit=4", 4, True),
-        ("after=&before=&run_id=", 20, True),  # an empty one is absent
+        ("after=&before=&run_id=", 20, True),  # empty values are ignored
         ("after=nonsense&after=", 20, True),
         ("nonsense=1&Limit=1&limit%00=2&=", 20, True),
         ("%ff=%ff&;&&=&", 20, True),
     ],
 )
-def test_limit_and_odd_queries(api: Api, full: tuple[str, list[str]], query: str, shown: int, has_more: bool) -> None:
+def test_limit_and_unusual_queries(
+    api: Api, full: tuple[str, list[str]], query: str, shown: int, has_more: bool
+) -> None:
     page = api.get(f"/threads/{full[0]}/messages?{query}")
     assert (page.status, len(page.body["data"]), page.body["has_more"]) == (200, shown, has_more)
 
@@ -124,9 +126,7 @@ ORDER = in_query("enum", "order", enum_values=["asc", "desc"])
         ("limit=0&order=up&after=nonsense&before=nonsense", [LEAST, ORDER]),
     ],
 )
-def test_bad_limit_and_order_are_told_together_before_anything_is_looked_up(
-    api: Api, query: str, detail: list[dict[str, Any]]
-) -> None:
+def test_bad_limit_and_order_are_reported_before_any_query(api: Api, query: str, detail: list[dict[str, Any]]) -> None:
     for path in ("/threads", "/threads/none/messages", "/threads/none/messages/none/files"):
         with CaptureQueriesContext(connection) as queries:
             answer = api.get(f"{path}?{query}")
@@ -160,7 +160,7 @@ def test_unknown_and_foreign_cursors_are_refused(api: Api, full: tuple[str, list
             assert (answer.status, answer.body) == (422, {"detail": detail})
 
 
-def test_missing_thread_and_message_go_before_bad_cursors(api: Api, thread_id: str) -> None:
+def test_missing_thread_or_message_precedes_a_bad_cursor(api: Api, thread_id: str) -> None:
     missing = {"detail": "Thread with ID 'none' not found"}
     for path in ("messages", "messages/none/files", "messages/none", "messages/none/files/f"):
         answer = api.get(f"/threads/none/{path}?after=nonsense")
@@ -172,7 +172,7 @@ def test_missing_thread_and_message_go_before_bad_cursors(api: Api, thread_id: s
     )
 
 
-def test_threads_of_other_tenants_are_neither_listed_nor_cursors(api: Api) -> None:
+def test_other_tenants_threads_are_neither_listed_nor_cursors(api: Api) -> None:
     other = new_thread(tenant="another", metadata={"whose": "another's"})
     store_rows([other])
     assert other.id not in {thread["id"] for thread in api.get("/threads?limit=100").body["data"]}
@@ -196,7 +196,7 @@ METADATA: list[dict[str, str]] = [
         ("metadata[user]=zoë&order=asc", [0, 1]),
         ("metadata[user]=zo%C3%AB&metadata[n]=2", [1]),
         ("metadata%5Buser%5D=zo%C3%AB&metadata[n]=3", []),
-        ("metadata[user]=x&metadata[user]=Zo%C3%AB", [2]),  # of a repeated key the last counts
+        ("metadata[user]=x&metadata[user]=Zo%C3%AB", [2]),  # the last value of a repeated key counts
         ("metadata[user]=zo", []),
         ("metadata[USER]=zo%C3%AB", []),
         ("metadata[a.b]=$x", [3]),
@@ -210,20 +210,20 @@ METADATA: list[dict[str, str]] = [
         ("metadata[a.b]=$x&metadata[]=&metadata[0]=zero&metadata[n]=1", []),
     ],
 )
-def test_threads_are_found_by_pairs_of_their_metadata(api: Api, query: str, found: list[int]) -> None:
+def test_metadata_filter_finds_threads_by_exact_pairs(api: Api, query: str, found: list[int]) -> None:
     mark = f"found by {query}"
-    made = [api.post("/threads", {"metadata": {**pairs, "mark": mark}}).body["id"] for pairs in METADATA]
-    # What is changed and what is deleted is found as it is now.
+    created = [api.post("/threads", {"metadata": {**pairs, "mark": mark}}).body["id"] for pairs in METADATA]
+    # Changed threads match only by their new metadata. Deleted threads never match.
     changed = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
     api.post(f"/threads/{changed}", {"metadata": {**dict.fromkeys(METADATA[3]), "user": "nobody", "n": "4"}})
-    gone = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
-    api.delete(f"/threads/{gone}")
+    deleted = api.post("/threads", {"metadata": {**METADATA[0], **METADATA[3], "mark": mark}}).body["id"]
+    api.delete(f"/threads/{deleted}")
     page = api.get(f"/threads?{query}").body
-    assert [made.index(thread["id"]) for thread in page["data"] if thread["metadata"].get("mark") == mark] == found
+    assert [created.index(thread["id"]) for thread in page["data"] if thread["metadata"].get("mark") == mark] == found
     assert api.get("/threads?metadata[user]=nobody&metadata[n]=4").body["first_id"] == changed
 
 
-def test_cursor_need_not_pass_the_filter(api: Api) -> None:
+def test_cursor_does_not_have_to_match_the_filter(api: Api) -> None:
     first, second, third = (
         api.post("/threads", {"metadata": {"cursor": cursor}}).body["id"] for cursor in ("a", "b", "a")
     )
@@ -233,7 +233,7 @@ def test_cursor_need_not_pass_the_filter(api: Api) -> None:
     assert page["first_id"] == first
 
 
-def test_files_are_listed_once_each_and_read(api: Api, full: tuple[str, list[str]]) -> None:
+def test_each_file_is_listed_once_and_can_be_retrieved(api: Api, full: tuple[str, list[str]]) -> None:
     thread, ids = full
     path = f"/threads/{thread}/messages/{ids[-1]}/files"
     message = api.get(f"/threads/{thread}/messages/{ids[-1]}").body
@@ -256,15 +256,15 @@ def test_files_are_listed_once_each_and_read(api: Api, full: tuple[str, list[str
     assert [file["id"] for file in api.get(path).body["data"]] == ["f3", "f2", "f1"]
     assert api.get(f"{path}/f2", HTTP_OPENAI_BETA="assistants=v2").body == files[1]
     for unknown in ("f4", "F1", "%00", "f1%20"):
-        meant = unknown.replace("%00", "\0").replace("%20", " ")
+        decoded = unknown.replace("%00", "\0").replace("%20", " ")
         answer = api.get(f"{path}/{unknown}")
         assert (answer.status, answer.body) == (
             404,
-            {"detail": f"File with ID '{meant}' in message '{ids[-1]}' not found"},
+            {"detail": f"File with ID '{decoded}' in message '{ids[-1]}' not found"},
         )
 
 
-def test_page_costs_one_query_two_with_a_cursor(api: Api, full: tuple[str, list[str]]) -> None:
+def test_page_costs_one_query_and_two_with_a_cursor(api: Api, full: tuple[str, list[str]]) -> None:
     def queries(path: str) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
             assert api.get(path).status == 200
@@ -272,21 +272,21 @@ def test_page_costs_one_query_two_with_a_cursor(api: Api, full: tuple[str, list[
 
     thread, ids = full
     for limit in (1, 20, 100):
-        # Where the engine cannot join, the thread is looked for by itself.
+        # MongoDB cannot join, so the lookup of the thread is a query of its own.
         joined = 0 if engines.chosen == "mongodb" else 1
         bounds = f"after={ids[9]}&before={ids[2]}"
         assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * (2 - joined)
         assert queries(f"/threads/{thread}/messages?limit={limit}&{bounds}") == ["SELECT"] * (3 - joined)
         assert queries(f"/threads?limit={limit}") == ["SELECT"]
         assert queries(f"/threads?limit={limit}&metadata[a]=b&after={thread}") == ["SELECT"] * 2
-        # Of several pairs the rarest is looked for first; an index of documents has them all.
+        # SQL engines first find the rarest of several pairs. On MongoDB, one index has all pairs.
         several = 1 if engines.chosen == "mongodb" else 3
         assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * several
         files = f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1"
         assert queries(files) == ["SELECT"] * (2 - joined)
 
 
-def test_run_filter_finds_what_was_written_in_a_run(api: Api, thread_id: str) -> None:
+def test_run_filter_returns_the_messages_of_a_run(api: Api, thread_id: str) -> None:
     thread = Thread.objects.get(id=thread_id)
     runs = ["r1", None, "r2", "r1", "R1", "r1"]
     messages = [

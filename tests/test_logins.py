@@ -1,4 +1,4 @@
-"""Log-ins to the admin that fail again and again."""
+"""Repeated failed logins to the admin."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
-pytestmark = pytest.mark.stateless  # Django's own tables are on SQL, whatever keeps the threads
+pytestmark = pytest.mark.stateless  # Django's own tables are in SQL with every engine
 
 LOGIN = "/admin/login/"
 PASSWORD = "a long password"
@@ -21,13 +21,13 @@ PASSWORD = "a long password"
 
 @pytest.fixture(autouse=True)
 def quick_hashes() -> Iterator[None]:
-    """A failed log-in costs a hash, which real ones make dear."""
+    """Hash passwords fast: each failed login costs a hash, and production hashes are slow."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield
 
 
 def new_operator() -> str:
-    """The name of a new superuser."""
+    """Create a superuser and return its name."""
     name = f"operator-{User.objects.count()}"
     User.objects.create_superuser(name, password=PASSWORD)
     return name
@@ -43,22 +43,22 @@ def log_in(name: str, password: str = PASSWORD, address: str = "203.0.113.7", us
     return client.post(LOGIN, {"username": name, "password": password})
 
 
-def fail(name: str, times: int, **where: str) -> list[int]:
+def fail_logins(name: str, times: int, **where: str) -> list[int]:
     return [log_in(name, f"wrong {number}", **where).status_code for number in range(times)]
 
 
 def lock(name: str) -> None:
-    fail(name, 1)
+    fail_logins(name, 1)
     AccessAttempt.objects.filter(username=name).update(failures_since_start=10)
 
 
-def is_in(answer: HttpResponse) -> bool:
+def is_logged_in(answer: HttpResponse) -> bool:
     assert answer.status_code in (200, 302, 429)
     return answer.status_code == 302
 
 
-def test_ten_failures_lock_the_name_for_the_address_and_nobody_else(name: str) -> None:
-    assert fail(name, 10) == [200] * 9 + [429]
+def test_ten_failures_lock_the_name_for_that_address_only(name: str) -> None:
+    assert fail_logins(name, 10) == [200] * 9 + [429]
     locked = log_in(name)
     assert locked.status_code == 429
     assert 880 < int(locked["Retry-After"]) <= 900
@@ -67,48 +67,48 @@ def test_ten_failures_lock_the_name_for_the_address_and_nobody_else(name: str) -
     assert name not in page
     assert "script-src 'self';" in locked["Content-Security-Policy"]
     assert not re.search(r"<script>|\son\w+=", page)
-    assert is_in(log_in(name, address="203.0.113.8"))
-    assert is_in(log_in(new_operator()))
+    assert is_logged_in(log_in(name, address="203.0.113.8"))
+    assert is_logged_in(log_in(new_operator()))
 
 
-def test_lock_ends_after_fifteen_minutes_however_often_one_knocks_meanwhile(name: str) -> None:
+def test_lock_ends_after_15_minutes_despite_further_attempts(name: str) -> None:
     lock(name)
     AccessAttempt.objects.filter(username=name).update(attempt_time=timezone.now() - timedelta(minutes=14, seconds=30))
-    assert fail(name, 3) == [429] * 3
+    assert fail_logins(name, 3) == [429] * 3
     locked = log_in(name)
     assert "You can try again in 1 minute." in locked.content.decode()
     assert 20 < int(locked["Retry-After"]) <= 30
     AccessAttempt.objects.filter(username=name).update(attempt_time=timezone.now() - timedelta(minutes=15))
-    assert is_in(log_in(name))
+    assert is_logged_in(log_in(name))
 
 
-def test_log_in_forgets_the_failures_before_it(name: str) -> None:
+def test_login_clears_earlier_failures(name: str) -> None:
     for _ in range(2):
-        assert fail(name, 9) == [200] * 9
-        assert is_in(log_in(name))
+        assert fail_logins(name, 9) == [200] * 9
+        assert is_logged_in(log_in(name))
     assert not AccessAttempt.objects.filter(username=name).exists()
 
 
-def test_other_browsers_and_other_addresses_of_one_network_make_no_new_beginning(name: str) -> None:
+def test_failures_add_up_across_browsers_and_one_network(name: str) -> None:
     for number in range(10):
         log_in(name, "wrong", address=f"2001:db8:0:7:{number}::1", user_agent=f"Browser {number}")
     assert log_in(name, address="2001:db8:0:7::99").status_code == 429
-    assert is_in(log_in(name, address="2001:db8:0:8::99"))
+    assert is_logged_in(log_in(name, address="2001:db8:0:8::99"))
 
 
 @pytest.mark.parametrize(
     ("command", "argument"), [("axes_reset", ()), ("axes_reset_username", "name"), ("axes_reset_ip", "address")]
 )
-def test_command_unlocks(name: str, command: str, argument: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_axes_command_unlocks(name: str, command: str, argument: Any, capsys: pytest.CaptureFixture[str]) -> None:
     lock(name)
-    assert not is_in(log_in(name))
+    assert not is_logged_in(log_in(name))
     call_command(command, *{"name": [name], "address": ["203.0.113.7"]}.get(argument, []))
     assert "removed" in capsys.readouterr().out
-    assert is_in(log_in(name))
+    assert is_logged_in(log_in(name))
 
 
-def test_log_has_the_address_and_not_what_was_typed_as_a_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    fail(name, 10)
+def test_log_has_the_address_but_not_the_typed_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    fail_logins(name, 10)
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("axes")]
     assert len(lines) == 11
     assert "Locking out" in lines[-1]
@@ -133,20 +133,20 @@ def test_log_has_the_address_and_not_what_was_typed_as_a_name(name: str, caplog:
     ],
     ids=lambda form: form[:30].decode(),
 )
-def test_odd_log_in_is_refused(form: bytes) -> None:
+def test_malformed_login_is_refused(form: bytes) -> None:
     client = Client(HTTP_USER_AGENT="\xff" * 4000, HTTP_ACCEPT="\xff" * 4000, REMOTE_ADDR="203.0.113.9")
     for _ in range(12):
         answer = client.post(LOGIN, form, content_type="application/x-www-form-urlencoded")
         assert answer.status_code in ((400,) if b"%00" in form else (200, 429))
-    made = AccessAttempt.objects.filter(ip_address="203.0.113.9")
-    assert made.exists() or b"xxx" not in form or b"%00" in form
+    attempts = AccessAttempt.objects.filter(ip_address="203.0.113.9")
+    assert attempts.exists() or b"xxx" not in form or b"%00" in form
     columns = {"username": 255, "user_agent": 255, "path_info": 255, "http_accept": 1025}
-    for row in made.values(*columns):
-        assert all(len(row[column]) <= most for column, most in columns.items())  # PostgreSQL refuses more
-    made.delete()
+    for row in attempts.values(*columns):
+        assert all(len(row[column]) <= most for column, most in columns.items())  # PostgreSQL refuses longer values
+    attempts.delete()
 
 
-def test_one_who_is_locked_out_costs_no_hash(name: str) -> None:
+def test_locked_login_costs_no_hash(name: str) -> None:
     lock(name)
-    with override_settings(PASSWORD_HASHERS=[]):  # asking for one raises
+    with override_settings(PASSWORD_HASHERS=[]):  # the use of a hasher would raise
         assert log_in(name).status_code == 429

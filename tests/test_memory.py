@@ -1,4 +1,4 @@
-"""What a request leaves in memory: nothing that waits for a full garbage collection."""
+"""Requests leave no objects in memory that only a full garbage collection can free."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ REQUESTS: dict[str, tuple[int, str, str, Any, dict[str, str]]] = {
 
 @pytest.fixture
 def _no_collection() -> Iterator[None]:
-    """No garbage collection but the test's own, which keeps what it finds."""
+    """Disable garbage collection. The test collects by itself and keeps the garbage for inspection."""
     gc.disable()
     yield
     gc.set_debug(0)
@@ -61,7 +61,7 @@ def _no_collection() -> Iterator[None]:
     gc.enable()
 
 
-def is_of_request(value: Any) -> bool:
+def belongs_to_a_request(value: Any) -> bool:
     kinds = (APIView, Request, HttpRequest, HttpResponseBase)
     return isinstance(value, kinds) or type(value).__module__.startswith(("threadsvc.", "messages_app."))
 
@@ -84,10 +84,10 @@ def test_request_leaves_no_reference_cycle(
     gc.collect()
     gc.set_debug(0)
     assert answer.status == status
-    assert [repr(value) for value in gc.garbage if is_of_request(value)] == []
+    assert [repr(value) for value in gc.garbage if belongs_to_a_request(value)] == []
 
 
-MOST_MB = 250
+MAX_MB = 250
 
 
 def resident_mb(pid: int) -> float:
@@ -95,7 +95,7 @@ def resident_mb(pid: int) -> float:
     return int(status["VmRSS"].split()[0]) * 1024 / 1e6
 
 
-def test_worker_gives_back_the_memory_of_large_bodies(serve: Callable[..., Served]) -> None:
+def test_worker_frees_the_memory_of_large_bodies(serve: Callable[..., Served]) -> None:
     service = serve(WEB_CONCURRENCY="1")
     (worker,) = service.children()
     body = b'{"messages": [' + b",".join([b"{}"] * 1_000_000) + b"]}"
@@ -105,4 +105,4 @@ def test_worker_gives_back_the_memory_of_large_bodies(serve: Callable[..., Serve
 
     for _ in range(12):
         assert send().status == 422
-    assert resident_mb(worker) < MOST_MB
+    assert resident_mb(worker) < MAX_MB

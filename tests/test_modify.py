@@ -1,4 +1,4 @@
-"""POST to a thread or a message: metadata, key by key."""
+"""POST to a thread or a message changes its metadata key by key."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +15,7 @@ FULL = {f"k{i:02}": "v" for i in range(16)}
 
 @pytest.fixture(params=["thread", "message"])
 def path(request: pytest.FixtureRequest, api: Api, thread_id: str) -> str:
-    """The path of something that has the metadata {"a": "1", "b": "2"}."""
+    """The path of a thread or a message with the metadata {"a": "1", "b": "2"}."""
     start = {"metadata": {"a": "1", "b": "2"}}
     if request.param == "thread":
         return f"/threads/{api.post('/threads', start).body['id']}"
@@ -24,7 +24,7 @@ def path(request: pytest.FixtureRequest, api: Api, thread_id: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sent", "left"),
+    ("sent", "expected"),
     [
         ({}, {"a": "1", "b": "2"}),
         ({"metadata": None}, {"a": "1", "b": "2"}),
@@ -40,12 +40,12 @@ def path(request: pytest.FixtureRequest, api: Api, thread_id: str) -> str:
         ({"metadata": {**{f"no{i}": None for i in range(500)}, "a": "3"}}, {"a": "3", "b": "2"}),
     ],
 )
-def test_keys_given_are_set_null_removes_and_the_others_stay(
-    api: Api, path: str, sent: dict[str, Any], left: dict[str, str]
+def test_metadata_keys_are_set_removed_by_null_or_kept(
+    api: Api, path: str, sent: dict[str, Any], expected: dict[str, str]
 ) -> None:
     before = api.get(path).body
     answer = api.post(f"/v1{path}", sent)
-    assert (answer.status, answer.body) == (200, {**before, "metadata": left})
+    assert (answer.status, answer.body) == (200, {**before, "metadata": expected})
     assert api.get(path).body == answer.body
 
 
@@ -61,7 +61,7 @@ def test_keys_given_are_set_null_removes_and_the_others_stay(
             [detail_of("dict", "metadata"), detail_of("extra", "content"), detail_of("extra", "role")],
         ),
         ({"metadata": {f"k{i}": "v" for i in range(17)}}, [detail_of("pairs", "metadata", limit_value=16)]),
-        # Keys are checked, whatever their value; values of null are not.
+        # A key is checked even if its value is null.
         (
             {"metadata": {"k" * 65: None, "\0": None, "a": 1, "b": None, "c": "v" * 513}},
             [
@@ -71,12 +71,12 @@ def test_keys_given_are_set_null_removes_and_the_others_stay(
                 detail_of("long", "metadata", "c", limit_value=512),
             ],
         ),
-        # What depends on what is stored comes after the look-up.
+        # These errors depend on the stored metadata.
         ({"metadata": {f"k{i}": "v" for i in range(15)}}, [detail_of("pairs", "metadata", limit_value=16)]),
         ({"metadata": {**FULL, "a": None}}, [detail_of("pairs", "metadata", limit_value=16)]),
     ],
 )
-def test_bad_change_is_refused_with_every_error_and_changes_nothing(
+def test_invalid_change_reports_every_error_and_changes_nothing(
     api: Api, path: str, body: Any, detail: list[dict[str, Any]]
 ) -> None:
     answer = api.post(path, body)
@@ -84,7 +84,7 @@ def test_bad_change_is_refused_with_every_error_and_changes_nothing(
     assert api.get(path).body["metadata"] == {"a": "1", "b": "2"}
 
 
-def test_form_of_the_body_goes_before_the_look_up_and_the_look_up_before_the_merge(api: Api, path: str) -> None:
+def test_body_errors_precede_404_and_404_precedes_merge_errors(api: Api, path: str) -> None:
     missing = f"{path}x"
     assert api.post(missing, {"metadata": 1}).status == 422
     for body in ({}, {"metadata": {"a": "1"}}, {"metadata": FULL}):
@@ -93,7 +93,7 @@ def test_form_of_the_body_goes_before_the_look_up_and_the_look_up_before_the_mer
         assert answer.body["detail"].endswith("not found")
 
 
-def test_message_is_changed_in_its_own_thread_only(api: Api, thread_id: str) -> None:
+def test_message_is_found_only_in_its_own_thread(api: Api, thread_id: str) -> None:
     message = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
     other = api.post("/threads").body["id"]
     missing = {"detail": f"Message with ID '{message}' in thread '{other}' not found"}
@@ -106,7 +106,7 @@ def test_message_is_changed_in_its_own_thread_only(api: Api, thread_id: str) -> 
     assert api.get(f"/threads/{thread_id}/messages/{message}").body["metadata"] == {}
 
 
-def test_of_changes_at_once_none_is_lost(served: Served) -> None:
+def test_concurrent_changes_are_all_kept(served: Served) -> None:
     thread = served.new_thread()
     message = served.call("POST", f"/threads/{thread}/messages", GOOD, Content_Type="application/json").body["id"]
     for path in (f"/threads/{thread}", f"/threads/{thread}/messages/{message}"):
@@ -120,16 +120,16 @@ def test_of_changes_at_once_none_is_lost(served: Served) -> None:
         assert served.call("GET", path).body["metadata"] == dict.fromkeys(sorted(FULL), "set")
 
 
-def test_change_costs_the_same_however_much_is_stored_and_none_costs_a_look(api: Api, path: str) -> None:
+def test_change_costs_a_fixed_number_of_queries(api: Api, path: str) -> None:
     def queries(body: Any) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
             assert api.post(path, body).status == 200
         return [query["sql"].split()[0] for query in captured]
 
     is_message = "messages" in path
-    look = ["SELECT"] * (1 + is_message)
-    assert queries({}) == look
-    assert queries({"metadata": {"a": "1"}}) == [*look[1:], *in_transaction("SELECT")]  # as it is already
-    # In SQL a thread's pairs are rows of their own.
+    lookup = ["SELECT"] * (1 + is_message)
+    assert queries({}) == lookup
+    assert queries({"metadata": {"a": "1"}}) == [*lookup[1:], *in_transaction("SELECT")]  # a no-op
+    # In SQL, a thread's pairs are separate rows.
     pairs = [] if is_message or engines.chosen == "mongodb" else ["DELETE", "INSERT"]
-    assert queries({"metadata": {"a": "2", "b": None}}) == [*look[1:], *in_transaction("SELECT", "UPDATE", *pairs)]
+    assert queries({"metadata": {"a": "2", "b": None}}) == [*lookup[1:], *in_transaction("SELECT", "UPDATE", *pairs)]

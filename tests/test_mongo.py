@@ -1,4 +1,4 @@
-"""What MongoDB holds, as pymongo alone reads it, and each fault of djongo's that the engine mends (threadsvc/mongo)."""
+"""MongoDB's documents as pymongo reads them, and the bugs of djongo that threadsvc/engines/mongodb fixes."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.engine("mongodb")
 
 
 def collection(name: str) -> Any:
-    """A collection of the tests' database, past the engine."""
+    """Return a collection of the tests' database, without the engine."""
     return connections["threads"].get_new_connection(connections["threads"].get_connection_params())[
         f"messages_app_{name}"
     ]
@@ -42,7 +42,7 @@ def created_thread(api: Api, **body: Any) -> str:
 def run_python(
     tmp_path: Path, code: str, url: str, *flags: str, arguments: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own, with this database and the project set up."""
+    """Run code in its own process, with the project set up for this database."""
     setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'threadsvc.settings'; django.setup()\n"
     settings = {"THREADS_DATABASE_URL": url, "THREADSVC_ALLOWED_HOSTS": "testserver", **WITH_TEST_PACKAGES}
     command = [sys.executable, *flags, "-c", setup + code, *arguments]
@@ -69,13 +69,14 @@ def admin() -> Client:
 # Documents
 
 
-def test_documents_are_bson_and_their_object_id_is_the_one_on_the_wire(api: Api) -> None:
+def test_documents_are_bson_and_the_api_shows_their_object_id(api: Api) -> None:
     thread = api.post("/threads", {"metadata": {"topic": "ai", "a.b": "c"}}).body
     created = {"role": "user", "content": "Hello", "file_ids": ["file-1"], "metadata": {"k": "v"}}
     message = api.post(f"/threads/{thread['id']}/messages", created).body
 
     stored = collection("thread").find_one({"id": thread["id"]})
-    assert stored.pop("created_at").timestamp() - thread["created_at"] == pytest.approx(0, abs=24 * 3600)  # no zone
+    # The stored time has no time zone.
+    assert stored.pop("created_at").timestamp() - thread["created_at"] == pytest.approx(0, abs=24 * 3600)
     assert stored == {
         "_id": ObjectId(thread["_id"]),
         "id": thread["id"],
@@ -100,7 +101,7 @@ def test_documents_are_bson_and_their_object_id_is_the_one_on_the_wire(api: Api)
     }
 
 
-def test_indexes_are_in_the_server() -> None:
+def test_server_has_every_index() -> None:
     found = {
         name: {
             index: (dict(information["key"]), information.get("unique", False))
@@ -119,7 +120,7 @@ def test_indexes_are_in_the_server() -> None:
         },
         "message": {
             "__primary_key__": ({"id": 1}, True),
-            "message_position": ({"thread_id": 1, "position": 1}, True),  # the list's index as well
+            "message_position": ({"thread_id": 1, "position": 1}, True),  # also the index of lists
             "message_run": ({"thread_id": 1, "run_id": 1, "position": 1}, False),
             "message_deleted": ({"deleted_at": 1, "id": 1}, False),
             "message_by_time": ({"created_at": 1, "id": 1}, False),
@@ -155,7 +156,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_any_key_of_metadata_is_stored_returned_and_filtered_exactly(api: Api, key: str) -> None:
+def test_any_metadata_key_is_stored_returned_and_filtered(api: Api, key: str) -> None:
     value = f"value of {key}"
     thread = created_thread(api, metadata={key: value, "other": "1"})
     assert api.get(f"/threads/{thread}").body["metadata"] == {key: value, "other": "1"}
@@ -181,8 +182,8 @@ def test_any_key_of_metadata_is_stored_returned_and_filtered_exactly(api: Api, k
 def test_text_is_never_an_operator_or_a_pattern(api: Api, admin: Client, text: str) -> None:
     thread = created_thread(api, metadata={"k": text})
     other = created_thread(api, metadata={"k": f"{text} or not"})
-    said = {"role": "user", "content": f"say {text} once", "metadata": {"k": text}}
-    message = api.post(f"/threads/{thread}/messages", said).body
+    body = {"role": "user", "content": f"say {text} once", "metadata": {"k": text}}
+    message = api.post(f"/threads/{thread}/messages", body).body
     api.post(f"/threads/{other}/messages", {"role": "user", "content": "something else"})
 
     quoted = quote(text, safe="")
@@ -193,13 +194,13 @@ def test_text_is_never_an_operator_or_a_pattern(api: Api, admin: Client, text: s
     assert api.get(f"/threads/{thread}/messages?after={quoted}").status == 422
     found = Message.objects.filter(thread__in=[thread, other], content__text__value__icontains=text.upper())
     assert [row.id for row in found] == [message["id"]]
-    # Words of a search are divided by spaces, each to be found as it is.
+    # A search splits its text at spaces and finds each word as it is.
     page = admin.get("/admin/messages_app/message/", {"q": text}).content.decode()
     assert message["id"] in page
     assert "something else" not in page
 
 
-def test_what_is_too_large_for_a_document_is_a_413(api: Api, thread_id: str, settings: Any) -> None:
+def test_message_too_large_for_a_document_is_a_413(api: Api, thread_id: str, settings: Any) -> None:
     settings.MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
     body = {"role": "user", "content": "x", "file_ids": ["f" * 17_000_000]}
     answer = api.post(f"/threads/{thread_id}/messages", body)
@@ -207,10 +208,10 @@ def test_what_is_too_large_for_a_document_is_a_413(api: Api, thread_id: str, set
     assert api.get(f"/threads/{thread_id}/messages").body["data"] == []
 
 
-# Faults of djongo's
+# Bugs of djongo
 
 
-def test_condition_beside_a_range_is_kept(api: Api, thread_id: str) -> None:
+def test_condition_next_to_a_range_is_kept(api: Api, thread_id: str) -> None:
     for position in range(4):
         append(thread_id, role=["user", "assistant"][position % 2], content=[])
     found = Message.objects.filter(thread=thread_id, position__range=(2, 4), role="user").values_list(
@@ -219,7 +220,7 @@ def test_condition_beside_a_range_is_kept(api: Api, thread_id: str) -> None:
     assert list(found) == [3]
 
 
-def test_key_that_is_taken_is_an_integrity_error_and_the_connection_goes_on(thread_id: str) -> None:
+def test_duplicate_key_is_an_integrity_error_and_harms_nothing_else(thread_id: str) -> None:
     for several in (False, True):
         again = [Thread(id=thread_id, object_id="0" * 24, created_at=timezone.now())]
         with pytest.raises(IntegrityError), transaction.atomic(using="threads"), transaction.atomic(using="threads"):
@@ -230,7 +231,7 @@ def test_key_that_is_taken_is_an_integrity_error_and_the_connection_goes_on(thre
         new_message(thread_id=thread_id, position=message.position, role="user", content=[]).save(force_insert=True)
 
 
-def test_a_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
+def test_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
     rows = [new_message(thread_id=thread_id, position=n, role="user", content=[]) for n in range(1, 1001)]
     Message.objects.bulk_create(rows)
     assert Message.objects.filter(thread=thread_id).count() == 1000
@@ -239,7 +240,7 @@ def test_a_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
     assert Message.objects.filter(thread=thread_id, role="user").delete()[0] == 100
 
 
-def test_updates_and_deletes_count_the_rows_that_they_matched(thread_id: str) -> None:
+def test_updates_and_deletes_count_matched_rows(thread_id: str) -> None:
     assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1  # matched, though nothing changed
     assert Thread.objects.filter(id="none").update(tenant="x") == 0
     assert Thread.objects.get(id=thread_id).delete() == (1, {"messages_app.Thread": 1})
@@ -254,16 +255,16 @@ NOT_SUPPORTED: dict[str, Callable[[], Any]] = {
     "select_related": lambda: list(Message.objects.select_related("thread")),
     "distinct": lambda: list(Thread.objects.values("tenant").distinct()),
     "group by two columns": lambda: list(Message.objects.order_by().values("thread", "role").annotate(n=Count("id"))),
-    "groups in order": lambda: list(Message.objects.order_by("role").values("role").annotate(n=Count("id"))),
+    "ordered groups": lambda: list(Message.objects.order_by("role").values("role").annotate(n=Count("id"))),
     "having": lambda: list(Message.objects.order_by().values("role").annotate(n=Count("id")).filter(n__gt=1)),
-    "groups of documents' parts": lambda: execute('SELECT "t"."a", "t"."b", COUNT(*) FROM "t" GROUP BY 1'),
-    "groups of nothing": lambda: execute('SELECT "t"."a" FROM "t" GROUP BY "t"."a"'),
-    "groups of an aggregate": lambda: execute('SELECT COUNT(*) FROM "t" GROUP BY 1'),
+    "group by parts of documents": lambda: execute('SELECT "t"."a", "t"."b", COUNT(*) FROM "t" GROUP BY 1'),
+    "group without an aggregate": lambda: execute('SELECT "t"."a" FROM "t" GROUP BY "t"."a"'),
+    "group by an aggregate": lambda: execute('SELECT COUNT(*) FROM "t" GROUP BY 1'),
     "exists": lambda: list(Thread.objects.filter(Exists(Message.objects.filter(thread=OuterRef("pk"))))),
-    "in, of an outer row": lambda: list(
+    "in with an outer reference": lambda: list(
         Thread.objects.filter(id__in=Message.objects.filter(thread=OuterRef("pk")).values("thread"))
     ),
-    "column against column": lambda: list(Message.objects.filter(created_at=F("deleted_at"))),
+    "comparison of columns": lambda: list(Message.objects.filter(created_at=F("deleted_at"))),
     "update with F": lambda: Message.objects.update(position=F("position") + 1),
     "bulk_update": lambda: Thread.objects.bulk_update([Thread(id="x")], ["tenant"]),
     "function": lambda: list(Thread.objects.filter(created_at__date="2026-01-01")),
@@ -271,46 +272,46 @@ NOT_SUPPORTED: dict[str, Callable[[], Any]] = {
     "dates": lambda: list(Thread.objects.dates("created_at", "day")),
     "random order": lambda: list(Thread.objects.order_by("?")),
     "nulls last": lambda: list(Thread.objects.order_by(F("deleted_at").asc(nulls_last=True))),
-    "order of documents": lambda: list(Thread.objects.order_by("metadata")),
-    "order within documents": lambda: list(Message.objects.order_by("content__text")),
-    "documents compared": lambda: list(Thread.objects.filter(metadata__topic__gt="a")),
-    "text of documents": lambda: list(Message.objects.filter(content__icontains="a")),
-    "documents contained": lambda: list(Message.objects.filter(content__contains=[{"type": "text"}])),
+    "order by documents": lambda: list(Thread.objects.order_by("metadata")),
+    "order by parts of documents": lambda: list(Message.objects.order_by("content__text")),
+    "comparison of documents": lambda: list(Thread.objects.filter(metadata__topic__gt="a")),
+    "text search in documents": lambda: list(Message.objects.filter(content__icontains="a")),
+    "contains on documents": lambda: list(Message.objects.filter(content__contains=[{"type": "text"}])),
     "has_key": lambda: list(Thread.objects.filter(metadata__has_key="a")),
-    "path through an operator": lambda: list(Message.objects.filter(**{"content__$where": "a"})),
+    "path with an operator": lambda: list(Message.objects.filter(**{"content__$where": "a"})),
     "regular expression": lambda: list(Thread.objects.filter(id__regex="^a")),
     "iregex": lambda: list(Thread.objects.filter(id__iregex="^a")),
     "part of an _id": lambda: list(Thread.objects.filter(object_id__contains="a")),
-    "order of an _id and a text": lambda: list(Thread.objects.filter(object_id__gt="a")),
+    "comparison of an _id with a text": lambda: list(Thread.objects.filter(object_id__gt="a")),
     "ignore_conflicts": lambda: Thread.objects.bulk_create([new_thread()], ignore_conflicts=True),
     "update_conflicts": lambda: Thread.objects.bulk_create(
         [new_thread()], update_conflicts=True, update_fields=["tenant"], unique_fields=["id"]
     ),
     "union": lambda: list(Thread.objects.filter(id="a").union(Thread.objects.filter(id="b"))),
     "extra": lambda: list(Thread.objects.extra(where=["1 = 1"])),
-    "value in update": lambda: Thread.objects.filter(id="x").update(tenant=Lower(Value("X"))),
+    "expression in update": lambda: Thread.objects.filter(id="x").update(tenant=Lower(Value("X"))),
     "raw SQL": lambda: execute("SELECT * FROM messages_app_thread"),
-    "part of an aggregate": lambda: execute('SELECT COUNT(*) FROM "t" LIMIT 1'),
+    "slice of an aggregate": lambda: execute('SELECT COUNT(*) FROM "t" LIMIT 1'),
     "rows and aggregates": lambda: execute('SELECT "t"."id", COUNT(*) FROM "t"'),
     "two statements": lambda: execute('DELETE FROM "x"; DELETE FROM "y"'),
     "explain": lambda: Thread.objects.all().explain(),
 }
 
 
-@pytest.mark.parametrize("ask", NOT_SUPPORTED.values(), ids=NOT_SUPPORTED)
-def test_what_cannot_be_done_right_is_refused(ask: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("query", NOT_SUPPORTED.values(), ids=NOT_SUPPORTED)
+def test_unsupported_query_is_refused(query: Callable[[], Any]) -> None:
     with pytest.raises(NotSupportedError):
-        ask()
+        query()
 
 
-def test_object_id_is_for_good(thread_id: str) -> None:
+def test_object_id_cannot_be_changed(thread_id: str) -> None:
     with pytest.raises(NotSupportedError):
         Thread.objects.filter(id=thread_id).update(object_id="0" * 24)
-    Thread.objects.get(id=thread_id).save()  # as it is
+    Thread.objects.get(id=thread_id).save()  # unchanged
 
 
 @pytest.mark.parametrize("key", ["a.b", "$where", "", "a\0"])
-def test_document_with_a_key_that_is_a_path_or_an_operator_is_stored_as_text(thread_id: str, key: str) -> None:
+def test_document_with_an_unsafe_key_is_stored_as_text(thread_id: str, key: str) -> None:
     content = [{"type": "image_url", "image_url": {"url": "é", key: [{key: 1}]}}]
     message = append(thread_id, role="user", content=content)
     stored = collection("message").find_one({"id": message.id})
@@ -318,16 +319,16 @@ def test_document_with_a_key_that_is_a_path_or_an_operator_is_stored_as_text(thr
     assert Message.objects.get(id=message.id, content=content).content == content
 
 
-def test_numbers_that_bson_has_not_are_a_data_error(thread_id: str) -> None:
+def test_number_too_large_for_bson_is_a_data_error(thread_id: str) -> None:
     with pytest.raises(DataError):
         append(thread_id, role="user", content=[2**64])
 
 
-# What is asked of the server
+# Writes, connections and migrations
 
 
 @pytest.mark.process
-def test_every_write_asks_for_the_majority_and_the_journal(tmp_path: Path, url: str) -> None:
+def test_every_write_requests_majority_and_journal(tmp_path: Path, url: str) -> None:
     code = """
 import json
 from pymongo import monitoring
@@ -351,18 +352,18 @@ api.delete(f"/threads/{thread}")
 purging.purge()
 print(json.dumps({name: sorted(concerns) for name, concerns in sent.items()}))
 """
-    done = run_python(tmp_path, code, url)
-    assert not done.returncode, done.stderr
-    sent: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
-    promised = ['{"j": true, "w": "majority", "wtimeout": 10000}']
+    result = run_python(tmp_path, code, url)
+    assert not result.returncode, result.stderr
+    sent: dict[str, list[str]] = json.loads(result.stdout.splitlines()[-1])
+    expected = ['{"j": true, "w": "majority", "wtimeout": 10000}']
     assert {name: sent.pop(name) for name in ("insert", "update", "delete")} == dict.fromkeys(
-        ("insert", "update", "delete"), promised
+        ("insert", "update", "delete"), expected
     )
     assert sent.keys() <= {"hello", "find", "aggregate", "endSessions", "getMore"}
 
 
 @pytest.mark.process
-def test_child_of_a_fork_has_connections_of_its_own_and_all_are_closed_at_exit(tmp_path: Path, url: str) -> None:
+def test_fork_has_its_own_connections_and_all_are_closed_at_exit(tmp_path: Path, url: str) -> None:
     code = """
 import threading
 from messages_app.models import Thread
@@ -379,11 +380,11 @@ threads = [threading.Thread(target=lambda: [Thread.objects.exists() for _ in ran
 [thread.join() for thread in threads]
 assert list(base._clients.values()) == [parent]
 """
-    done = run_python(tmp_path, code, url, "-W", "error")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = run_python(tmp_path, code, url, "-W", "error")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_connections_that_were_closed_are_opened_again(api: Api, thread_id: str) -> None:
+def test_closed_connections_are_reopened(api: Api, thread_id: str) -> None:
     client: Any = connections["threads"].client_connection  # type: ignore[attr-defined]  # djongo's
     connections["threads"].close_pool()  # type: ignore[attr-defined]  # the engine's own
     with pytest.raises(InvalidOperation):
@@ -392,7 +393,7 @@ def test_connections_that_were_closed_are_opened_again(api: Api, thread_id: str)
 
 
 @pytest.mark.process
-def test_migration_that_broke_off_is_run_again(tmp_path: Path, url: str) -> None:
+def test_interrupted_migration_can_be_repeated(tmp_path: Path, url: str) -> None:
     code = """
 import pymongo
 from django.core.management import call_command
@@ -415,7 +416,7 @@ call_command("migrate", database="threads", verbosity=0)
 print(sorted(sum((list(database[f"messages_app_{name}"].index_information()) for name in ("thread", "message")), [])))
 database.client.drop_database(database.name)
 """
-    done = run_python(tmp_path, code, f"{url}_broken")
-    assert not done.returncode, done.stderr
+    result = run_python(tmp_path, code, f"{url}_broken")
+    assert not result.returncode, result.stderr
     expected = sorted([*collection("thread").index_information(), *collection("message").index_information()])
-    assert done.stdout.strip() == str(expected)
+    assert result.stdout.strip() == str(expected)

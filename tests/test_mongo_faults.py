@@ -1,4 +1,4 @@
-"""MongoDB rolls nothing back and may go away: what users find after a crash at any point, a race, or an outage."""
+"""Stored data and responses after crashes, races and outages on MongoDB, where nothing is rolled back."""
 
 import json
 import signal
@@ -38,48 +38,51 @@ __all__ = ["url"]  # a fixture
 
 pytestmark = pytest.mark.engine("mongodb")
 
-# Runs a call of the API in a process of its own, which is killed before its write number `deadly`.
+# Calls the API in its own process, which is killed before its write number `kill_at`.
 CALL = """
 import signal, sys, pymongo
-deadly, writes = int(sys.argv[1]), 0
+kill_at, writes = int(sys.argv[1]), 0
 def before_each_write(name):
     write = getattr(pymongo.collection.Collection, name)
     def counted(*args, **kwargs):
         global writes
         writes += 1
-        if writes == deadly:
+        if writes == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(*args, **kwargs)
     setattr(pymongo.collection.Collection, name, counted)
 for name in ("insert_one", "insert_many", "update_many", "delete_many", "find_one_and_update"):
     before_each_write(name)
 from messages_app.store import deletion
-deletion.wake_purger = lambda: None  # nothing but the call itself
+deletion.wake_purger = lambda: None  # no purge in the background
 from tests.conftest import Api
 print(Api().call(sys.argv[2], sys.argv[3], sys.argv[4].encode()).status)
 """
 
 
 @pytest.fixture
-def call_and_die(tmp_path: Path, url: str) -> Callable[..., str]:
-    """Calls the API in a process that dies before its write of that number; returns the status, "" where it died."""
+def call_and_kill(tmp_path: Path, url: str) -> Callable[..., str]:
+    """Return a function that calls the API in a process that is killed before a write.
 
-    def call(deadly: int, method: str, path: str, body: str = "") -> str:
-        done = run_python(tmp_path, CALL, url, arguments=(str(deadly), method, path, body))
-        if done.returncode == -signal.SIGKILL:
+    The function returns the status, or "" if the process was killed.
+    """
+
+    def call(kill_at: int, method: str, path: str, body: str = "") -> str:
+        result = run_python(tmp_path, CALL, url, arguments=(str(kill_at), method, path, body))
+        if result.returncode == -signal.SIGKILL:
             return ""
-        assert not done.returncode, done.stderr
-        return done.stdout.strip()
+        assert not result.returncode, result.stderr
+        return result.stdout.strip()
 
     return call
 
 
 @pytest.fixture
-def two_hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Purges as if that were the time; the next time it is two hours later again."""
+def purge_two_hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that purges as if two hours had passed. Each further call adds two hours."""
     hours = 0
 
-    def later() -> None:
+    def purge_later() -> None:
         nonlocal hours
         hours += 2
         with monkeypatch.context() as patched:
@@ -87,54 +90,54 @@ def two_hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             patched.setattr(purging, "timezone", clock)
             purge()
 
-    return later
+    return purge_later
 
 
 def listed(api: Api, mark: str) -> list[str]:
     return [row["id"] for row in api.get(f"/threads?metadata[mark]={mark}").body["data"]]
 
 
-def kept(mark: str) -> tuple[int, int]:
-    """How many documents of threads and of messages there are with a mark."""
+def stored_counts(mark: str) -> tuple[int, int]:
+    """Return how many threads and messages with a mark are stored."""
     threads = collection("thread").count_documents({"metadata": {"k": "mark", "v": mark}})
     return threads, collection("message").count_documents({"content.text.value": mark})
 
 
 @pytest.mark.process
-def test_thread_that_was_never_finished_is_seen_by_nobody_and_purged(
-    api: Api, call_and_die: Callable[..., str], two_hours_later: Callable[[], None]
+def test_unfinished_thread_is_invisible_and_is_purged(
+    api: Api, call_and_kill: Callable[..., str], purge_two_hours_later: Callable[[], None]
 ) -> None:
-    died_at = []
-    for deadly in range(1, 20):
+    left_behind = []
+    for kill_at in range(1, 20):
         mark = uuid4().hex
-        said = {"role": "user", "content": mark}
-        body = json.dumps({"messages": [said, said], "metadata": {"mark": mark}})
-        if call_and_die(deadly, "POST", "/threads", body):
-            assert kept(mark) == (1, 2)
+        message = {"role": "user", "content": mark}
+        body = json.dumps({"messages": [message, message], "metadata": {"mark": mark}})
+        if call_and_kill(kill_at, "POST", "/threads", body):
+            assert stored_counts(mark) == (1, 2)
             assert [len(api.get(f"/threads/{thread}/messages").body["data"]) for thread in listed(api, mark)] == [2]
             break
-        died_at.append(kept(mark))
+        left_behind.append(stored_counts(mark))
         assert listed(api, mark) == []
-        for message in Message.objects.filter(content__text__value__icontains=mark):
-            assert api.get(f"/threads/{message.thread_id}").status == 404
-            assert api.get(f"/threads/{message.thread_id}/messages").status == 404
+        for row in Message.objects.filter(content__text__value__icontains=mark):
+            assert api.get(f"/threads/{row.thread_id}").status == 404
+            assert api.get(f"/threads/{row.thread_id}/messages").status == 404
         purge()
-        assert kept(mark) == died_at[-1]  # its writer may be slow, and alive
-        two_hours_later()
-        two_hours_later()
-        assert kept(mark) == (0, 0)
-    assert died_at == [(0, 0), (1, 0), (1, 2)]
+        assert stored_counts(mark) == left_behind[-1]  # the writer may be slow, but alive
+        purge_two_hours_later()
+        purge_two_hours_later()
+        assert stored_counts(mark) == (0, 0)
+    assert left_behind == [(0, 0), (1, 0), (1, 2)]
 
 
 @pytest.mark.process
-def test_deleting_hides_all_of_a_thread_or_nothing_and_purge_removes_the_rest(
-    api: Api, call_and_die: Callable[..., str], two_hours_later: Callable[[], None]
+def test_killed_delete_hides_a_whole_thread_or_nothing(
+    api: Api, call_and_kill: Callable[..., str], purge_two_hours_later: Callable[[], None]
 ) -> None:
-    died = 0
-    for deadly in range(1, 20):
+    kills = 0
+    for kill_at in range(1, 20):
         mark = uuid4().hex
         thread = created_thread(api, metadata={"mark": mark}, messages=[{"role": "user", "content": mark}] * 2)
-        finished = call_and_die(deadly, "DELETE", f"/threads/{thread}")
+        finished = call_and_kill(kill_at, "DELETE", f"/threads/{thread}")
         if api.get(f"/threads/{thread}").status == 200:
             assert not finished
             assert listed(api, mark) == [thread]
@@ -143,36 +146,36 @@ def test_deleting_hides_all_of_a_thread_or_nothing_and_purge_removes_the_rest(
         assert listed(api, mark) == []
         assert api.get(f"/threads/{thread}/messages").status == 404
         purge()
-        assert kept(mark) == (0, 0)
+        assert stored_counts(mark) == (0, 0)
         assert Thread.objects.filter(id=thread).exists()
-        two_hours_later()
+        purge_two_hours_later()
         assert collection("thread").count_documents({"id": thread}) == 0
         if finished:
             break
-        died += 1
-    assert died == 1  # one write does it
+        kills += 1
+    assert kills == 1  # one write deletes a thread
 
 
 @pytest.fixture
 def deleted_before_the_insert(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The next message meets a thread that is deleted, and purged, between the look at it and the insert."""
-    happened: list[str] = []
+    """Delete and purge the thread of the next message between its lookup and the insert. Returns the thread's id."""
+    deleted: list[str] = []
     insert = pymongo.collection.Collection.insert_one
 
     def insert_one(self: Any, document: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self.name == "messages_app_message" and not happened:
-            happened.append(document["thread_id"])
-            with ThreadPoolExecutor(1) as somebody:
-                answer = somebody.submit(api.delete, f"/threads/{document['thread_id']}").result()
-                somebody.submit(purge).result()
+        if self.name == "messages_app_message" and not deleted:
+            deleted.append(document["thread_id"])
+            with ThreadPoolExecutor(1) as other_client:
+                answer = other_client.submit(api.delete, f"/threads/{document['thread_id']}").result()
+                other_client.submit(purge).result()
             assert answer.status == 200
         return insert(self, document, *args, **kwargs)
 
     monkeypatch.setattr(pymongo.collection.Collection, "insert_one", insert_one)
-    return happened
+    return deleted
 
 
-def test_message_into_a_thread_that_went_meanwhile_is_taken_back_and_a_404(
+def test_message_is_removed_and_404_if_its_thread_was_deleted(
     api: Api, thread_id: str, deleted_before_the_insert: list[str]
 ) -> None:
     answer = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"})
@@ -181,27 +184,26 @@ def test_message_into_a_thread_that_went_meanwhile_is_taken_back_and_a_404(
     assert collection("message").count_documents({"thread_id": thread_id}) == 0
 
 
-def test_message_that_could_not_be_taken_back_is_purged(
+def test_message_left_in_a_deleted_thread_is_purged(
     api: Api,
     thread_id: str,
     deleted_before_the_insert: list[str],
     monkeypatch: pytest.MonkeyPatch,
-    two_hours_later: Callable[[], None],
+    purge_two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        asked: Iterator[Callable[[], Any]] = iter(
-            [lambda: None, lambda: 1 / 0]
-        )  # the second time as if the process died here
-        patched.setattr(DocumentBackend, "require_thread", lambda *_: next(asked)())
+        # The second check fails, as if the process was killed before it.
+        checks: Iterator[Callable[[], Any]] = iter([lambda: None, lambda: 1 / 0])
+        patched.setattr(DocumentBackend, "require_thread", lambda *_: next(checks)())
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
     assert collection("message").count_documents({"thread_id": thread_id}) == 1
     assert api.get(f"/threads/{thread_id}/messages").status == 404
-    two_hours_later()
+    purge_two_hours_later()
     assert collection("message").count_documents({"thread_id": thread_id}) == 0
     assert collection("thread").count_documents({"id": thread_id}) == 0
 
 
-def test_message_that_is_deleted_while_its_metadata_change_stays_empty(api: Api, thread_id: str) -> None:
+def test_message_deleted_during_a_change_keeps_no_metadata(api: Api, thread_id: str) -> None:
     message = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).body["id"]
     path = f"/threads/{thread_id}/messages/{message}"
     deleted: list[int] = []
@@ -218,7 +220,7 @@ def test_message_that_is_deleted_while_its_metadata_change_stays_empty(api: Api,
     assert collection("message").find_one({"id": message})["metadata"] == []
 
 
-def test_writers_at_once_lose_no_pair_of_metadata(api: Api, thread_id: str) -> None:
+def test_concurrent_writers_lose_no_metadata(api: Api, thread_id: str) -> None:
     def write(writer: int) -> set[int]:
         return {api.post(f"/threads/{thread_id}", {"metadata": {f"w{writer}": str(n)}}).status for n in range(10)}
 
@@ -227,24 +229,24 @@ def test_writers_at_once_lose_no_pair_of_metadata(api: Api, thread_id: str) -> N
     assert api.get(f"/threads/{thread_id}").body["metadata"] == {f"w{writer}": "9" for writer in range(12)}
 
 
-# What the server answers when it cannot
+# Errors of the server
 
 UNAVAILABLE: dict[str, PyMongoError] = {
-    "it is not the primary any more": NotPrimaryError("not primary"),
-    "it is shutting down": OperationFailure("shutdown in progress", 91),
-    "it was stepped down amid the call": OperationFailure("interrupted", 11602),
-    "it took too long": ExecutionTimeout("operation exceeded time limit", 50),
-    "the majority did not answer": WTimeoutError("waiting for replication timed out", 64),
-    "a shard has no primary": OperationFailure("could not find host", 133),
-    "it is elected amid several writes": BulkWriteError({"writeErrors": [{"code": 11602}]}),
-    "the majority did not answer to several": BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
-    "no connection is free": WaitQueueTimeoutError("timed out"),
-    "the log-in is refused": OperationFailure("authentication failed", 18),
+    "no longer primary": NotPrimaryError("not primary"),
+    "shutdown": OperationFailure("shutdown in progress", 91),
+    "step-down during a call": OperationFailure("interrupted", 11602),
+    "timeout": ExecutionTimeout("operation exceeded time limit", 50),
+    "no majority": WTimeoutError("waiting for replication timed out", 64),
+    "shard without a primary": OperationFailure("could not find host", 133),
+    "step-down during a bulk write": BulkWriteError({"writeErrors": [{"code": 11602}]}),
+    "no majority for a bulk write": BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
+    "no free connection": WaitQueueTimeoutError("timed out"),
+    "login refused": OperationFailure("authentication failed", 18),
 }
 
 
 @pytest.mark.parametrize("error", UNAVAILABLE.values(), ids=UNAVAILABLE)
-def test_server_that_cannot_for_now_is_a_503(
+def test_temporary_error_of_the_server_is_a_503(
     api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch, error: PyMongoError
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -255,8 +257,8 @@ def test_server_that_cannot_for_now_is_a_503(
     assert (answer.status, answer.body, answer.headers["retry-after"]) == (503, {"detail": "Service Unavailable"}, "1")
 
 
-def test_server_whose_disk_is_full_is_a_507(api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As MongoDB tells it, which was not at hand: one write, several, and a change."""
+def test_full_disk_of_the_server_is_a_507(api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulates MongoDB's error for one insert, a bulk insert and an update, because no MongoDB was available."""
     errors = {
         "insert_one": OperationFailure("out of disk space", 14031),
         "insert_many": BulkWriteError({"writeErrors": [{"code": 14031}]}),
@@ -271,10 +273,10 @@ def test_server_whose_disk_is_full_is_a_507(api: Api, thread_id: str, monkeypatc
 
     for name, error in errors.items():
         monkeypatch.setattr(pymongo.collection.Collection, name, refusing(error))
-    said = {"role": "user", "content": "Hi"}
+    message = {"role": "user", "content": "Hi"}
     for path, body in (
-        (f"/threads/{thread_id}/messages", said),
-        ("/threads", {"messages": [said, said]}),
+        (f"/threads/{thread_id}/messages", message),
+        ("/threads", {"messages": [message, message]}),
         (f"/threads/{thread_id}", {"metadata": {"a": "b"}}),
     ):
         answer = api.post(path, body)
@@ -282,9 +284,7 @@ def test_server_whose_disk_is_full_is_a_507(api: Api, thread_id: str, monkeypatc
     assert api.get(f"/threads/{thread_id}").status == 200
 
 
-def test_change_that_makes_a_document_too_large_is_a_413(
-    api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_change_to_a_too_large_document_is_a_413(api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise WriteError("Resulting document after update is larger than 16777216", 17419)
 
@@ -294,8 +294,8 @@ def test_change_that_makes_a_document_too_large_is_a_413(
 
 
 @pytest.fixture
-def before_its_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """What is done between storing a thread, hidden, and storing its messages."""
+def before_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
+    """Hooks that run after a hidden thread is stored and before its messages are."""
     hooks: list[Callable[[], None]] = []
     insert = pymongo.collection.Collection.insert_many
 
@@ -309,30 +309,28 @@ def before_its_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callab
     hooks.clear()
 
 
-def test_thread_whose_messages_cannot_be_stored_is_removed_by_the_next_purge(
-    api: Api, before_its_messages: list[Callable[[], None]]
-) -> None:
+def test_thread_is_purged_if_its_messages_cannot_be_stored(api: Api, before_messages: list[Callable[[], None]]) -> None:
     def fail() -> None:
         raise DocumentTooLarge("one of them")
 
     mark = uuid4().hex
-    before_its_messages.append(fail)
-    said = {"role": "user", "content": mark}
-    answer = api.post("/threads", {"messages": [said, said], "metadata": {"mark": mark}})
+    before_messages.append(fail)
+    message = {"role": "user", "content": mark}
+    answer = api.post("/threads", {"messages": [message, message], "metadata": {"mark": mark}})
     assert answer.status == 413
     (left,) = collection("thread").find({"metadata": {"k": "mark", "v": mark}})
-    before_its_messages.clear()
+    before_messages.clear()
     purge()
     assert collection("thread").find_one({"_id": left["_id"]})["tenant"] == ""
 
 
-def test_thread_that_was_purged_before_it_was_finished_is_a_503_and_not_shown(
-    api: Api, before_its_messages: list[Callable[[], None]], two_hours_later: Callable[[], None]
+def test_thread_purged_during_its_creation_is_a_503(
+    api: Api, before_messages: list[Callable[[], None]], purge_two_hours_later: Callable[[], None]
 ) -> None:
     mark = uuid4().hex
-    before_its_messages.append(two_hours_later)
-    said = {"role": "user", "content": mark}
-    answer = api.post("/threads", {"messages": [said, said], "metadata": {"mark": mark}})
+    before_messages.append(purge_two_hours_later)
+    message = {"role": "user", "content": mark}
+    answer = api.post("/threads", {"messages": [message, message], "metadata": {"mark": mark}})
     assert answer.status == 503
     assert listed(api, mark) == []
 
@@ -353,28 +351,26 @@ def timed(call: Callable[[], Answer]) -> tuple[Answer, float]:
     return call(), time.monotonic() - start
 
 
-def test_server_that_is_away_is_a_503_within_two_seconds_and_comes_back_without_a_restart(
-    mongodb: MongoDB, serve: Callable[..., Served]
-) -> None:
+def test_outage_is_a_503_in_two_seconds_and_needs_no_restart(mongodb: MongoDB, serve: Callable[..., Served]) -> None:
     service = serve(THREADS_DATABASE_URL=mongodb.new_database())
     thread = service.new_thread()
-    said = {"role": "user", "content": "Hi"}
+    message = {"role": "user", "content": "Hi"}
     mongodb.stop()
     calls: list[Callable[[], Answer]] = [
-        lambda: service.call("POST", f"/threads/{thread}/messages", said),
+        lambda: service.call("POST", f"/threads/{thread}/messages", message),
         lambda: service.call("GET", f"/threads/{thread}/messages"),
         lambda: service.call("POST", "/threads"),
-        lambda: service.call("POST", "/threads", {"messages": [said, said]}),
+        lambda: service.call("POST", "/threads", {"messages": [message, message]}),
     ] * 4
     with ThreadPoolExecutor(16) as pool:
         for answer, seconds in pool.map(timed, calls):
             assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
             assert answer.headers["retry-after"] == "1"
-            assert seconds < 3  # two, and some for a busy machine
+            assert seconds < 3  # two, and one more for a busy machine
     assert service.call("GET", "/healthz").status == 200
     assert service.call("GET", "/readyz").status == 503
     mongodb.start()
     start = time.monotonic()
-    service.wait_until(lambda: service.call("POST", f"/threads/{thread}/messages", said).status == 200, seconds=10)
+    service.wait_until(lambda: service.call("POST", f"/threads/{thread}/messages", message).status == 200, seconds=10)
     assert time.monotonic() - start < 5
     assert len(service.call("GET", f"/threads/{thread}/messages").body["data"]) == 1

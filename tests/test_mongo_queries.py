@@ -1,4 +1,4 @@
-"""The MongoDB engine against SQLite: the same rows, the same query, the same answer."""
+"""The MongoDB engine returns the same results as SQLite for the same rows and queries."""
 
 import random
 from collections import Counter
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.engine("mongodb")
 QUERIES = 1500 if engines.is_long else 500
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TENANTS = ["acme", "zoo", "a.b*(", "", "50%", "under_score", "back\\slash", "new\nline", "$where", "é"]
-# Only lower case: SQLite's `contains` and `startswith` take no notice of case.
+# Only lower case: on SQLite, `contains` and `startswith` ignore case.
 RUNS = ["run_1", "run_2", "run.1", "r(un", "[a-z]", "^$", "%", "_", "\\", "run_11", "línea\nzwei"]
 ASSISTANTS = ["", "asst_A", "ASST_a", "Asst.B", "asst_b\n", "x+y", "X+Y"]
-# SQLite itself finds no key with other letters, and takes one of digits for a place in an array.
+# SQLite's lookups find no key with non-ASCII characters or quotes, and read a key of digits as an array index.
 KEYS = ["topic", "a.b", "$where", "$", "k", "with space", "key-2"]
 VALUES = ["v", "V", "a.b", "100%", "under_score", "", "$ne", "é"]
 SQLITE, MONGODB = "default", "queries"
@@ -41,7 +41,7 @@ def pick_time(rng: random.Random) -> datetime:
     return START + timedelta(seconds=rng.randrange(40), milliseconds=rng.choice([0, 0, 1, 999]))
 
 
-def made_up(rng: random.Random) -> tuple[list[Thread], list[Message]]:
+def random_rows(rng: random.Random) -> tuple[list[Thread], list[Message]]:
     threads = [
         new_thread(
             START + timedelta(seconds=rng.randrange(40)),
@@ -73,10 +73,10 @@ def made_up(rng: random.Random) -> tuple[list[Thread], list[Message]]:
 
 @pytest.fixture(scope="module")
 def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
-    """The same rows in a database of SQLite and in one of MongoDB, where nothing else is."""
+    """The same rows in an otherwise empty SQLite database and an otherwise empty MongoDB database."""
     settings = connections["threads"].settings_dict
     connections.databases[MONGODB] = {**settings, "NAME": f"{settings['NAME']}_queries"}
-    threads, messages = made_up(random.Random(5))
+    threads, messages = random_rows(random.Random(5))
     for alias in (SQLITE, MONGODB):
         with connections[alias].schema_editor() as editor:
             editor.create_model(Thread)
@@ -92,15 +92,15 @@ def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
     del connections.databases[MONGODB]
 
 
-class Asking:
-    """Makes up queries: each is a function of the alias of a database."""
+class QueryGenerator:
+    """Generates random queries. Each is a function that takes the alias of a database."""
 
     def __init__(self, rng: random.Random, threads: list[Thread], messages: list[Message]) -> None:
         self.rng = rng
         self.rows: dict[type[models.Model], list[Any]] = {Thread: threads, Message: messages}
 
     def query(self) -> tuple[str, Callable[[str], Any]]:
-        """What is asked, in words, and the question."""
+        """Return a description of a random query, and the query."""
         rng = self.rng
         model: type[Thread | Message] = Thread if rng.random() < 0.5 else Message
         filters = [(rng.choice(["filter", "exclude"]), self.condition(model, depth=3)) for _ in range(rng.randrange(3))]
@@ -127,7 +127,7 @@ class Asking:
         ]
         kind = rng.choice(kinds)
 
-        def ask(alias: str) -> Any:
+        def run(alias: str) -> Any:
             rows: Any = model.objects.using(alias)
             for method, condition in filters:
                 rows = getattr(rows, method)(condition)
@@ -153,7 +153,7 @@ class Asking:
                 return sorted(rows.order_by().values_list(group).annotate(*numbers, n=Count("*")), key=str)
             return rows.aggregate(*numbers, n=Count("*"))
 
-        return f"{model.__name__} {filters} {order} {bounds} {shown} {kind}", ask
+        return f"{model.__name__} {filters} {order} {bounds} {shown} {kind}", run
 
     def condition(self, model: type[Thread | Message], depth: int) -> Q:
         kind = self.rng.randrange(8) if depth else 7
@@ -190,7 +190,7 @@ class Asking:
         lookup = rng.choice(lookups[column])
         value = getattr(row, column)
         if column == "metadata":
-            return self.of_metadata(lookup, value)
+            return self.metadata_condition(lookup, value)
         if lookup == "isnull":
             return Q(**{f"{column}__isnull": rng.choice([True, False])})
         if lookup == "range":
@@ -212,33 +212,33 @@ class Asking:
                 value = rng.choice([value.upper, value.lower])() if value.isascii() else value
         return Q(**{f"{column}__{lookup}": value})
 
-    def of_metadata(self, lookup: str, metadata: dict[str, str]) -> Q:
+    def metadata_condition(self, lookup: str, metadata: dict[str, str]) -> Q:
         rng = self.rng
         if lookup == "whole":
             return Q(metadata=rng.choice([metadata, {}]))
         key = rng.choice(KEYS)
-        how = rng.choice(["", "", "__isnull", "__icontains"])
-        value = {"__isnull": rng.choice([True, False])}.get(how, metadata.get(key, rng.choice(VALUES)))
-        return Q(**{f"metadata__{key}{how}": value})
+        suffix = rng.choice(["", "", "__isnull", "__icontains"])
+        value = {"__isnull": rng.choice([True, False])}.get(suffix, metadata.get(key, rng.choice(VALUES)))
+        return Q(**{f"metadata__{key}{suffix}": value})
 
 
-def test_random_queries_answer_as_on_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
-    asking = Asking(random.Random(2026), *stored)
+def test_random_queries_return_the_same_as_on_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
+    generator = QueryGenerator(random.Random(2026), *stored)
     equal, empty, seen = 0, 0, Counter[str]()
     for _ in range(QUERIES):
-        words, ask = asking.query()
-        expected, found = ask(SQLITE), ask(MONGODB)
-        assert found == expected, words
+        description, run = generator.query()
+        expected, found = run(SQLITE), run(MONGODB)
+        assert found == expected, description
         equal += 1
         empty += expected in ([], 0, False, [None, None])
-        seen[words.split()[-1]] += 1
-    print(f"{equal} equal answers, {empty} of them empty: {dict(seen)}")
+        seen[description.split()[-1]] += 1
+    print(f"{equal} equal results, {empty} of them empty: {dict(seen)}")
     assert equal == QUERIES
-    assert empty < equal / 2  # or nothing would be compared
+    assert empty < equal / 2  # empty results compare little
 
 
-def test_null_among_values_is_neither_equal_nor_different(stored: object) -> None:
-    def asked(alias: str) -> list[list[str]]:
+def test_null_among_values_is_neither_equal_nor_unequal(stored: object) -> None:
+    def results(alias: str) -> list[list[str]]:
         messages = Message.objects.using(alias).order_by("id")
         runs = messages.filter(role="user").order_by().values("run_id")
         assert None in [run["run_id"] for run in runs]
@@ -259,10 +259,10 @@ def test_null_among_values_is_neither_equal_nor_different(stored: object) -> Non
         ]
         return [list(messages.filter(condition).values_list("id", flat=True)) for condition in conditions]
 
-    assert asked(MONGODB) == asked(SQLITE)
+    assert results(MONGODB) == results(SQLITE)
 
 
-def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
+def test_pages_are_the_same_as_on_sqlite(stored: tuple[list[Thread], list[Message]]) -> None:
     threads, messages = stored
     rng = random.Random(7)
     for _ in range(200):
@@ -280,7 +280,7 @@ def test_pages_by_place_are_those_of_sqlite(stored: tuple[list[Thread], list[Mes
         assert pages[0] == pages[1]
 
 
-def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
+def test_rows_without_an_id_get_sequential_ids(stored: object) -> None:
     with connections[MONGODB].schema_editor() as editor:
         editor.create_model(ThreadPair)
     pairs = [ThreadPair(thread_id=f"thread_{n}", digest=str(n), created_at=START) for n in range(3)]
@@ -292,12 +292,12 @@ def test_rows_without_a_key_of_their_own_are_numbered(stored: object) -> None:
         editor.delete_model(ThreadPair)
 
 
-def test_page_starts_at_its_place_in_the_index() -> None:
-    """The server reads an index from where the first column's bound says, not from its beginning."""
+def test_page_bounds_the_first_column_of_the_index() -> None:
+    """With these bounds, the server reads the index from the page's start, not from the beginning."""
     rows = in_window(Thread.objects.visible("x"), Window((START, "a"), (START, "b"), True, None))
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)
     assert isinstance(statement, SelectStatement)
-    found = statement.filter(None, params)  # type: ignore[arg-type]  # no statement within it to ask
+    found = statement.filter(None, params)  # type: ignore[arg-type]  # it has no subquery to run
     bounds = [each["created_at"] for each in found["$and"] if "created_at" in each]
     assert bounds == [{"$gte": START.replace(tzinfo=None)}, {"$lte": START.replace(tzinfo=None)}]

@@ -1,4 +1,4 @@
-"""Migrations on MongoDB: what djongo dropped or could not do, on models that only these tests have."""
+"""Migrations on MongoDB that djongo ignores or cannot run, on a model that only these tests have."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.engine("mongodb")
 
 @pytest.fixture
 def item() -> Iterator[Any]:
-    """A model with its collection."""
+    """A model and its collection."""
     with isolate_apps("messages_app"):
 
         class Item(models.Model):  # noqa: DJ008
@@ -46,13 +46,13 @@ def indexes(model: Any) -> dict[str, tuple[dict[str, int], bool]]:
     return {name: (dict(index["key"]), index.get("unique", False)) for name, index in found.items() if name != "_id_"}
 
 
-def added(model: Any, field: Any, name: str) -> Any:
+def named_field(model: Any, field: Any, name: str) -> Any:
     field.set_attributes_from_name(name)
     field.model = model
     return field
 
 
-def test_constraints_of_a_new_collection_and_directions_of_indexes_are_kept(item: Any) -> None:
+def test_new_collection_has_constraints_and_index_directions(item: Any) -> None:
     assert indexes(item) == {
         "__primary_key__": ({"id": 1}, True),
         "name_unique": ({"name": 1}, True),
@@ -67,7 +67,7 @@ def test_constraints_of_a_new_collection_and_directions_of_indexes_are_kept(item
             rows.create(**taken)
 
 
-def test_booleans_decimals_uuids_and_json_come_back_as_what_they_are(item: Any) -> None:
+def test_booleans_decimals_uuids_and_json_keep_their_types(item: Any) -> None:
     rows = item.objects.using("threads")
     price, key, data = Decimal("12345678.9012"), UUID(int=2**100), {"a": [1, 2.5, None, True, {"b": "c"}]}
     rows.create(name="on", shop="a", number=2**62, flag=True, price=price, key=key, data=data)
@@ -84,8 +84,8 @@ def test_booleans_decimals_uuids_and_json_come_back_as_what_they_are(item: Any) 
 def test_fields_are_added_renamed_filled_and_removed(item: Any) -> None:
     rows = item.objects.using("threads")
     rows.create(name="x", shop="a", number=1)
-    old = added(item, models.CharField(max_length=5, null=True), "colour")
-    new = added(item, models.CharField(max_length=9, default="red"), "tint")
+    old = named_field(item, models.CharField(max_length=5, null=True), "colour")
+    new = named_field(item, models.CharField(max_length=9, default="red"), "tint")
     with connections["threads"].schema_editor() as editor:
         editor.add_field(item, old)
         editor.alter_field(item, old, new)
@@ -99,7 +99,7 @@ def test_fields_are_added_renamed_filled_and_removed(item: Any) -> None:
     assert indexes(item).keys() == {"__primary_key__", "name_unique"}
 
 
-def test_constraints_and_indexes_are_added_and_removed_also_twice(item: Any) -> None:
+def test_constraints_and_indexes_can_be_added_or_removed_twice(item: Any) -> None:
     constraint, index = item._meta.constraints[0], item._meta.indexes[0]
     for _ in range(2):
         with connections["threads"].schema_editor() as editor:
@@ -113,7 +113,7 @@ def test_constraints_and_indexes_are_added_and_removed_also_twice(item: Any) -> 
     assert {"item_number", "item_latest"} <= indexes(item).keys()
 
 
-def test_collection_is_renamed_with_its_numbers(item: Any) -> None:
+def test_renamed_collection_keeps_its_sequence_of_ids(item: Any) -> None:
     item.objects.using("threads").create(name="x", shop="a", number=1)
     with connections["threads"].schema_editor() as editor:
         editor.alter_db_table(item, "messages_app_item", "messages_app_thing")
@@ -121,13 +121,13 @@ def test_collection_is_renamed_with_its_numbers(item: Any) -> None:
     assert item.objects.using("threads").create(name="y", shop="a", number=2).pk == 2
 
 
-def test_what_a_server_cannot_keep_is_refused(item: Any) -> None:
+def test_unsupported_schema_change_is_refused(item: Any) -> None:
     refused: list[Any] = [
         lambda editor: editor.add_constraint(item, CheckConstraint(condition=Q(number__gt=0), name="c")),
         lambda editor: editor.add_constraint(item, UniqueConstraint(fields=["shop"], condition=Q(number=1), name="c")),
-        lambda editor: editor.add_field(item, added(item, models.CharField(null=True, unique=True), "code")),
+        lambda editor: editor.add_field(item, named_field(item, models.CharField(null=True, unique=True), "code")),
         lambda editor: editor.alter_field(
-            item, item._meta.get_field("shop"), added(item, models.IntegerField(db_index=True), "shop")
+            item, item._meta.get_field("shop"), named_field(item, models.IntegerField(db_index=True), "shop")
         ),
         lambda editor: editor.execute("ALTER TABLE x ADD COLUMN y"),
     ]
@@ -138,7 +138,7 @@ def test_what_a_server_cannot_keep_is_refused(item: Any) -> None:
         connections["threads"].schema_editor(collect_sql=True)
 
 
-def test_unique_index_over_rows_that_are_not_is_told(item: Any) -> None:
+def test_unique_index_over_duplicates_is_an_error(item: Any) -> None:
     rows = item.objects.using("threads")
     for name in "xy":
         rows.create(name=name, shop="a", number=ord(name))

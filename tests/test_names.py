@@ -1,4 +1,4 @@
-"""One name means one thing: no two modules of the product define the same top-level name."""
+"""One name has one meaning: no two modules of messages_app and threadsvc define the same top-level name."""
 
 import ast
 from collections import defaultdict
@@ -10,16 +10,16 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.stateless
 
-GIVEN = {
-    # Django finds these by their names.
+CONVENTIONAL = {
+    # Django looks these up by name.
     *("Command", "DatabaseFeatures", "DatabaseOperations", "DatabaseSchemaEditor", "DatabaseWrapper"),
     *("register", "urlpatterns"),
-    # What every Python module calls them.
+    # The conventional name in Python modules.
     "logger",
 }
-# messages_app and threadsvc do not import each other, and agree on these.
-AGREED = {"DEFAULT_TENANT", "MAX_TENANT_CHARACTERS", "EngineConnection", "EngineFeatures"}
-# Verbs of the store are called with their module: threads.delete, messages.delete.
+# messages_app and threadsvc do not import each other, so both define these.
+DEFINED_IN_BOTH = {"DEFAULT_TENANT", "MAX_TENANT_CHARACTERS", "EngineConnection", "EngineFeatures"}
+# The store's verbs are called with their module: threads.delete, messages.delete.
 VERBS = {"get", "page", "change_metadata", "delete"}
 
 
@@ -35,18 +35,18 @@ def names_in(module: ast.Module) -> Iterator[str]:
 
 
 def test_top_level_name_is_defined_in_one_module() -> None:
-    places = defaultdict(set)
+    files_of = defaultdict(set)
     for package in ("messages_app", "threadsvc"):
         for path in (ROOT / package).rglob("*.py"):
             if "migrations" not in path.parts:
                 for name in names_in(ast.parse(path.read_text(encoding="utf-8"))):
-                    places[name].add(str(path.relative_to(ROOT)))
-    several = {
+                    files_of[name].add(str(path.relative_to(ROOT)))
+    duplicates = {
         name: sorted(files)
-        for name, files in places.items()
+        for name, files in files_of.items()
         if len(files) > 1
         and not name.startswith("_")
-        and name not in GIVEN | AGREED
+        and name not in CONVENTIONAL | DEFINED_IN_BOTH
         and (name not in VERBS or any("/store/" not in file for file in files))
     }
-    assert several == {}
+    assert duplicates == {}

@@ -1,4 +1,4 @@
-"""What is seen of a running service from outside: its log, and its metrics."""
+"""The log and the metrics of a running service."""
 
 import json
 import os
@@ -32,20 +32,20 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def lines_of(service: Served) -> list[dict[str, Any]]:
-    """The log: all that a service printed after it said where it is."""
+    """Return the log records of a service, without the banner before them."""
     printed = service.log.read_text().splitlines()
     first = next(number for number, line in enumerate(printed) if line.startswith("{"))
     return [json.loads(line) for line in printed[first:]]
 
 
-def told_of(service: Served, request_id: str) -> list[dict[str, Any]]:
+def lines_of_request(service: Served, request_id: str) -> list[dict[str, Any]]:
     return [line for line in lines_of(service) if line.get("request_id") == request_id]
 
 
-def test_each_answer_is_a_line_of_json_with_its_request_id(served: Served) -> None:
+def test_each_response_is_logged_as_json_with_its_request_id(served: Served) -> None:
     thread = served.new_thread()
     answer = served.call("POST", f"/v1/threads/{thread}/messages", {"role": "user", "content": "hello"})
-    (line,) = told_of(served, answer.headers["x-request-id"])
+    (line,) = lines_of_request(served, answer.headers["x-request-id"])
     assert TIME.fullmatch(line.pop("timestamp"))
     assert 0 < line.pop("ms") < 30_000
     assert line == {
@@ -76,25 +76,25 @@ def test_each_answer_is_a_line_of_json_with_its_request_id(served: Served) -> No
         ("GET", "/static/x", "/static/{path}", 404, 0),
     ],
 )
-def test_line_names_the_route_and_never_the_path(
+def test_log_line_has_the_route_and_never_the_path(
     served: Served, method: str, path: str, route: str, status: int, tenant: int
 ) -> None:
-    given = f"route-{method}-{path}"
-    served.call(method, path, **{"X-Request-Id": given})
-    (line,) = told_of(served, given)
+    request_id = f"route-{method}-{path}"
+    served.call(method, path, **{"X-Request-Id": request_id})
+    (line,) = lines_of_request(served, request_id)
     assert line["method"] == (method if method != "BREW" else "(other)")
     assert (line["route"], line["status"], line["tenant"]) == (route, status, "default" if tenant else None)
 
 
 @pytest.mark.stateless
-def test_probes_and_static_files_are_not_told(served: Served) -> None:
+def test_probes_and_static_files_are_not_logged(served: Served) -> None:
     for path in ("/healthz", "/readyz", "/static/threadsvc/favicon.svg"):
         answer = served.call("GET", path)
         assert answer.status == 200
-        assert told_of(served, answer.headers["x-request-id"]) == []
+        assert lines_of_request(served, answer.headers["x-request-id"]) == []
 
 
-def test_log_holds_nothing_of_what_was_sent(served: Served) -> None:
+def test_log_contains_no_data_from_requests(served: Served) -> None:
     thread = served.new_thread()
     body = {"role": "user", "content": CANARY, "metadata": {CANARY: CANARY}, "file_ids": [CANARY]}
     keys = {
@@ -109,7 +109,7 @@ def test_log_holds_nothing_of_what_was_sent(served: Served) -> None:
                 served.call("POST", path, sent, **headers)
     for path in (f"/{CANARY}", f"/threads?metadata[{CANARY}]={CANARY}", f"/threads?after={CANARY}", f"/admin/{CANARY}"):
         served.call("GET", path, **keys)
-    for request in (  # what gunicorn refuses, and would quote
+    for request in (  # gunicorn rejects these, and would quote them in its log
         f"GET /{CANARY} {CANARY}\r\n\r\n",
         f"{CANARY} / HTTP/1.1\r\n\r\n",
         f"GET / HTTP/1.1\r\nAuthorization\0: {CANARY}\r\n\r\n",
@@ -129,27 +129,27 @@ def test_log_holds_nothing_of_what_was_sent(served: Served) -> None:
 
 @pytest.fixture
 def broken(served: Served) -> Iterator[Served]:
-    """A service whose database refuses some metadata, and quotes it."""
+    """A service whose database rejects metadata that contains the canary, with an error that quotes it."""
     url = database_url(served.directory, served.environment)
     if url.startswith("sqlite"):
-        refused = f"WHEN NEW.metadata LIKE '%{CANARY}%' BEGIN SELECT RAISE(ABORT, 'no {CANARY}'); END"
-        made, removed = f"CREATE TRIGGER broken BEFORE UPDATE ON messages_app_thread {refused}", "DROP TRIGGER broken"
+        condition = f"WHEN NEW.metadata LIKE '%{CANARY}%' BEGIN SELECT RAISE(ABORT, 'no {CANARY}'); END"
+        create, drop = f"CREATE TRIGGER broken BEFORE UPDATE ON messages_app_thread {condition}", "DROP TRIGGER broken"
     else:
-        altered = "ALTER TABLE messages_app_thread"
-        made = f"{altered} ADD CONSTRAINT broken CHECK (metadata::text NOT LIKE '%{CANARY}%') NOT VALID"
-        removed = f"{altered} DROP CONSTRAINT broken"
-    execute(url, made)
+        alter = "ALTER TABLE messages_app_thread"
+        create = f"{alter} ADD CONSTRAINT broken CHECK (metadata::text NOT LIKE '%{CANARY}%') NOT VALID"
+        drop = f"{alter} DROP CONSTRAINT broken"
+    execute(url, create)
     yield served
-    execute(url, removed)
+    execute(url, drop)
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_fault_is_told_once_with_its_request_id_and_without_what_it_quotes(broken: Served) -> None:
+def test_exception_is_logged_once_without_user_data(broken: Served) -> None:
     thread = broken.new_thread()
-    given = f"fault-{thread}"
-    answer = broken.call("POST", f"/threads/{thread}", {"metadata": {"a": CANARY}}, **{"X-Request-Id": given})
+    request_id = f"fault-{thread}"
+    answer = broken.call("POST", f"/threads/{thread}", {"metadata": {"a": CANARY}}, **{"X-Request-Id": request_id})
     assert (answer.status, answer.body) == (500, {"detail": "Internal Server Error"})
-    fault, line = told_of(broken, given)
+    fault, line = lines_of_request(broken, request_id)
     assert (fault["level"], fault["event"]) == ("error", "unhandled exception")
     assert re.search(r"django\.db\.utils\.IntegrityError", fault["exception"])
     assert "Traceback (most recent call last)" in fault["exception"]
@@ -159,7 +159,7 @@ def test_fault_is_told_once_with_its_request_id_and_without_what_it_quotes(broke
 
 
 @pytest.mark.stateless
-def test_text_is_for_people_and_one_line_an_event(serve: Callable[..., Served]) -> None:
+def test_text_format_has_one_line_per_event(serve: Callable[..., Served]) -> None:
     service = serve(THREADSVC_LOG_FORMAT="text", WEB_CONCURRENCY="1")
     service.call("GET", "/threads/x", **{"X-Request-Id": 'x"status=200'})
     (worker,) = service.children()
@@ -177,7 +177,7 @@ def test_text_is_for_people_and_one_line_an_event(serve: Callable[..., Served]) 
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_log_tells_of_warnings_and_of_exceptions_that_nobody_catches(tmp_path: Path) -> None:
+def test_warnings_and_uncaught_exceptions_are_logged(tmp_path: Path) -> None:
     program = (
         "import threading, warnings; from threadsvc.observability.logs import log_what_python_prints as log; log();"
         "warnings.warn('mind\\nthe step'); threading.Thread(target=lambda: int('{c}')).start()"
@@ -187,14 +187,15 @@ def test_log_tells_of_warnings_and_of_exceptions_that_nobody_catches(tmp_path: P
     assert (warning["level"], warning["logger"]) == ("warning", "py.warnings")
     assert "UserWarning: mind\nthe step" in warning["event"]
     assert died["exception"].endswith("builtins.ValueError")
-    assert CANARY not in died["exception"].replace(f"int('{CANARY}')", "")  # the line of the program
+    # The traceback quotes the program's line, but not the value.
+    assert CANARY not in died["exception"].replace(f"int('{CANARY}')", "")
     text = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_FORMAT="text").stderr.splitlines()
     assert re.search(r" \[warning *\] .*UserWarning: mind\\nthe step", text[0])
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of two workers that shows metrics, and waits for a locked database for a second only."""
+    """A service with metrics and two workers. It waits at most one second for a locked database."""
     directory = tmp_path_factory.mktemp("measured") / "data"
     url = f"sqlite:///{directory}/threadsvc.db?timeout=1"
     service = Served(directory, DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()))
@@ -218,7 +219,7 @@ def scrape(service: Served) -> bytes:
 
 
 def metric(service: Served, name: str, **labels: str) -> float:
-    """The sum of the samples of that name that have these labels."""
+    """Return the sum of the samples that have this name and these labels."""
     families = text_string_to_metric_families(scrape(service).decode())
     return sum(
         sample.value
@@ -229,15 +230,15 @@ def metric(service: Served, name: str, **labels: str) -> float:
 
 
 @pytest.mark.process
-def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> None:
+def test_metrics_are_summed_over_workers_and_survive_them(measured: Served) -> None:
     thread = measured.new_thread()
     measured.wait_until(lambda: len(measured.children()) == 3)
-    _, *workers = measured.children()  # the first shows the metrics
+    _, *workers = measured.children()  # the first child is the exporter
     assert len(workers) == metric(measured, "threadsvc_workers") == 2
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
     before = metric(measured, **queries)
     for number, stopped in enumerate(workers, start=1):
-        suspend(stopped)  # the other worker answers everything
+        suspend(stopped)  # the other worker handles every request
         for _ in range(10):
             assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
         assert measured.call("POST", f"/threads/{thread}/messages", b"{}").status == 422
@@ -245,7 +246,7 @@ def test_metrics_are_summed_over_workers_and_outlive_them(measured: Served) -> N
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 10 * number
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="422") == number
         assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 11 * number
-    assert metric(measured, **queries) >= before + 20  # one at least for each message
+    assert metric(measured, **queries) >= before + 20  # at least one query per message
 
     with measured.connect() as unfinished:
         unfinished.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")
@@ -270,8 +271,9 @@ def test_metrics_count_each_statement_once(measured: Served) -> None:
             assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
         return metric(measured, **queries) - before
 
-    a_message = {"sqlite": 1, "postgresql": 2, "mongodb": 4}[engines.chosen]
-    measured.wait_until(lambda: statements_of_ten_messages() == 10 * a_message)  # a worker purges once, at its start
+    per_message = {"sqlite": 1, "postgresql": 2, "mongodb": 4}[engines.chosen]
+    # Retried, because each worker purges once after its start.
+    measured.wait_until(lambda: statements_of_ten_messages() == 10 * per_message)
 
 
 @pytest.mark.engine("postgresql")
@@ -282,13 +284,13 @@ def test_service_with_metrics_prepares_its_statements(serve: Callable[..., Serve
         database.execute(f"ALTER DATABASE {database.info.dbname} SET log_statement = 'all'")
     service = serve(THREADS_DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()), WEB_CONCURRENCY="1")
     thread = service.new_thread()
-    for _ in range(20):  # the service uses several connections, and each prepares what it has run three times
+    for _ in range(20):  # several connections are in use, and each prepares a statement after three runs
         assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
     assert re.search(r'execute _pg\S+: INSERT INTO "messages_app_message"', log.read_text())
 
 
 @pytest.mark.stateless
-def test_metrics_are_told_at_the_moment_a_worker_makes_its_file(tmp_path: Path) -> None:
+def test_scrape_succeeds_while_a_worker_creates_its_file(tmp_path: Path) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     file = tmp_path / "counter_1.db"
@@ -302,8 +304,8 @@ def test_metrics_are_told_at_the_moment_a_worker_makes_its_file(tmp_path: Path) 
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_no_client_can_make_new_series(measured: Served) -> None:
-    """Each series stays in the memory of who collects it."""
+def test_no_request_creates_a_new_series(measured: Served) -> None:
+    """A server that collects metrics keeps every series in memory."""
 
     def odd(number: int) -> bytes:
         paths = (f"/{number}", f"/threads/{number}", f"/v1/threads/x/messages/{number}?a={number}", f"/static/{number}")
@@ -319,7 +321,7 @@ def test_no_client_can_make_new_series(measured: Served) -> None:
 
 @pytest.mark.process
 @pytest.mark.engine("sqlite")
-def test_database_that_is_away_is_counted(measured: Served) -> None:
+def test_unavailable_database_is_counted_as_an_error(measured: Served) -> None:
     thread = measured.new_thread()
     errors = {"name": "threadsvc_errors_total", "kind": "database_unavailable"}
     before = metric(measured, **errors)
@@ -335,27 +337,27 @@ def test_database_that_is_away_is_counted(measured: Served) -> None:
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_metrics_are_shown_on_the_loopback_address_alone(measured: Served) -> None:
+def test_metrics_are_served_on_loopback_only(measured: Served) -> None:
     port = int(measured.environment["THREADSVC_METRICS_PORT"])
     assert can_connect("127.0.0.1", port)
-    assert not can_connect("127.0.0.2", port)  # which is another one of this machine's
+    assert not can_connect("127.0.0.2", port)  # another address of this machine
 
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_taken_port_for_metrics_is_one_clear_line(measured: Served, tmp_path: Path) -> None:
+def test_metrics_port_in_use_is_a_one_line_error(measured: Served, tmp_path: Path) -> None:
     port = measured.environment["THREADSVC_METRICS_PORT"]
     ended = manage(tmp_path / "data", "serve", PORT=str(free_port()), THREADSVC_METRICS_PORT=port)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        f"CommandError: cannot show metrics on 127.0.0.1 port {port}: Address already in use; "
-        "THREADSVC_METRICS_PORT chooses another\n"
+        f"CommandError: cannot serve metrics on 127.0.0.1 port {port}: Address already in use. "
+        "Set THREADSVC_METRICS_PORT to another port.\n"
     )
-    assert metric(measured, "threadsvc_workers") == 2  # nothing was taken from who has it
+    assert metric(measured, "threadsvc_workers") == 2  # the other service keeps its port
 
 
 @pytest.mark.stateless
-def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callable[..., Served]) -> None:
+def test_metrics_end_with_the_service_and_restart_at_zero(serve: Callable[..., Served]) -> None:
     port = str(free_port())
     service = serve(THREADSVC_METRICS_PORT=port, WEB_CONCURRENCY="1")
     service.call("GET", "/healthz")
@@ -374,7 +376,7 @@ def test_metrics_end_with_the_service_and_begin_anew_with_the_next(serve: Callab
 
 
 @pytest.mark.stateless
-def test_metrics_are_off_unless_they_are_asked_for(served: Served, tmp_path: Path) -> None:
+def test_metrics_are_off_by_default(served: Served, tmp_path: Path) -> None:
     served.wait_until(lambda: len(served.children()) == 2)
     program = "import sys, threadsvc.wsgi; print('prometheus_client' in sys.modules)"
     assert manage(tmp_path / "data", "shell", "-v0", "-c", program).stdout == "False\n"

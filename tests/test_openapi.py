@@ -1,17 +1,29 @@
 """The documentation that the service serves, held against the reference page and the committed schema."""
 
+import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
-from django.test import Client
+from django.db import OperationalError
+from django.test import Client, override_settings
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
+from rest_framework.views import APIView
 
+from messages_app.api.errors import wire_error
+from messages_app.store.errors import KeyInUse
 from tests.conftest import ROOT, Answer, Api
+from threadsvc.access.models import APIKey
+from threadsvc.access.throttle import RateLimit
+from threadsvc.api.errors import answer_of_database, exception_handler
+from threadsvc.api.middleware import openai_error
+from threadsvc.engines.base import DiskFull
 
 PAGES = ["/docs", "/redoc"]
 
@@ -192,6 +204,160 @@ def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[st
         assert api.post(url, first).status == 200, (path, first)
         for example in (first, *more):
             assert api.post(url, example, HTTP_OPENAI_BETA="assistants=v2").status == 200, (path, example)
+
+
+# Examples of responses
+
+OPERATIONS = [
+    "create_thread",
+    "list_threads",
+    "retrieve_thread",
+    "modify_thread",
+    "delete_thread",
+    "create_message",
+    "list_messages",
+    "retrieve_message",
+    "modify_message",
+    "delete_message",
+    "list_message_files",
+    "retrieve_message_file",
+]
+QUESTION = {"role": "user", "content": "How does AI work?", "metadata": {"topic": "ai"}}
+INVALID_BODIES = {
+    "create_thread": {"messages": [{"role": "user"}]},
+    "create_message": {"role": "user", "text": "How does AI work?"},
+    "modify_thread": {"metadata": {"topic": 5}},
+    "modify_message": {"metadata": {"topic": 5}},
+}
+ABSENT = {"thread_id": "thread_" + "0" * 26, "message_id": "msg_" + "0" * 26, "file_id": "file-manual"}
+
+
+def described(schema: dict[str, Any], operation_id: str) -> tuple[str, str, dict[str, Any]]:
+    """Return the operation's method, path and description."""
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if operation["operationId"] == operation_id:
+                return method.upper(), path, operation
+    raise LookupError(operation_id)
+
+
+def examples_of(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a response's examples by name."""
+    examples = answer["content"]["application/json"]["examples"]
+    shared = schema["components"]["examples"]
+    return {name: (shared[name] if "$ref" in each else each)["value"] for name, each in examples.items()}
+
+
+def masked(body: Any) -> str:
+    """Return the JSON with ids and times masked. The order of keys stays."""
+    text = re.sub(r"\b(thread|msg)_[0-9a-z]{26}\b", r"\1", json.dumps(body))
+    return re.sub(r'(_at": )[0-9]+', r"\g<1>0", re.sub(r'"[0-9a-f]{24}"', '"object id"', text))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shape", ["", "V2"])
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_examples_of_responses_are_what_the_service_answers(
+    api: Api,
+    schema: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    operation_id: str,
+    shape: str,
+) -> None:
+    method, path, operation = described(schema, operation_id)
+    shape_meta = {"HTTP_OPENAI_BETA": "assistants=v2"} if shape else {}
+
+    def key(**fields: Any) -> dict[str, str]:
+        token = APIKey(name="examples", tenant=f"examples-{operation_id}{shape}", **fields).issue()
+        return {"HTTP_AUTHORIZATION": f"Bearer {token}", **shape_meta}
+
+    mine = key()
+    thread_id = api.post("/threads", {"metadata": {"customer": "customer-17"}}, **mine).body["id"]
+    message = QUESTION | ({"file_ids": ["file-manual"]} if "file" in operation_id else {})
+    message_id = api.post(f"/threads/{thread_id}/messages", message, **mine).body["id"]
+    ids = {"thread_id": thread_id, "message_id": message_id, "file_id": "file-manual"}
+    body: Any = b""
+    if "requestBody" in operation:
+        first, *_ = operation["requestBody"]["content"]["application/json"]["examples"].values()
+        body = first["value"]
+
+    def ask(sent: Any = body, ids: dict[str, str] = ids, query: str = "", **meta: str) -> Answer:
+        return api.call(method, path.format(**ids) + query, sent, **{**mine, **meta})
+
+    def not_found() -> Answer:
+        names = re.findall(r"{(\w+)}", path)
+        if names[-1] != "file_id":
+            return ask(ids=ids | {names[-1]: ABSENT[names[-1]]})
+        without_file = api.post(f"/threads/{thread_id}/messages", QUESTION, **mine).body["id"]
+        return ask(ids=ids | {"message_id": without_file})
+
+    def reuse_key() -> Answer:
+        ask(HTTP_IDEMPOTENCY_KEY="once")
+        return ask({**body, "metadata": {}}, HTTP_IDEMPOTENCY_KEY="once")
+
+    def exceed_rate() -> Answer:
+        limit = override_settings(RATE_LIMIT=(1, 3600), RATE_FILE=tmp_path / "rates")
+        with monkeypatch.context() as patch, limit:
+            patch.setattr(APIView, "throttle_classes", [RateLimit])
+            api.get("/threads/x", **mine)
+            return ask()
+
+    requests: dict[str, Callable[[], Answer]] = {
+        "NotUTF8": lambda: ask(b"\xff"),
+        "InvalidAPIKey": lambda: ask(HTTP_AUTHORIZATION="Bearer tsk_unknown"),
+        "ReadOnlyKey": lambda: ask(HTTP_AUTHORIZATION=key(read_only=True)["HTTP_AUTHORIZATION"]),
+        "OriginNotAllowed": lambda: ask(HTTP_AUTHORIZATION="", HTTP_ORIGIN="https://shop.example"),
+        "NotFound": not_found,
+        "RequestBodyTooLarge": lambda: ask(CONTENT_LENGTH=str(10**9)),
+        "Invalid": lambda: ask(INVALID_BODIES[operation_id]) if body else ask(query="?limit=500"),
+        "KeyReused": reuse_key,
+        "TooManyRequests": exceed_rate,
+    }
+    # No request of this test causes these. They are held against the code that answers.
+    in_code: dict[str, Callable[[], Any]] = {
+        "RequestInProgress": lambda: exception_handler(wire_error(KeyInUse(), {}), {}),
+        "ServiceUnavailable": lambda: answer_of_database(OperationalError()),
+        "InsufficientStorage": lambda: answer_of_database(DiskFull()),
+    }
+    statuses = list(operation["responses"])
+    for status in [*statuses[1:], statuses[0]]:  # the 200 last: it may delete the thread
+        examples = examples_of(schema, operation["responses"][status])
+        names = [name for name in examples if name.endswith("V2") == bool(shape)] or ["Default"]
+        for name in names:
+            cause = name.removesuffix("V2")
+            if cause in in_code:
+                answer = in_code[cause]()
+                detail = json.loads(answer.content)["detail"]
+                expected = {"detail": detail, "error": openai_error(detail)} if shape else {"detail": detail}
+                assert (str(answer.status_code), examples[name]) == (status, expected)
+            else:
+                answered = ask() if status == "200" else requests[cause]()
+                assert (str(answered.status), masked(answered.body)) == (status, masked(examples[name]))
+
+
+@pytest.mark.stateless
+def test_examples_are_valid_in_the_schema(schema: dict[str, Any]) -> None:
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                content = answer["content"]["application/json"]["schema"]
+                validator = jsonschema.Draft202012Validator({**content, "components": schema["components"]})
+                examples = examples_of(schema, answer).values()
+                assert examples
+                for value in examples:
+                    validator.validate(value)
+
+
+@pytest.mark.stateless
+def test_numbered_titles_are_only_in_the_default_shape(schema: dict[str, Any]) -> None:
+    titles = re.findall(r'"title": "([A-Z][a-z]+\d+)"', json.dumps(to_plain(schema["components"]["schemas"])))
+    assert sorted(titles) == ["Object25", "Role7", "Role8"]
+
+
+@pytest.mark.stateless
+def test_v1_is_the_first_server(schema: dict[str, Any]) -> None:
+    assert [server["url"] for server in schema["servers"]] == ["/v1", "/"]
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example", "detail": "low"}}

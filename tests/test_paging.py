@@ -1,4 +1,4 @@
-"""Pages of lists, held against an oracle for any query, and walks through threads that change between the pages."""
+"""Lists: an oracle checks the pages of random queries, and clients page through threads that change meanwhile."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -22,27 +22,30 @@ from tests.rows import new_thread, store_rows
 
 Query = dict[str, Any]
 
-# The same examples in every run, and none remembered in files: what fails here fails everywhere.
-# SQLite answers all of them; the others, which are slower, answer the first quarter, and all in a long run.
+# Every run has the same examples and no example database, so a failure reproduces everywhere.
+# SQLite runs all examples. The other engines are slower: they run the first quarter, and all of them in a long run.
 SHARE = 1 if engines.chosen == "sqlite" or engines.is_long else 4
 PROPERTY = settings(max_examples=20 // SHARE, derandomize=True, database=None, deadline=None)
-QUERIES = 20  # in each example
+QUERIES = 20  # per example
 RNG = st.integers(0, 2**32).map(Random)
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
-ODD = "ü ]+&=%"  # what a query has to escape
+ODD = "ü ]+&=%"  # characters that a query string must escape
 RUNS = ["", "run", ODD]
 SECOND = datetime(2026, 1, 1, tzinfo=UTC)
 Item = TypeVar("Item")
 
 
 def some(item: st.SearchStrategy[Item], most: int = 16) -> st.SearchStrategy[list[Item]]:
-    """Enough for several pages, or next to nothing."""
+    """Draw lists that are long enough for several pages, or have at most two items."""
     several = st.lists(item, min_size=8, max_size=most)
     return several | several | st.lists(item, max_size=2)
 
 
 def expected(known: list[str], shown: Mapping[str, Any], query: Query, unknown: str) -> tuple[int, Any]:
-    """The answer by the contract's rules. `known` may be cursors, oldest first; `shown` is what filters let through."""
+    """Return the status and body that the contract requires.
+
+    `known` has the valid cursors, oldest first. `shown` has the items that pass the filters.
+    """
     after, before, limit = query.get("after"), query.get("before"), query.get("limit", 20)
     faults = [name for name in ("after", "before") if query.get(name) and query[name] not in known]
     if faults:
@@ -59,11 +62,11 @@ def expected(known: list[str], shown: Mapping[str, Any], query: Query, unknown: 
 
 
 def any_query(rng: Random, cursors: list[str]) -> Query:
-    """A query of any of these keys. Drawn evenly, so that often two cursors bound a window of more than one page."""
+    """Return a random query. Cursors are drawn evenly, so two of them often bound a window of more than one page."""
     keys: dict[str, list[Any]] = {
         "limit": [None, 1, 1, 2, 2, 3, 5, 100],
         "order": [None, "asc", "desc"],
-        "after": [*cursors, "", "none"] if rng.random() < 0.6 else [None],  # an empty one counts as absent
+        "after": [*cursors, "", "none"] if rng.random() < 0.6 else [None],  # an empty cursor is treated as absent
         "before": [*cursors, "", "none"] if rng.random() < 0.6 else [None],
     }
     chosen = {key: rng.choice(values) for key, values in keys.items()}
@@ -71,18 +74,18 @@ def any_query(rng: Random, cursors: list[str]) -> Query:
 
 
 class Conversation:
-    """A thread that changes, and what is known of it without asking for a list."""
+    """A thread that changes, and its expected content. The content is never read from a list."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self.path = f"/threads/{api.post('/threads').body['id']}/messages"
-        self.known: list[str] = []  # ids in the order of their messages' creation, also of those that are deleted
+        self.known: list[str] = []  # ids in order of creation, including deleted messages
         self.shown: dict[str, Any] = {}
 
     def write(self, run_id: str = "") -> None:
         number = len(self.known)
         body = {"role": "user", "content": str(number), "run_id": run_id}
-        # The clock stands still and goes back, as clocks do: the order of messages has nothing to do with it.
+        # This clock stands still and steps back. The order of messages must not depend on it.
         with patch.object(timezone, "now", return_value=SECOND + timedelta(seconds=number // 2 * 2 % 5)):
             message_id = self.api.post(self.path, body, **V2).body["id"]
         self.known.append(message_id)
@@ -96,14 +99,14 @@ class Conversation:
         return {key: message for key, message in self.shown.items() if run_id in ("", message["run_id"])}
 
     def page(self, query: Query) -> Any:
-        """The answer's body, which is what the rules say."""
+        """Request a page, check it against the contract, and return its body."""
         answer = self.api.get(f"{self.path}?{urlencode(query)}")
         shown = self.in_run(query.get("run_id", ""))
         assert (answer.status, answer.body) == expected(self.known, shown, query, "message")
         return answer.body
 
 
-def test_every_query_of_a_small_thread_is_answered_by_the_rules(api: Api) -> None:
+def test_every_query_of_a_small_thread_follows_the_contract(api: Api) -> None:
     conversation = Conversation(api)
     for run_id in ("", "run", "", "run", "run", "run"):
         conversation.write(run_id)
@@ -116,7 +119,7 @@ def test_every_query_of_a_small_thread_is_answered_by_the_rules(api: Api) -> Non
 
 @PROPERTY
 @given(messages=some(st.tuples(st.sampled_from(RUNS), st.sampled_from([False, False, True]))), rng=RNG)
-def test_page_of_messages_is_what_the_rules_say(api: Api, messages: list[tuple[str, bool]], rng: Random) -> None:
+def test_random_pages_of_messages_follow_the_contract(api: Api, messages: list[tuple[str, bool]], rng: Random) -> None:
     conversation, elsewhere = Conversation(api), Conversation(api)
     elsewhere.write()
     for run_id, _ in messages:
@@ -146,23 +149,23 @@ THREADS = some(
 
 @PROPERTY
 @given(threads=THREADS, rng=RNG)
-def test_page_of_threads_is_what_the_rules_say(api: Api, threads: list[dict[str, Any]], rng: Random) -> None:
+def test_random_pages_of_threads_follow_the_contract(api: Api, threads: list[dict[str, Any]], rng: Random) -> None:
     mark = uuid.uuid4().hex
     ids = []
     for number, thread in enumerate(threads):
-        # Ids in one order, seconds in any other: lists are in the order of both.
+        # Ids ascend and seconds are random. Lists sort by the second, then by the id.
         row = new_thread(at=SECOND + timedelta(milliseconds=number), tenant=thread["tenant"])
         row.created_at = SECOND + timedelta(seconds=thread["seconds"])
         row.metadata = {**thread["metadata"], **({"mark": mark} if thread["is_marked"] else {})}
         store_rows([row])
         if thread["tenant"] == "default":
             assert api.post(f"/threads/{row.id}", {"metadata": thread["changes"]}).status == 200
-        if thread["is_deleted"]:  # not over HTTP, which would have it purged at some time
+        if thread["is_deleted"]:  # not over HTTP: the purge would remove the row at some point
             backend().mark_deleted(Thread.objects.filter(id=row.id), [row.id])
         ids.append(row.id)
-    # Threads of other tests are listed, too: the rows say which there are.
-    there = Thread.objects.filter(tenant="default", deleted_at=None)
-    rows = sorted(there, key=lambda row: (row.created_at, row.id))
+    # The list includes threads of other tests, so read the rows.
+    visible = Thread.objects.filter(tenant="default", deleted_at=None)
+    rows = sorted(visible, key=lambda row: (row.created_at, row.id))
     bodies = {
         row.id: {
             "_id": row.object_id,
@@ -187,7 +190,7 @@ def test_page_of_threads_is_what_the_rules_say(api: Api, threads: list[dict[str,
 
 @PROPERTY
 @given(file_ids=some(st.sampled_from(["a", "b", "c", "d", "e", "f", ODD, "g/h?"]), most=10), rng=RNG)
-def test_page_of_files_is_what_the_rules_say(api: Api, file_ids: list[str], rng: Random) -> None:
+def test_random_pages_of_files_follow_the_contract(api: Api, file_ids: list[str], rng: Random) -> None:
     thread_id = api.post("/threads").body["id"]
     body = {"role": "user", "content": "x", "file_ids": file_ids}
     message = api.post(f"/threads/{thread_id}/messages", body).body
@@ -203,26 +206,26 @@ def test_page_of_files_is_what_the_rules_say(api: Api, file_ids: list[str], rng:
         assert (answer.status, answer.body) == expected(known, shown, query, "file")
 
 
-# What happens between two pages: messages are written, in the run that is walked or in another, or one is deleted (the
-# cursor, or the one of that number).
+# Changes between two pages: a message is written to the run of the walk or to another run, or a message is deleted (the
+# cursor, or the message with this number).
 CHANGES = st.lists(st.sampled_from(["write", "write elsewhere", "delete cursor"]) | st.integers(0, 20), max_size=4)
 
 
 def change(conversation: Conversation, changes: Iterable[str | int], run_id: str, cursor: str) -> None:
     for what in changes:
-        there = list(conversation.shown)
+        remaining = list(conversation.shown)
         if what == "write":
             conversation.write(run_id)
         elif what == "write elsewhere":
             conversation.write("elsewhere")
-        elif what == "delete cursor" and cursor in there:
+        elif what == "delete cursor" and cursor in remaining:
             conversation.delete(cursor)
-        elif isinstance(what, int) and there:
-            conversation.delete(there[what % len(there)])
+        elif isinstance(what, int) and remaining:
+            conversation.delete(remaining[what % len(remaining)])
 
 
-def started(api: Api, run_id: str, changes: Iterable[str | int]) -> Conversation:
-    """A conversation of one message at least, which has a history."""
+def new_conversation(api: Api, run_id: str, changes: Iterable[str | int]) -> Conversation:
+    """Return a conversation of at least one message, to which `changes` were applied."""
     conversation = Conversation(api)
     conversation.write(run_id)
     change(conversation, changes, run_id, "")
@@ -237,7 +240,7 @@ WALKED_RUNS = st.sampled_from(["", "run"])
 @pytest.mark.parametrize("cursor_is", ["after", "before"])
 @settings(PROPERTY, max_examples=12 // SHARE)
 @given(run_id=WALKED_RUNS, history=HISTORY, steps=st.lists(st.tuples(st.integers(1, 4), CHANGES), max_size=6), rng=RNG)
-def test_walk_gives_each_message_that_stays_once_and_misses_none_that_comes_ahead_of_it(
+def test_walk_returns_each_remaining_message_once(
     api: Api,
     order: str,
     cursor_is: str,
@@ -246,34 +249,34 @@ def test_walk_gives_each_message_that_stays_once_and_misses_none_that_comes_ahea
     steps: list[tuple[int, list[str | int]]],
     rng: Random,
 ) -> None:
-    conversation = started(api, run_id, history)
+    conversation = new_conversation(api, run_id, history)
     to_newer = (order == "asc") == (cursor_is == "after")
     begin = rng.choice(conversation.known[:4] if to_newer else conversation.known[-4:])
     if cursor_is == "after" and rng.random() < 0.5:
         begin = ""
-    at_first = set(conversation.shown)
-    met: list[str] = []
+    initial = set(conversation.shown)
+    seen: list[str] = []
     cursor = begin
     for number, (limit, changes) in enumerate(chain(steps, repeat((3, ())))):
         change(conversation, changes, run_id, cursor)
         page = conversation.page({"order": order, "limit": limit, cursor_is: cursor, "run_id": run_id})
         ids = [message["id"] for message in page["data"]]
-        met += ids if cursor_is == "after" else ids[::-1]
-        cursor = met[-1] if met else begin
+        seen += ids if cursor_is == "after" else ids[::-1]
+        cursor = seen[-1] if seen else begin
         if number >= len(steps) and not page["has_more"]:
             break
-    way = conversation.known if to_newer else conversation.known[::-1]
-    way = way[way.index(begin) + 1 if begin else 0 :]
-    assert met == [message_id for message_id in way if message_id in met]  # in order, none twice
-    stayed = [message_id for message_id in way if message_id in conversation.in_run(run_id)]
-    assert set(met) >= {message_id for message_id in stayed if to_newer or message_id in at_first}
+    line = conversation.known if to_newer else conversation.known[::-1]
+    line = line[line.index(begin) + 1 if begin else 0 :]
+    assert seen == [message_id for message_id in line if message_id in seen]  # in order, without duplicates
+    still_there = [message_id for message_id in line if message_id in conversation.in_run(run_id)]
+    assert set(seen) >= {message_id for message_id in still_there if to_newer or message_id in initial}
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("bounds", [(), ("after",), ("before",), ("after", "before")])
 @settings(PROPERTY, max_examples=6 // SHARE)
 @given(limit=st.integers(1, 4), run_id=WALKED_RUNS, history=HISTORY, steps=st.lists(CHANGES, max_size=6), rng=RNG)
-def test_client_that_ignores_has_more_and_keeps_before_ends_and_gives_each_message_once(
+def test_client_that_ignores_has_more_gets_each_message_once(
     api: Api,
     order: str,
     bounds: tuple[str, ...],
@@ -283,13 +286,13 @@ def test_client_that_ignores_has_more_and_keeps_before_ends_and_gives_each_messa
     steps: list[list[str | int]],
     rng: Random,
 ) -> None:
-    """openai-python 1.6.1: asks with the same query and `after` the last that it got, until it gets nothing."""
-    conversation = started(api, run_id, history)
+    """openai-python 1.6.1 repeats its query with `after` set to the last id that it got, until a page is empty."""
+    conversation = new_conversation(api, run_id, history)
     line = conversation.known if order == "asc" else conversation.known[::-1]
     chosen = {"after": rng.choice(line[:4]), "before": rng.choice(line[-4:])}
     cursors = {name: chosen[name] for name in bounds}
     query: Query = {"order": order, "limit": limit, **cursors, "run_id": run_id}
-    at_first = set(conversation.shown)
+    initial = set(conversation.shown)
     pages: list[list[str]] = []
     for changes in chain(steps, repeat(())):
         change(conversation, changes, run_id, query.get("after", ""))
@@ -298,13 +301,13 @@ def test_client_that_ignores_has_more_and_keeps_before_ends_and_gives_each_messa
             break
         pages.append(page)
         query["after"] = page[-1]
-    met = [message_id for page in pages for message_id in page]
+    seen = [message_id for page in pages for message_id in page]
     line = conversation.known if order == "asc" else conversation.known[::-1]
-    assert met == [message_id for message_id in line if message_id in met]  # in order, none twice
+    assert seen == [message_id for message_id in line if message_id in seen]  # in order, without duplicates
     if bounds == ("before",):
-        assert len(pages) <= 1  # what is nearest to `before`: there is nothing between the two
+        assert len(pages) <= 1  # the first page ends at `before`, so no message follows it
         return
     start = line.index(cursors["after"]) + 1 if "after" in cursors else 0
     stop = line.index(cursors["before"]) if "before" in cursors else len(line)
-    stayed = [message_id for message_id in line[start:stop] if message_id in conversation.in_run(run_id)]
-    assert set(met) >= {message_id for message_id in stayed if order == "asc" or message_id in at_first}
+    still_there = [message_id for message_id in line[start:stop] if message_id in conversation.in_run(run_id)]
+    assert set(seen) >= {message_id for message_id in still_there if order == "asc" or message_id in initial}

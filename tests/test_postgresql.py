@@ -1,4 +1,4 @@
-"""PostgreSQL: what it is asked for, and what becomes of requests when it is slow, away, killed or back again."""
+"""PostgreSQL: transactions, connections, query plans, and requests while the server is slow, down or restarted."""
 
 import os
 import time
@@ -35,7 +35,7 @@ UNAVAILABLE = (503, {"detail": "Service Unavailable"}, "1")
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgreSQL]:
-    """A server that may be stopped: nobody else is on it."""
+    """A server that tests may stop: only this module uses it."""
     server = PostgreSQL()
     yield server
     server.close()
@@ -43,7 +43,7 @@ def own_server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="module")
 def service(own_server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service on the server that may be stopped. What one test did to it, it has to survive in the next."""
+    """A service on `own_server`. Several tests share it, so it must survive each outage."""
     databases = {name: own_server.new_database() for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
     service = Served(tmp_path_factory.mktemp("on_own_server") / "data", **databases)
     yield service
@@ -65,15 +65,15 @@ def timed(act: Callable[[], Answer]) -> tuple[int, Any, str | None, float]:
     return answer.status, answer.body, answer.headers.get("retry-after"), time.monotonic() - start
 
 
-def assert_unavailable_soon(service: Served, thread: str) -> None:
-    """16 requests at once, and one alone."""
+def assert_soon_unavailable(service: Served, thread: str) -> None:
+    """Check that 16 concurrent requests, and one more alone, get 503 within seconds."""
     with ThreadPoolExecutor(16) as pool:
         answers = [pool.submit(timed, lambda: post(service, thread)) for _ in range(16)]
     answers.append(pool_of_one(lambda: timed(lambda: service.call("GET", f"/threads/{thread}"))))
     for answer in answers:
-        *told, seconds = answer.result()
-        assert tuple(told) == UNAVAILABLE
-        assert seconds < 3  # two, and some for a busy machine
+        *response, seconds = answer.result()
+        assert tuple(response) == UNAVAILABLE
+        assert seconds < 3  # two seconds, and a margin for a busy machine
     assert service.call("GET", "/readyz").status == 503
     assert service.call("GET", "/healthz").status == 200
 
@@ -86,8 +86,8 @@ def pool_of_one(act: Callable[[], Any]) -> "Future[Any]":
 # Order and content
 
 
-def test_positions_of_a_thread_are_committed_in_their_order(serve: Callable[..., Served]) -> None:
-    """Whoever looks, whenever: there is no gap that a slower writer fills later, behind the back of a reader."""
+def test_positions_are_committed_in_order(serve: Callable[..., Served]) -> None:
+    """A reader never sees a gap in the positions that a slower writer fills later."""
     url = new_database()
     service = serve(THREADS_DATABASE_URL=url, WEB_CONCURRENCY="3")
     thread, writers, each = service.new_thread(), 10, 20
@@ -98,20 +98,20 @@ def test_positions_of_a_thread_are_committed_in_their_order(serve: Callable[...,
             return [post(service, thread, f"{writer} {i}").body["id"] for i in range(each)]
 
         writing = [pool.submit(write, writer) for writer in range(writers)]
-        looks = []
+        snapshots = []
         while not all(future.done() for future in writing):
-            looks.append(reader.execute(sql, [thread]).fetchall())
-        at_last = reader.execute(sql, [thread]).fetchall()
-    assert [position for position, _ in at_last] == list(range(1, writers * each + 1))
-    assert len({len(look) for look in looks}) > writers  # it did look while they wrote
-    assert all(look == at_last[: len(look)] for look in looks)
-    ids = [message_id for _, message_id in at_last]
+            snapshots.append(reader.execute(sql, [thread]).fetchall())
+        final = reader.execute(sql, [thread]).fetchall()
+    assert [position for position, _ in final] == list(range(1, writers * each + 1))
+    assert len({len(snapshot) for snapshot in snapshots}) > writers  # it read while they wrote
+    assert all(snapshot == final[: len(snapshot)] for snapshot in snapshots)
+    ids = [message_id for _, message_id in final]
     for future in writing:
         own = future.result()
         assert [message_id for message_id in ids if message_id in set(own)] == own
 
 
-def test_longest_text_of_the_longest_characters_comes_back_as_it_was(served: Served) -> None:
+def test_longest_text_of_four_byte_characters_is_unchanged(served: Served) -> None:
     thread, text = served.new_thread(), "".join(map(chr, range(0x10000, 0x10000 + 32_768)))
     assert len(text.encode()) == 4 * 32_768
     message = post(served, thread, text).body["id"]
@@ -121,17 +121,17 @@ def test_longest_text_of_the_longest_characters_comes_back_as_it_was(served: Ser
     assert row["content"] == [{"type": "text", "text": {"value": text, "annotations": []}}]
 
 
-# Slow, away, killed, back
+# Timeouts, outages and restarts
 
 
-def test_statement_that_takes_too_long_is_503_and_leaves_nothing(serve: Callable[..., Served]) -> None:
+def test_statement_timeout_is_503_and_stores_nothing(serve: Callable[..., Served]) -> None:
     url = new_database()
     service = serve(THREADS_DATABASE_URL=f"{url}?timeout=0.5")
     thread = service.new_thread()
     with closing(psycopg.connect(url)) as other:
         other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
-        *told, seconds = timed(lambda: post(service, thread))
-        assert tuple(told) == UNAVAILABLE
+        *response, seconds = timed(lambda: post(service, thread))
+        assert tuple(response) == UNAVAILABLE
         assert 0.5 <= seconds < 2
         assert service.call("GET", "/healthz").status == 200
         other.rollback()
@@ -141,41 +141,39 @@ def test_statement_that_takes_too_long_is_503_and_leaves_nothing(serve: Callable
     assert row["position"] == 1
 
 
-def test_statement_that_takes_long_on_a_server_that_answers_others_is_waited_for(serve: Callable[..., Served]) -> None:
+def test_slow_statement_on_a_responsive_server_succeeds(serve: Callable[..., Served]) -> None:
     url = new_database()
     service = serve(THREADS_DATABASE_URL=url)
     thread = service.new_thread()
     with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(1) as pool:
         other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
         answer = pool.submit(post, service, thread)
-        time.sleep(2.5)  # in which the server is asked three times whether it is there
+        time.sleep(2.5)  # the service probes the server three times meanwhile
         assert not answer.done()
         other.rollback()
         assert answer.result().status == 200
 
 
 @pytest.mark.process
-def test_server_that_is_stopped_is_503_at_once_and_200_as_soon_as_it_is_back(
-    service: Served, own_server: PostgreSQL
-) -> None:
+def test_stopped_server_is_503_at_once_and_200_after_restart(service: Served, own_server: PostgreSQL) -> None:
     thread = service.new_thread()
     own_server.stop()
-    assert_unavailable_soon(service, thread)
-    time.sleep(1.5)  # by then a pool that tries again ever more seldom would not try for longer than we ask
-    assert_unavailable_soon(service, thread)
+    assert_soon_unavailable(service, thread)
+    time.sleep(1.5)  # by now, a pool with exponential backoff would pause for longer than the test waits
+    assert_soon_unavailable(service, thread)
     own_server.start()
-    *told, seconds = timed(lambda: post(service, thread))
-    assert (told[0], seconds < 5) == (200, True)
+    *response, seconds = timed(lambda: post(service, thread))
+    assert (response[0], seconds < 5) == (200, True)
     assert service.call("GET", "/readyz").status == 200
     assert len(service.stored("message", thread_id=thread)) == 1
 
 
 @pytest.mark.process
-def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Served, own_server: PostgreSQL) -> None:
+def test_server_restart_between_requests_causes_no_errors(service: Served, own_server: PostgreSQL) -> None:
     thread = service.new_thread()
     with ThreadPoolExecutor(16) as pool:
         for _ in range(2):
-            answers = [pool.submit(post, service, thread) for _ in range(32)]  # so that several connections are open
+            answers = [pool.submit(post, service, thread) for _ in range(32)]  # opens several connections
             assert {answer.result().status for answer in answers} == {200}
             own_server.stop()
             own_server.start()
@@ -184,9 +182,7 @@ def test_restart_of_the_server_between_requests_is_noticed_by_nobody(service: Se
 
 
 @pytest.mark.process
-def test_key_is_503_while_the_database_of_keys_is_away_and_good_when_it_is_back(
-    service: Served, own_server: PostgreSQL
-) -> None:
+def test_api_key_is_503_during_an_outage_and_valid_afterwards(service: Served, own_server: PostgreSQL) -> None:
     databases = {name: service.environment[name] for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
     key = manage(service.directory, "create_api_key", "test", **databases).stdout.strip()
 
@@ -194,12 +190,12 @@ def test_key_is_503_while_the_database_of_keys_is_away_and_good_when_it_is_back(
         return service.call("GET", "/threads", Authorization=f"Bearer {key}")
 
     assert ask().status == 200
-    for leave, come_back in ((own_server.stop, own_server.start), (own_server.suspend, own_server.resume)):
-        leave()
-        *told, seconds = timed(ask)
-        assert tuple(told) == UNAVAILABLE
+    for take_down, bring_up in ((own_server.stop, own_server.start), (own_server.suspend, own_server.resume)):
+        take_down()
+        *response, seconds = timed(ask)
+        assert tuple(response) == UNAVAILABLE
         assert seconds < 3
-        come_back()
+        bring_up()
         service.wait_until(lambda: ask().status == 200, seconds=5)
     manage(service.directory, "revoke_api_key", key, **databases)
     assert ask().status == 401
@@ -209,19 +205,19 @@ def test_key_is_503_while_the_database_of_keys_is_away_and_good_when_it_is_back(
 
 
 def connections_of(pid: int, port: int) -> set[str]:
-    """The sockets of a process that are connected to a port."""
+    """Return the sockets of a process that are connected to a port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    there = {f"socket:[{row[9]}]" for row in rows if int(row[2].partition(":")[2], 16) == port}
+    to_port = {f"socket:[{row[9]}]" for row in rows if int(row[2].partition(":")[2], 16) == port}
     own = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             own.add(os.readlink(descriptor))
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in the meantime
             continue
-    return own & there
+    return own & to_port
 
 
-def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serve: Callable[..., Served]) -> None:
+def test_each_worker_has_a_small_pool_of_its_own(serve: Callable[..., Served]) -> None:
     workers, threads = 2, 3
     url = new_database()
     service = serve(THREADS_DATABASE_URL=url, WEB_CONCURRENCY=str(workers), THREADSVC_THREADS_PER_WORKER=str(threads))
@@ -235,7 +231,7 @@ def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serv
     assert len(children) == workers
     open_in = [connections_of(pid, engines.server.port) for pid in children]
     assert not connections_of(master, engines.server.port)
-    assert all(1 <= len(own) <= threads + 1 for own in open_in)  # and the one that purges
+    assert all(1 <= len(own) <= threads + 1 for own in open_in)  # one per thread, and one for the purge
     assert not set.intersection(*open_in)
     with closing(psycopg.connect(url)) as other:
         (row,) = other.execute(
@@ -250,7 +246,7 @@ def test_each_worker_has_connections_of_its_own_and_no_more_than_it_can_use(serv
 
 @contextmanager
 def connected(url: str) -> Iterator[Any]:
-    """A connection as the service has it that is given this URL."""
+    """A connection with the settings that the service derives from this URL."""
     database: Any = ConnectionHandler({"default": database_from_url("DATABASE_URL", url, threads=2)})["default"]
     try:
         yield database
@@ -268,7 +264,7 @@ def shown(database: BaseDatabaseWrapper, *names: str) -> list[str]:
     return values
 
 
-def test_time_outs_and_names_are_what_the_url_asks_for() -> None:
+def test_url_sets_timeouts_and_application_name() -> None:
     url, names = new_database(), ("statement_timeout", "idle_in_transaction_session_timeout", "application_name")
     with connected(url) as database:
         assert shown(database, *names, "work_mem") == ["30s", "1min", "threadsvc", "4MB"]
@@ -278,7 +274,7 @@ def test_time_outs_and_names_are_what_the_url_asks_for() -> None:
         assert shown(database, "statement_timeout") == ["9s"]
 
 
-def test_what_each_request_asks_is_prepared_unless_the_url_says_otherwise() -> None:
+def test_statements_are_prepared_unless_the_url_disables_it() -> None:
     url = new_database()
     for option, prepared in (("", ["SELECT $1::int"]), ("?prepared_statements=0", [])):
         with connected(f"{url}{option}") as database:
@@ -301,7 +297,7 @@ def test_migration_may_take_longer_than_a_request() -> None:
 # Tables and indexes
 
 
-def test_everything_can_live_in_one_database(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_one_database_can_hold_everything(serve: Callable[..., Served], tmp_path: Path) -> None:
     both = {"DATABASE_URL": new_database(), "THREADS_DATABASE_URL": ""}
     service = serve(**both)
     thread = service.new_thread()
@@ -314,14 +310,14 @@ def test_everything_can_live_in_one_database(serve: Callable[..., Served], tmp_p
     service.wait_until(lambda: not service.stored("thread"))
     directory = tmp_path / "data"
     secret = {"DJANGO_SUPERUSER_PASSWORD": "correct horse", **both}
-    made = manage(directory, "createsuperuser", "--noinput", "--username=ann", "--email=ann@shop.example", **secret)
-    assert (made.returncode, made.stderr) == (0, "")
+    created = manage(directory, "createsuperuser", "--noinput", "--username=ann", "--email=ann@shop.example", **secret)
+    assert (created.returncode, created.stderr) == (0, "")
     assert manage(directory, "seed", "--threads", "3", "--messages", "9", **both).returncode == 0
     assert len(service.stored("message")) == 9
     assert not (directory / "threadsvc.db").exists()
 
 
-def test_database_of_the_threads_holds_nothing_else(served: Served) -> None:
+def test_threads_database_holds_nothing_else(served: Served) -> None:
     threads = tables(served.environment["THREADS_DATABASE_URL"])
     assert {"messages_app_thread", "messages_app_message", "django_migrations"} < threads
     assert not {table for table in threads if not table.startswith(("messages_app_", "django_migrations"))}
@@ -330,7 +326,7 @@ def test_database_of_the_threads_holds_nothing_else(served: Served) -> None:
     assert not default & {"messages_app_thread", "messages_app_message"}
 
 
-def test_database_without_its_tables_is_not_ready(serve: Callable[..., Served]) -> None:
+def test_database_with_a_missing_table_is_not_ready(serve: Callable[..., Served]) -> None:
     url = new_database()
     service = serve(THREADS_DATABASE_URL=url)
     with closing(psycopg.connect(url, autocommit=True)) as other:
@@ -340,7 +336,7 @@ def test_database_without_its_tables_is_not_ready(serve: Callable[..., Served]) 
     assert service.call("GET", "/healthz").status == 200
 
 
-def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
+def test_each_query_has_an_index_and_each_index_a_query() -> None:
     now, day = timezone.now(), timedelta(days=1)
     new = [new_thread(tenant=f"tenant-{i % 10}", metadata={"k": str(i)}) for i in range(1000)]
     places = [(thread, position + 1) for thread in new[::10] for position in range(10)]
@@ -383,9 +379,9 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
         store_rows(new, rows)
         keys.bulk_create(records)
         cursor.execute("ANALYZE messages_app_thread, messages_app_threadpair, messages_app_message")
-        # A plan for so few rows is to read them all; what is asked here is whether there is a way without.
-        for way in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
-            cursor.execute(f"SET LOCAL enable_{way} = off")
+        # For so few rows the planner prefers to read all of them. Check only that an index can serve each query.
+        for method in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
+            cursor.execute(f"SET LOCAL enable_{method} = off")
         for index, query in queries:
             plan = query.explain()
             assert f" using {index} " in plan, plan
@@ -394,11 +390,11 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query() -> None:
         cursor.execute("SELECT indexname FROM pg_indexes WHERE tablename LIKE 'messages_app_%'")
         found = {name for (name,) in cursor.fetchall()}
         transaction.set_rollback(True, using=connection.alias)
-    # By its own key a pair is read by nobody.
+    # No query reads a pair by its primary key.
     assert found - {"messages_app_threadpair_pkey"} == {index for index, _ in queries}
 
 
-def test_connection_that_its_server_closed_is_not_given_out(thread_id: str) -> None:
+def test_pool_discards_connections_that_the_server_closed(thread_id: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -408,7 +404,7 @@ def test_connection_that_its_server_closed_is_not_given_out(thread_id: str) -> N
     assert Thread.objects.get(id=thread_id)
 
 
-def test_transaction_that_its_program_leaves_open_is_ended_and_its_locks_with_it() -> None:
+def test_idle_transaction_is_ended_and_releases_its_locks() -> None:
     url = new_database()
     with connected(f"{url}?timeout=0.1") as database, closing(psycopg.connect(url, autocommit=True)) as other:
         database.set_autocommit(False)

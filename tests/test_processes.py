@@ -1,4 +1,4 @@
-"""The marker `process` is checked: a test that starts a process without it fails."""
+"""The check of the marker `process`: a test without it that starts a process fails."""
 
 import subprocess
 import sys
@@ -60,11 +60,11 @@ def run(tmp_path: Path, *options: str) -> str:
 
 
 def test_unmarked_test_that_starts_a_process_fails(tmp_path: Path) -> None:
-    said = run(tmp_path)
-    assert "2 failed, 2 passed, 1 error" in said, said
-    assert said.count("is not marked: add @pytest.mark.process") >= 3
+    output = run(tmp_path)
+    assert "2 failed, 2 passed, 1 error" in output, output
+    assert output.count("is not marked: add @pytest.mark.process") >= 3
 
 
-def test_marker_selects_tests_by_fixture_and_by_hand(tmp_path: Path) -> None:
-    said = run(tmp_path, "-m", "process")
-    assert "2 passed, 3 deselected" in said, said
+def test_marker_selects_tests_by_mark_and_by_fixture(tmp_path: Path) -> None:
+    output = run(tmp_path, "-m", "process")
+    assert "2 passed, 3 deselected" in output, output

@@ -1,4 +1,4 @@
-"""Behind proxies: whose word counts about the client, and what TLS in front changes."""
+"""Proxies: which forwarding headers count, and `check --deploy` with and without TLS."""
 
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -25,25 +25,25 @@ def proxies() -> Iterator[None]:
 
 
 def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
-    """What Django gets of a request that comes from this peer."""
-    got: list[dict[str, Any]] = []
+    """Return the WSGI environ that Django gets for a request from this peer."""
+    environs: list[dict[str, Any]] = []
 
-    def note(environ: dict[str, Any], **kwargs: Any) -> None:
-        got.append(dict(environ))
+    def record(environ: dict[str, Any], **kwargs: Any) -> None:
+        environs.append(dict(environ))
 
-    request_started.connect(note)
+    request_started.connect(record)
     try:
         assert api.get("/healthz", REMOTE_ADDR=peer, **headers).status == 200
     finally:
-        request_started.disconnect(note)
-    return got[0]
+        request_started.disconnect(record)
+    return environs[0]
 
 
 @pytest.mark.parametrize(
-    ("peer", "said", "client"),
+    ("peer", "forwarded_for", "client"),
     [
         ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the left one is what the client said
+        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the client itself sent the left one
         ("127.0.0.1", "198.51.100.1,203.0.113.7 ,\t10.1.2.3", "203.0.113.7"),
         ("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"),
         ("2001:db8::5", "2001:DB9:0::7", "2001:db9::7"),
@@ -51,12 +51,12 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
         ("127.0.0.1", "[2001:db9::7]", "2001:db9::7"),
         ("127.0.0.1", "203.0.113.7:5566", "203.0.113.7"),
         ("127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),  # all of them ours: the farthest
-        # Nobody is believed who is not named.
+        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),  # all are trusted: the farthest one
+        # Headers from untrusted peers are ignored.
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
         ("203.0.113.9", "127.0.0.1", "203.0.113.9"),
         ("127.0.0.2", "198.51.100.1", "127.0.0.2"),
-        # What is no address ends the walk at who said it.
+        # An invalid address ends the search at the proxy that sent it.
         ("127.0.0.1", "unknown", "127.0.0.1"),
         ("127.0.0.1", "", "127.0.0.1"),
         ("127.0.0.1", "203.0.113.7,", "127.0.0.1"),
@@ -73,48 +73,48 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
     ],
     ids=lambda value: value[:40],
 )
-def test_client_is_the_nearest_address_that_no_trusted_proxy_has(api: Api, peer: str, said: str, client: str) -> None:
-    environ = environ_of(api, peer, HTTP_X_FORWARDED_FOR=said)
+def test_client_is_the_nearest_untrusted_address(api: Api, peer: str, forwarded_for: str, client: str) -> None:
+    environ = environ_of(api, peer, HTTP_X_FORWARDED_FOR=forwarded_for)
     assert environ["REMOTE_ADDR"] == client
     assert "HTTP_X_FORWARDED_FOR" not in environ
 
 
 @pytest.mark.parametrize(
-    ("named", "words"),
+    ("entry", "message"),
     [
         ("10.0.0.1/8", "is neither an address nor a network"),
         ("10.0.0.0-10.0.0.9", "is neither an address nor a network"),
         ("localhost", "is neither an address nor a network"),
-        ("0.0.0.0/0", "stands for everybody"),
-        ("::/0", "stands for everybody"),
-        ("::FFFF:10.0.0.1", "or for nobody"),
-        ("fe80::1%eth0", "or for nobody"),
+        ("0.0.0.0/0", "matches every client"),
+        ("::/0", "matches every client"),
+        ("::FFFF:10.0.0.1", "or none"),
+        ("fe80::1%eth0", "or none"),
     ],
 )
-def test_odd_name_of_a_proxy_is_refused(monkeypatch: pytest.MonkeyPatch, named: str, words: str) -> None:
-    monkeypatch.setenv("THREADSVC_TRUSTED_PROXIES", f" 127.0.0.1, {named}")
+def test_invalid_entry_of_trusted_proxies_is_refused(monkeypatch: pytest.MonkeyPatch, entry: str, message: str) -> None:
+    monkeypatch.setenv("THREADSVC_TRUSTED_PROXIES", f" 127.0.0.1, {entry}")
     with pytest.raises(ImproperlyConfigured) as refusal:
         settings.env_networks("THREADSVC_TRUSTED_PROXIES")
-    assert f"THREADSVC_TRUSTED_PROXIES: '{named}'" in str(refusal.value)
-    assert words in str(refusal.value)
+    assert f"THREADSVC_TRUSTED_PROXIES: '{entry}'" in str(refusal.value)
+    assert message in str(refusal.value)
 
 
-def test_peer_of_a_proxy_that_says_nothing_is_the_client(api: Api) -> None:
+def test_trusted_peer_without_the_header_is_the_client(api: Api) -> None:
     assert environ_of(api, "127.0.0.1")["REMOTE_ADDR"] == "127.0.0.1"
 
 
-def test_scheme_is_what_a_trusted_proxy_says(api: Api) -> None:
+def test_forwarded_scheme_counts_only_from_trusted_proxies(api: Api) -> None:
     assert environ_of(api, "127.0.0.1", HTTP_X_FORWARDED_PROTO="https")["HTTP_X_FORWARDED_PROTO"] == "https"
     for peer in ("203.0.113.9", "", "unix:"):
         assert "HTTP_X_FORWARDED_PROTO" not in environ_of(api, peer, HTTP_X_FORWARDED_PROTO="https")
 
 
-def test_host_that_a_proxy_forwards_is_never_believed(api: Api) -> None:
+def test_forwarded_host_is_never_trusted(api: Api) -> None:
     forwarded = {"HTTP_X_FORWARDED_HOST": "evil.example", "HTTP_X_FORWARDED_PORT": "1", "HTTP_FORWARDED": "host=evil"}
     assert api.post("/threads", REMOTE_ADDR="127.0.0.1", HTTP_ORIGIN="http://evil.example", **forwarded).status == 403
 
 
-# TLS in front, as a whole in test_deployment.py
+# TLS (test_deployment.py tests it behind nginx)
 
 
 def deploy_check(directory: Path, **variables: str) -> str:
@@ -124,8 +124,8 @@ def deploy_check(directory: Path, **variables: str) -> str:
 
 
 @pytest.mark.process
-def test_deploy_check_is_clean_with_tls_and_names_what_is_missing_without(tmp_path: Path) -> None:
+def test_deploy_check_passes_with_tls_and_warns_without(tmp_path: Path) -> None:
     assert deploy_check(tmp_path, THREADSVC_TLS="1", THREADSVC_TRUSTED_PROXIES="127.0.0.1") == ""
-    said = deploy_check(tmp_path)
-    assert "THREADSVC_TLS is 0" in said
-    assert "identified 1 issue" in said
+    warnings = deploy_check(tmp_path)
+    assert "THREADSVC_TLS is 0" in warnings
+    assert "identified 1 issue" in warnings

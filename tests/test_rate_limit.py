@@ -1,4 +1,4 @@
-"""THREADSVC_RATE_LIMIT: how many requests come through, over threads, processes and clients."""
+"""THREADSVC_RATE_LIMIT: the number of accepted requests, across threads, processes and clients."""
 
 import os
 import signal
@@ -30,22 +30,22 @@ def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     def limited(number: int, seconds: int, file: str = "rates") -> Any:
         return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / file)
 
-    # As in a process that starts with a limit: DRF reads its settings once.
+    # DRF reads its settings only once. A process with a limit starts with this throttle.
     monkeypatch.setattr(APIView, "throttle_classes", [RateLimit])
     return limited
 
 
-def of(key: str) -> dict[str, str]:
+def auth(key: str) -> dict[str, str]:
     return {"HTTP_AUTHORIZATION": f"Bearer {key}"}
 
 
-def test_limit_is_off_and_makes_no_file_unless_it_is_set(served: Served) -> None:
+def test_limit_is_off_by_default_and_creates_no_file(served: Served) -> None:
     assert {served.call("GET", "/threads/x").status for _ in range(50)} == {404}
     assert not (served.directory / "rates").exists()
 
 
-def test_exactly_so_many_requests_come_through_over_all_workers(serve: Callable[..., Served], tmp_path: Path) -> None:
-    """By a start as `make run HOST=0.0.0.0` makes it: nobody is let in without a key."""
+def test_limit_is_exact_across_all_workers(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """Starts the service like `make run HOST=0.0.0.0`, which requires API keys."""
     service = serve(
         "--anonymous-on-loopback",
         HOST="0.0.0.0",
@@ -66,7 +66,7 @@ def test_exactly_so_many_requests_come_through_over_all_workers(serve: Callable[
     refused = [answer for answer in answers if answer[0] != 404]
     assert len(refused) == 40
     assert {(status, body["detail"]) for status, body, _ in refused} == {(429, "Too Many Requests")}
-    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 an hour: one in three minutes
+    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 per hour: one every three minutes
     assert ask(second)[0] == 404
     for process in service.children():
         os.kill(process, signal.SIGKILL)
@@ -76,8 +76,8 @@ def test_exactly_so_many_requests_come_through_over_all_workers(serve: Callable[
     assert service.call("GET", "/readyz").status == 200
 
 
-def test_who_waits_as_long_as_told_is_let_in(api: Api, limit: Any) -> None:
-    key = of(APIKey(name="test").issue())
+def test_client_that_waits_for_retry_after_is_accepted(api: Api, limit: Any) -> None:
+    key = auth(APIKey(name="test").issue())
     with limit(2, 4):
         assert [api.get("/threads/x", **key).status for _ in range(2)] == [404, 404]
         answer = api.get("/threads/x", **key)
@@ -86,20 +86,20 @@ def test_who_waits_as_long_as_told_is_let_in(api: Api, limit: Any) -> None:
         assert [api.get("/threads/x", **key).status for _ in range(2)] == [404, 429]
 
 
-def test_each_key_and_each_address_has_a_limit_of_its_own(api: Api, limit: Any) -> None:
-    keys = [of(APIKey(name="test").issue()) for _ in range(2)]
+def test_each_key_and_each_address_has_its_own_limit(api: Api, limit: Any) -> None:
+    keys = [auth(APIKey(name="test").issue()) for _ in range(2)]
     addresses = ["192.0.2.1", "192.0.2.2", "", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.3"]
     with limit(1, 3600):
         for client in [*keys, *({"REMOTE_ADDR": address} for address in addresses)]:
             assert [api.get("/threads/x", **client).status for _ in range(2)] == [404, 429], client
-        # The same key from elsewhere, a machine's other addresses, an IPv4 address as IPv6 tells it.
+        # One limit covers all addresses of a key, all addresses of an IPv6 network, and both forms of an IPv4 address.
         for client in [{**keys[0], "REMOTE_ADDR": "192.0.2.9"}, {"REMOTE_ADDR": "2001:db8::ffff:2"}]:
             assert api.get("/threads/x", **client).status == 429
         assert api.get("/threads/x", REMOTE_ADDR="192.0.2.3").status == 429
 
 
-def test_what_is_refused_otherwise_counts_only_where_it_was_let_in(api: Api, limit: Any) -> None:
-    read_only = of(APIKey(name="test", read_only=True).issue())
+def test_only_requests_that_pass_the_access_checks_count(api: Api, limit: Any) -> None:
+    read_only = auth(APIKey(name="test", read_only=True).issue())
     with limit(1, 3600):
         assert api.get("/threads/x", HTTP_AUTHORIZATION="Bearer tsk_x", REMOTE_ADDR="192.0.2.1").status == 401
         assert api.post("/threads", **read_only).status == 403
@@ -111,7 +111,7 @@ def test_what_is_refused_otherwise_counts_only_where_it_was_let_in(api: Api, lim
         assert {api.get("/healthz").status for _ in range(3)} == {200}
 
 
-def test_file_that_cannot_be_used_stops_no_request(api: Api, limit: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_rate_file_blocks_no_request(api: Api, limit: Any, caplog: pytest.LogCaptureFixture) -> None:
     with limit(1, 3600, "missing/rates"):
         assert [api.get("/threads/x").status for _ in range(2)] == [404, 404]
     assert "the rate limit does not hold" in caplog.text
@@ -139,8 +139,8 @@ print(len(taken))
 """
 
 
-def takers(file: Path, times: int) -> "subprocess.Popen[str]":
-    """A process of four threads that are about to ask so many times each."""
+def start_takers(file: Path, times: int) -> "subprocess.Popen[str]":
+    """Start a process with four threads that are ready to take `times` times each."""
     command = [sys.executable, "-c", TAKES, str(file), str(times)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -155,9 +155,9 @@ def go(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.process
-def test_processes_and_threads_share_one_bucket_and_no_kill_locks_it(tmp_path: Path) -> None:
+def test_processes_share_one_bucket_and_a_kill_does_not_lock_it(tmp_path: Path) -> None:
     file = tmp_path / "rates"
-    with takers(file, 10**7) as killed:
+    with start_takers(file, 10**7) as killed:
         go(killed)
         table = RateTable(file)
         while table.take("a", 3000, 10**6) == 0:
@@ -165,28 +165,26 @@ def test_processes_and_threads_share_one_bucket_and_no_kill_locks_it(tmp_path: P
         killed.kill()
     assert table.take("a", 3000, 10**6) > 0
     file.unlink()
-    processes = [takers(file, 500) for _ in range(3)]
+    processes = [start_takers(file, 500) for _ in range(3)]
     for process in processes:
         go(process)
     assert sum(int(process.communicate()[0]) for process in processes) == 3000
 
 
-def test_what_a_crash_leaves_is_not_believed(tmp_path: Path) -> None:
+def test_corrupt_rate_file_counts_as_empty(tmp_path: Path) -> None:
     file = tmp_path / "rates"
     table = RateTable(file)
     assert table.take("a", 1, 3600) == 0
     content = file.read_bytes()
     at = len(content) - len(content.lstrip(b"\0")) + 16
     impossible = content[:at] + b"\xff" * 8 + content[at + 8 :]
-    for left in (impossible, b"\xff" * len(content), b"\xff", b""):
-        file.write_bytes(left)
+    for corrupt in (impossible, b"\xff" * len(content), b"\xff", b""):
+        file.write_bytes(corrupt)
         assert table.take("a", 1, 3600) == 0
         assert table.take("a", 1, 3600) > 0
 
 
-def test_table_does_not_grow_and_forgets_those_first_who_asked_least(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_keeps_its_size_and_evicts_the_least_active(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "SETS", 1)
     file = tmp_path / "rates"
     table = RateTable(file)

@@ -1,7 +1,7 @@
-"""What real SDKs sent, header for header and byte for byte, and the whole of what the contract answers.
+"""Recorded requests of real SDKs, replayed byte for byte. Each whole response is compared with the contract.
 
-tests/contract/recorded/ has what openai-python 1.6.1 and 3.54.0 and openai-node 7.57.0 put on the wire, call by call.
-Only ids that stand for something stored are replaced, the host, and the idempotency key.
+tests/contract/recorded/ has the requests of openai-python 1.6.1 and 3.54.0 and of openai-node 7.57.0, call by call.
+Only three things are replaced: ids of stored objects, the host, and the idempotency key.
 """
 
 import http.client
@@ -21,17 +21,17 @@ RECORDED: list[tuple[str, dict[str, Any]]] = [
     for path in sorted((ROOT / "tests/contract/recorded").glob("*.json"))
     for recorded in json.loads(path.read_text(encoding="utf-8"))
 ]
-# How the SDKs write JSON: 1.6.1 as Python's json does by itself, the others tightly and as UTF-8.
-TIGHT = {"ensure_ascii": False, "separators": (",", ":")}
-WRITTEN: dict[str, dict[str, Any]] = {
+# How the SDKs encode JSON: 1.6.1 with the defaults of Python's json, the others compactly and as UTF-8.
+COMPACT = {"ensure_ascii": False, "separators": (",", ":")}
+ENCODINGS: dict[str, dict[str, Any]] = {
     "openai-python-1.6.1": {},
-    "openai-python-3.54.0": TIGHT,
-    "openai-node-7.57.0": TIGHT,
+    "openai-python-3.54.0": COMPACT,
+    "openai-node-7.57.0": COMPACT,
 }
 
 
 def body_of(sdk: str, recorded: dict[str, Any]) -> bytes:
-    """The bytes of a recorded body, of which the recording has the start, the length and the value."""
+    """Encode a recorded body. Its first bytes and its length must be as recorded."""
     value = recorded["body"]
     match value:
         case None:
@@ -39,7 +39,7 @@ def body_of(sdk: str, recorded: dict[str, Any]) -> bytes:
         case {"__raw__": text}:
             raw = text.encode()
         case _:
-            raw = json.dumps(value, **WRITTEN[sdk]).encode()
+            raw = json.dumps(value, **ENCODINGS[sdk]).encode()
     headers = {name.lower(): text for name, text in recorded["headers"].items()}
     assert raw[:80] == recorded["raw_body_prefix"].encode("latin-1")
     assert len(raw) == int(headers.get("content-length", "0"))
@@ -47,7 +47,7 @@ def body_of(sdk: str, recorded: dict[str, Any]) -> bytes:
 
 
 class Stored(NamedTuple):
-    """A thread, its messages in the default shape, and what was sent to create each of them."""
+    """A thread, its messages in the default shape, and the bodies that created them."""
 
     thread: dict[str, Any]
     sent: list[dict[str, Any]]
@@ -55,14 +55,14 @@ class Stored(NamedTuple):
 
     @property
     def ids(self) -> dict[str, str]:
-        """What the recordings call these rows."""
+        """The stored ids, by the names that the recordings use."""
         first, *_, last, one = [message["id"] for message in self.shown]
         return {"thread_1": self.thread["id"], "msg_1": one, "msg_a": first, "msg_b": last, "a": first, "b": last}
 
 
 @pytest.fixture
 def stored(served: Served) -> Stored:
-    """msg_a, two messages of no run, two of run_1, two of r, msg_b, and msg_1 with a file."""
+    """A thread with msg_a, two messages without a run, two of run_1, two of r, msg_b, and msg_1 with a file."""
     sent: list[dict[str, Any]] = [{"role": "user", "content": "msg_a"}]
     for run_id in (None, "run_1", "r"):
         sent += [{"role": "assistant", "content": f"{run_id} {i}", "run_id": run_id} for i in (1, 2)]
@@ -75,12 +75,12 @@ def stored(served: Served) -> Stored:
 
 
 def identity_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What the service chose for a row."""
+    """Return the values that the service generated for a row."""
     return {name: row[name] for name in ("_id", "id", "created_at")}
 
 
 class Exchange(NamedTuple):
-    """A recorded call, what was stored before it, and what it is answered."""
+    """A recorded call, the objects that were stored before it, and its response."""
 
     stored: Stored
     recorded: dict[str, Any]
@@ -91,13 +91,13 @@ class Exchange(NamedTuple):
         return ("openai-beta", "assistants=v2") in {(name.lower(), v) for name, v in self.recorded["headers"].items()}
 
     def new(self, prefix: str) -> dict[str, Any]:
-        """What the service chose for a new row, found to be of the right form."""
-        chosen = identity_of(self.answer.body)
-        assert re.fullmatch("[0-9a-f]{24}", chosen["_id"])
-        assert re.fullmatch(f"{prefix}_[0-9a-z]+", chosen["id"])
-        assert type(chosen["created_at"]) is int
-        assert abs(time.time() - chosen["created_at"]) < 60
-        return chosen
+        """Return the values that the service generated for a new row. Their form must be right."""
+        generated = identity_of(self.answer.body)
+        assert re.fullmatch("[0-9a-f]{24}", generated["_id"])
+        assert re.fullmatch(f"{prefix}_[0-9a-z]+", generated["id"])
+        assert type(generated["created_at"]) is int
+        assert abs(time.time() - generated["created_at"]) < 60
+        return generated
 
     def thread(self, identity: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
         return {
@@ -108,12 +108,12 @@ class Exchange(NamedTuple):
         }
 
     def message(self, identity: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-        """A message as the shape of this call shows it, by what was sent to create it."""
+        """Return the expected message, in the shape of this call, from the body that created it."""
         content = sent["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         files = [{"file_id": file_id, "tools": []} for file_id in sent.get("file_ids", [])]
         attachments = sent.get("attachments", []) + files
-        nobody = None if self.v2 else ""
+        absent = None if self.v2 else ""
         v2 = {
             "status": "completed",
             "completed_at": identity["created_at"],
@@ -130,16 +130,16 @@ class Exchange(NamedTuple):
                 {"type": "text", "text": {"value": part["text"], "annotations": []}} if part["type"] == "text" else part
                 for part in parts
             ],
-            "assistant_id": nobody,
-            "run_id": sent.get("run_id") or nobody,
+            "assistant_id": absent,
+            "run_id": sent.get("run_id") or absent,
             "file_ids": [attachment["file_id"] for attachment in attachments],
             "metadata": sent.get("metadata", {}),
             **(v2 if self.v2 else {}),
         }
 
-    def stored_message(self, place: int, **changes: Any) -> dict[str, Any]:
-        """The message at that place of the stored thread."""
-        return self.message(identity_of(self.stored.shown[place]), {**self.stored.sent[place], **changes})
+    def stored_message(self, index: int, **changes: Any) -> dict[str, Any]:
+        """Return the expected message at this index of the stored thread."""
+        return self.message(identity_of(self.stored.shown[index]), {**self.stored.sent[index], **changes})
 
     def refused(self, detail: Any, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
         error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
@@ -147,7 +147,7 @@ class Exchange(NamedTuple):
 
 
 Expected = tuple[int, Any]
-ONE = 8  # the place of msg_1
+MSG_1 = 8  # its index in the stored thread
 
 
 def page(data: list[dict[str, Any]], has_more: bool) -> Expected:
@@ -162,6 +162,15 @@ def page(data: list[dict[str, Any]], has_more: bool) -> Expected:
 
 def not_found(call: Exchange) -> Expected:
     return 404, call.refused("Not Found", "Not Found")
+
+
+def not_served(call: Exchange) -> Expected:
+    """A path of OpenAI's API that the service does not have. tests/test_v2.py has the full message."""
+    message = "Not Found"
+    if call.v2:
+        message = call.answer.body["error"]["message"]
+        assert re.match(r"Not Found: '(runs|assistants)' is not part of this service", message)
+    return 404, call.refused("Not Found", message)
 
 
 def no_thread(thread_id: str) -> Callable[[Exchange], Expected]:
@@ -200,16 +209,16 @@ def message_of_parts_created(call: Exchange) -> Expected:
 def messages_listed(call: Exchange) -> Expected:
     target = call.recorded["target"]
     if "?" not in target:
-        return page([call.stored_message(place) for place in range(ONE, -1, -1)], has_more=False)
+        return page([call.stored_message(index) for index in range(MSG_1, -1, -1)], has_more=False)
     if "run_id=run_1" in target:
         return page([call.stored_message(3), call.stored_message(4)], has_more=False)
     if "run_id=r" in target:
         return page([call.stored_message(5), call.stored_message(6)], has_more=False)
-    return page([call.stored_message(place) for place in range(1, 6)], has_more=True)  # limit=5 of six
+    return page([call.stored_message(index) for index in range(1, 6)], has_more=True)  # limit=5 of six
 
 
 def message_updated(call: Exchange) -> Expected:
-    return 200, call.stored_message(ONE, metadata={"z": "1", **call.recorded["body"]["metadata"]})
+    return 200, call.stored_message(MSG_1, metadata={"z": "1", **call.recorded["body"]["metadata"]})
 
 
 def message_deleted(call: Exchange) -> Expected:
@@ -217,7 +226,7 @@ def message_deleted(call: Exchange) -> Expected:
 
 
 def file_of(call: Exchange) -> dict[str, Any]:
-    one = call.stored.shown[ONE]
+    one = call.stored.shown[MSG_1]
     return {
         "id": "file-1",
         "object": "thread.message.file",
@@ -227,13 +236,13 @@ def file_of(call: Exchange) -> dict[str, Any]:
 
 
 def odd_id(call: Exchange) -> Expected:
-    """1.6.1 leaves a slash in an id as it is, which makes another path; of %2F the contract lets either 404 be said."""
+    """1.6.1 does not escape a slash in an id, so the path differs. For %2F the contract permits either 404."""
     if call.v2 and call.answer.body["detail"] != "Not Found":
         return no_thread("th/re ad?x")(call)
     return not_found(call)
 
 
-NOT_OURS = [
+NOT_IMPLEMENTED = [
     "beta.threads.create_and_run",
     "beta.threads.runs.create",
     "beta.threads.runs.list",
@@ -264,8 +273,8 @@ NOT_OURS = [
     "conversations.items.retrieve",
     "conversations.items.delete",
 ]
-# What each call is answered, by the name that the recordings give it.
-ANSWERS: dict[str, Callable[[Exchange], Expected]] = {
+# The expected response of each call, by the name of the call in the recordings.
+RESPONSES: dict[str, Callable[[Exchange], Expected]] = {
     "beta.threads.create": thread_created,
     "beta.threads.retrieve": thread_retrieved,
     "beta.threads.update": thread_updated,
@@ -273,7 +282,7 @@ ANSWERS: dict[str, Callable[[Exchange], Expected]] = {
     "beta.threads.messages.create": message_created,
     "beta.threads.messages.create#parts": message_of_parts_created,
     "beta.threads.messages.list": messages_listed,
-    "beta.threads.messages.retrieve": lambda call: (200, call.stored_message(ONE)),
+    "beta.threads.messages.retrieve": lambda call: (200, call.stored_message(MSG_1)),
     "beta.threads.messages.update": message_updated,
     "beta.threads.messages.delete": message_deleted,
     "beta.threads.messages.files.list": lambda call: page([file_of(call)], has_more=False),
@@ -283,15 +292,15 @@ ANSWERS: dict[str, Callable[[Exchange], Expected]] = {
     "empty-id": not_found,
     "base_url with trailing slash": no_thread("t"),
     "base_url without /v1": no_thread("t"),
-    **dict.fromkeys(NOT_OURS, not_found),
+    **dict.fromkeys(NOT_IMPLEMENTED, not_served),
 }
 
 
 def replay(served: Served, sdk: str, recorded: dict[str, Any], ids: dict[str, str]) -> Answer:
-    """Sends a recorded request over a connection of its own and reads the one answer."""
+    """Send a recorded request over its own connection, and return the response."""
     names = "|".join(ids)
     target = re.sub(rf"(?<=[/=])({names})(?=[/?&]|$)", lambda found: ids[found[1]], recorded["target"])
-    # Two SDKs were recorded with the same key; to one service that would be one request, repeated in another shape.
+    # Two SDKs were recorded with the same key. One service would treat the second as a retry in another shape.
     replaced = {"host": f"127.0.0.1:{served.port}", "idempotency-key": f"k1-{sdk}"}
     headers = [f"{name}: {replaced.get(name.lower(), value)}" for name, value in recorded["headers"].items()]
     head = [f"{recorded['method']} {target} HTTP/1.1", *headers, "", ""]
@@ -306,20 +315,20 @@ def replay(served: Served, sdk: str, recorded: dict[str, Any], ids: dict[str, st
     ("sdk", "recorded"),
     [pytest.param(sdk, each, id=f"{sdk}: {each['call']} {each['target']}") for sdk, each in RECORDED],
 )
-def test_recorded_request_is_answered_as_the_contract_says(
+def test_recorded_request_gets_the_response_of_the_contract(
     served: Served, stored: Stored, sdk: str, recorded: dict[str, Any]
 ) -> None:
     answer = replay(served, sdk, recorded, stored.ids)
-    status, body = ANSWERS[recorded["call"]](Exchange(stored, recorded, answer))
+    status, body = RESPONSES[recorded["call"]](Exchange(stored, recorded, answer))
     assert (answer.status, answer.body) == (status, body)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
 
 
 @pytest.mark.stateless
-def test_recordings_have_all_calls_that_are_expected_and_no_others() -> None:
-    assert {recorded["call"] for _, recorded in RECORDED} == set(ANSWERS)
-    assert {sdk for sdk, _ in RECORDED} == set(WRITTEN)
+def test_recordings_have_exactly_the_expected_calls() -> None:
+    assert {recorded["call"] for _, recorded in RECORDED} == set(RESPONSES)
+    assert {sdk for sdk, _ in RECORDED} == set(ENCODINGS)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,7 @@ def test_messages_of_a_recorded_thread_are_stored(
     [(sdk, each) for sdk, each in RECORDED if each["call"] in ("beta.threads.delete", "beta.threads.messages.delete")],
     ids=lambda value: value if isinstance(value, str) else value["call"],
 )
-def test_what_a_recorded_request_deletes_is_gone_and_nothing_else(
+def test_recorded_delete_removes_only_its_object(
     served: Served, stored: Stored, sdk: str, recorded: dict[str, Any]
 ) -> None:
     replay(served, sdk, recorded, stored.ids)
@@ -350,4 +359,4 @@ def test_what_a_recorded_request_deletes_is_gone_and_nothing_else(
     if recorded["call"] == "beta.threads.delete":
         assert listed.status == 404
     else:
-        assert listed.body["data"] == stored.shown[:ONE]
+        assert listed.body["data"] == stored.shown[:MSG_1]

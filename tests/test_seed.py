@@ -28,7 +28,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with an empty, migrated database, in which nobody makes anything."""
+    """A data directory with an empty, migrated database, for tests that store nothing."""
     directory = tmp_path_factory.mktemp("untouched") / "data"
     migrate(directory)
     return directory
@@ -38,7 +38,7 @@ def rows(data: Path, model: str) -> list[dict[str, Any]]:
     return stored(database_url(data, environment(data)), model)
 
 
-def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
+def test_stores_and_reports_the_requested_numbers(data: Path) -> None:
     seeded = manage(data, "seed", "--threads", "30", "--messages", "700")
     assert seeded.returncode == 0
     assert seeded.stdout.startswith("Stored 30 threads with 700 messages in ")
@@ -46,21 +46,21 @@ def test_makes_what_it_is_asked_for_and_says_so(data: Path) -> None:
     messages = rows(data, "message")
     assert (len(threads), len(messages)) == (30, 700)
     lengths = Counter(message["thread_id"] for message in messages)
-    places = sorted((message["thread_id"], message["position"]) for message in messages)
-    assert places == [(thread, i + 1) for thread in sorted(threads) for i in range(lengths[thread])]
+    positions = sorted((message["thread_id"], message["position"]) for message in messages)
+    assert positions == [(thread, i + 1) for thread in sorted(threads) for i in range(lengths[thread])]
     assert min(lengths.values()) >= 1
     assert {message["role"] for message in messages} == {"user", "assistant", "tool_call", "tool_output"}
     assert all(message["created_at"] >= threads[message["thread_id"]]["created_at"] for message in messages)
 
 
-@pytest.mark.engine("sqlite")  # which words are made is not a matter of the engine
-def test_has_what_real_conversations_have(data: Path) -> None:
+@pytest.mark.engine("sqlite")  # the generated texts do not depend on the engine
+def test_conversations_resemble_real_ones(data: Path) -> None:
     manage(data, "seed", "--threads", "80", "--messages", "1200", "--seed", "3")
     messages = rows(data, "message")
     texts = "".join(part["text"]["value"] for m in messages for part in m["content"] if part["type"] == "text")
     scripts = {unicodedata.name(character, "").partition(" ")[0] for character in set(texts)}
     assert scripts >= {"LATIN", "CJK", "HIRAGANA", "ARABIC", "DEVANAGARI", "CYRILLIC", "GREEK", "HANGUL"}
-    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # also what UTF-16 needs two units for
+    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # some of these need two UTF-16 code units
     assert not {"{", "}"} & set(texts)
     kinds = {part["type"] for message in messages for part in message["content"]}
     assert kinds == {"text", "image_file", "image_url"}
@@ -70,7 +70,7 @@ def test_has_what_real_conversations_have(data: Path) -> None:
     for model in (messages, rows(data, "thread")):
         with_metadata = [row for row in model if row["metadata"]]
         assert 0 < len(with_metadata) < len(model)
-    # What answers a user, tools included, is one run of an assistant's, and each run another one.
+    # All messages that reply to a user, including those of tools, form one run. Each run has its own id.
     assert {(m["assistant_id"], m["run_id"]) for m in messages if m["role"] == "user"} == {("", None)}
     runs: dict[str, list[tuple[str, int]]] = {}
     for message in messages:
@@ -78,20 +78,20 @@ def test_has_what_real_conversations_have(data: Path) -> None:
             assert message["assistant_id"].startswith("asst_")
             runs.setdefault(message["run_id"], []).append((message["thread_id"], message["position"]))
     assert all(run.startswith("run_") for run in runs)
-    assert {1, 3} <= {len(places) for places in runs.values()} <= {1, 2, 3}  # 2 where a thread ends amid a run
+    assert {1, 3} <= {len(places) for places in runs.values()} <= {1, 2, 3}  # 2 if the thread ends within the run
     for places in runs.values():
         first = min(places)
         assert sorted(places) == [(first[0], first[1] + i) for i in range(len(places))]
 
 
-def test_one_long_thread_is_made_piece_by_piece(data: Path) -> None:
+def test_one_thread_can_have_all_messages(data: Path) -> None:
     assert manage(data, "seed", "--threads", "1", "--messages", "2100").returncode == 0
     ((thread, count),) = Counter(message["thread_id"] for message in rows(data, "message")).items()
     assert ([row["id"] for row in rows(data, "thread")], count) == ([thread], 2100)
 
 
 @pytest.mark.once
-def test_same_seed_makes_the_same_rows_elsewhere(data: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_rows_in_another_store(data: Path, tmp_path: Path) -> None:
     migrate(tmp_path / "other")
     options = ("seed", "--threads", "9", "--messages", "120", "--seed", "42")
     for directory in (data, tmp_path / "other"):
@@ -102,24 +102,24 @@ def test_same_seed_makes_the_same_rows_elsewhere(data: Path, tmp_path: Path) -> 
     assert len(rows(data, "thread")) == 18
 
 
-def test_same_seed_a_second_time_is_refused_and_changes_nothing(data: Path) -> None:
+def test_repeated_seed_is_refused_and_changes_nothing(data: Path) -> None:
     options = ("seed", "--threads", "5", "--messages", "50", "--seed", "1")
     manage(data, *options)
     again = manage(data, *options)
     assert again.returncode == 1
-    assert again.stderr == "CommandError: threads of --seed 1 are in this store already; use another number\n"
+    assert again.stderr == "CommandError: threads of --seed 1 are already in this store; use another number\n"
     assert len(rows(data, "message")) == 50
 
 
 @pytest.mark.once
-def test_threads_go_to_the_tenant_that_is_named(data: Path) -> None:
+def test_threads_belong_to_the_requested_tenant(data: Path) -> None:
     manage(data, "seed", "--threads", "2", "--messages", "2", "--tenant", "acme")
     assert {thread["tenant"] for thread in rows(data, "thread")} == {"acme"}
 
 
 @pytest.mark.stateless
 @pytest.mark.parametrize("option", [("--threads", "0"), ("--messages", "-1"), ("--messages", "many"), ("--seed", "x")])
-def test_bad_option_is_refused_before_anything_is_made(untouched: Path, option: tuple[str, str]) -> None:
+def test_invalid_option_is_refused_and_stores_nothing(untouched: Path, option: tuple[str, str]) -> None:
     refused = manage(untouched, "seed", *option)
     assert refused.returncode == 2
     assert f"argument {option[0]}" in refused.stderr
@@ -135,14 +135,14 @@ def test_bad_option_is_refused_before_anything_is_made(untouched: Path, option: 
         (("--tenant", ""), "--tenant takes 1 to 64 characters"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(untouched: Path, options: tuple[str, ...], words: str) -> None:
+def test_unusable_options_are_a_one_line_error(untouched: Path, options: tuple[str, ...], words: str) -> None:
     refused = manage(untouched, "seed", *options)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert words in refused.stderr
 
 
 @pytest.mark.engine("sqlite", "postgresql")
-def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
+def test_missing_tables_are_a_one_line_error(tmp_path: Path) -> None:
     refused = manage(tmp_path / "empty", "seed")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     migrate = "migrate" if connection.alias == "default" else f"migrate --database {connection.alias}"
@@ -150,19 +150,19 @@ def test_store_without_tables_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left(data: Path) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
+def test_terminal_gets_a_progress_bar_with_the_rate(data: Path) -> None:
+    reader, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
     command = [sys.executable, "manage.py", "seed", "--threads", "3", "--messages", "30"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(data), stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
+    with subprocess.Popen(command, cwd=ROOT, env=environment(data), stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
         shown = b""
         try:
-            while piece := os.read(ours, 4096):
+            while piece := os.read(reader, 4096):
                 shown += piece
-        except OSError:  # how Linux tells the end of a terminal
+        except OSError:  # Linux reports the end of a terminal as an error
             pass
-    os.close(ours)
+    os.close(reader)
     assert process.returncode == 0
     assert b"100%|" in shown
     assert b"messages/s" in shown

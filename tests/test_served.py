@@ -1,4 +1,4 @@
-"""The served process: what only a real server over a real socket can show."""
+"""The served process: behaviour that needs a real server and real sockets."""
 
 import json
 import signal
@@ -44,27 +44,27 @@ def stored(served: Served, thread_id: str) -> int:
 
 
 @pytest.mark.once
-def test_answers_soon_after_a_second_start(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_second_start_responds_soon(serve: Callable[..., Served], tmp_path: Path) -> None:
     assert serve().stop() == 0
-    began = time.monotonic()
+    start = time.monotonic()
     assert manage(tmp_path / "data", "check").returncode == 0
-    seconds_of_a_command = time.monotonic() - began  # 0.75 where nothing else runs
+    seconds_per_command = time.monotonic() - start  # 0.75 on an idle machine
     service = serve()
-    assert service.seconds_to_first_answer < 4 * seconds_of_a_command
+    assert service.seconds_to_first_answer < 4 * seconds_per_command
     assert service.stop() == 0
 
 
 @pytest.mark.once
-def test_prints_where_everything_is(served: Served) -> None:
-    at = f"http://127.0.0.1:{served.port}"
+def test_banner_lists_the_urls_and_createsuperuser(served: Served) -> None:
+    url = f"http://127.0.0.1:{served.port}"
     printed = served.log.read_text()
-    for line in (f"{at}/v1/threads", f"{at}/docs", f"{at}/redoc", f"{at}/admin/", "manage.py createsuperuser"):
+    for line in (f"{url}/v1/threads", f"{url}/docs", f"{url}/redoc", f"{url}/admin/", "manage.py createsuperuser"):
         assert line in printed
 
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_data_directory_and_secret_key_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_data_directory_and_secret_key(tmp_path: Path) -> None:
     assert manage(tmp_path / "data", "check").returncode == 0
     key = tmp_path / "data" / "secret_key"
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
@@ -86,7 +86,7 @@ def test_chunked_body_is_read_like_any_other(served: Served) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("body", [chunks(GOOD), chunks(GOOD[:5]), b"40\r\n" + GOOD, b"zz\r\n{}\r\n0\r\n\r\n", b""])
-def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes) -> None:
+def test_broken_chunked_body_stores_nothing(served: Served, body: bytes) -> None:
     thread = served.new_thread()
     received = served.send(post_raw(f"/threads/{thread}/messages", CHUNKED, body), end=True)
     assert not received or status_of(received) == 400
@@ -96,7 +96,7 @@ def test_chunked_body_that_breaks_off_stores_nothing(served: Served, body: bytes
 @pytest.mark.once
 @pytest.mark.parametrize("body", [GOOD, GOOD[:5], b""])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-def test_body_shorter_than_its_length_stores_nothing(served: Served, content_type: str, body: bytes) -> None:
+def test_body_shorter_than_its_content_length_stores_nothing(served: Served, content_type: str, body: bytes) -> None:
     thread = served.new_thread()
     headers = f"Content-Type: {content_type}\r\nContent-Length: {len(GOOD) + 5}\r\n"
     unreadable = (400, {"detail": "There was an error parsing the body"})
@@ -109,7 +109,7 @@ def test_body_shorter_than_its_length_stores_nothing(served: Served, content_typ
 
 
 @pytest.mark.once
-def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
+def test_get_does_not_wait_for_its_body(served: Served) -> None:
     thread = served.new_thread()
     for length in ("Content-Length: 10", "Transfer-Encoding: chunked"):
         with served.connect() as connection:
@@ -127,7 +127,7 @@ def test_body_of_a_read_is_not_waited_for(served: Served) -> None:
         "X-Forwarded-Ssl: on\r\nX-Forwarded-Proto: http",
     ],
 )
-def test_headers_that_only_a_proxy_may_send_change_nothing(served: Served, header: str) -> None:
+def test_proxy_headers_from_a_client_change_nothing(served: Served, header: str) -> None:
     thread = served.new_thread()
     received = served.send(
         f"GET /threads/{thread} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nConnection: close\r\n\r\n".encode()
@@ -136,7 +136,7 @@ def test_headers_that_only_a_proxy_may_send_change_nothing(served: Served, heade
 
 
 @pytest.mark.stateless
-def test_refused_host_leaves_no_traceback_in_the_log(served: Served) -> None:
+def test_refused_host_is_not_logged(served: Served) -> None:
     served.call("GET", "/threads/x", Host="evil.example")
     assert "evil.example" not in served.log.read_text()
 
@@ -160,21 +160,19 @@ def test_chunked_body_over_the_limit_is_413(served: Served) -> None:
         ("multipart/form-data; boundary=", 422),
     ],
 )
-def test_odd_parameters_of_a_media_type_are_no_fault_of_the_server(
-    served: Served, content_type: str, status: int
-) -> None:
+def test_invalid_media_type_parameters_do_not_cause_a_500(served: Served, content_type: str, status: int) -> None:
     headers = f"Content-Type: {content_type}\r\nContent-Length: 2\r\n"
     assert status_of(served.send(post_raw("/threads", headers, b"{}"))) == status
 
 
 @pytest.mark.stateless
-def test_form_of_a_browser_is_refused_and_not_read(served: Served) -> None:
+def test_browser_form_is_refused_without_being_read(served: Served) -> None:
     headers = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n"
     received = served.send(post_raw("/threads", headers, b"role=user"))
     assert body_of(received)["detail"][0]["type"] == "type_error.dict"
 
 
-def test_url_of_eight_kibibytes_gets_an_answer_of_ours(served: Served) -> None:
+def test_url_of_8_kib_reaches_the_application(served: Served) -> None:
     long_id = "x" * (8192 - len("/threads/"))
     answer = served.call("GET", f"/threads/{long_id}")
     assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{long_id}' not found"})
@@ -199,7 +197,7 @@ def test_endless_request_line_is_cut_off(served: Served) -> None:
         (b"PUT /threads HTTP/1.1", 405),
     ],
 )
-def test_odd_request_lines_get_json(served: Served, line: bytes, status: int) -> None:
+def test_unusual_request_lines_get_json(served: Served, line: bytes, status: int) -> None:
     received = served.send(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert status_of(received) == status
     assert "detail" in body_of(received)
@@ -217,7 +215,7 @@ def test_odd_request_lines_get_json(served: Served, line: bytes, status: int) ->
         (b"GET /threads HTTP/1.1\r\n%s\r\n" % b"".join(b"X-%d: x\r\n" % i for i in range(200)), 431),
     ],
 )
-def test_what_cannot_be_read_at_all_is_refused_in_our_form(served: Served, request_bytes: bytes, status: int) -> None:
+def test_unparsable_request_gets_a_json_error(served: Served, request_bytes: bytes, status: int) -> None:
     received = served.send(request_bytes + b"\r\n\r\n", end=True)
     assert status_of(received) == status
     assert isinstance(body_of(received)["detail"], str)
@@ -225,14 +223,14 @@ def test_what_cannot_be_read_at_all_is_refused_in_our_form(served: Served, reque
 
 
 @pytest.mark.stateless
-def test_clients_that_do_not_close_their_connections_keep_nobody_waiting(served: Served) -> None:
+def test_unclosed_connections_do_not_block_other_clients(served: Served) -> None:
     silent = [served.connect() for _ in range(6)]
     for client in silent:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     started = time.monotonic()
     assert served.call("GET", "/healthz").status == 200
     assert time.monotonic() - started < 1.5
-    for client in silent:  # all the same, nothing of the answer is lost, and the server closes in the end
+    for client in silent:  # each response is complete, and the server closes the connection
         received = b""
         while piece := client.recv(65536):
             received += piece
@@ -241,7 +239,7 @@ def test_clients_that_do_not_close_their_connections_keep_nobody_waiting(served:
 
 
 @pytest.mark.once
-def test_head_has_the_length_and_no_body(served: Served) -> None:
+def test_head_has_a_content_length_and_no_body(served: Served) -> None:
     thread = served.new_thread()
     received = served.send(f"HEAD /threads/{thread} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     head, _, body = received.partition(b"\r\n\r\n")
@@ -256,14 +254,14 @@ def test_foreign_host_is_refused(served: Served) -> None:
 
 
 @pytest.mark.stateless
-def test_requests_of_one_connection_are_answered_in_turn(served: Served) -> None:
+def test_pipelined_requests_all_get_a_response(served: Served) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     received = served.send(request % b"" + request % b"" + request % b"Connection: close\r\n")
     assert received.count(b"HTTP/1.1 200 OK") == 3
 
 
 @pytest.mark.once
-def test_termination_finishes_the_request_in_flight(serve: Callable[..., Served]) -> None:
+def test_sigterm_lets_the_request_in_flight_finish(serve: Callable[..., Served]) -> None:
     service = serve()
     thread = service.new_thread()
     headers = f"Content-Type: application/json\r\nContent-Length: {len(GOOD)}\r\n"
@@ -282,13 +280,13 @@ def test_termination_finishes_the_request_in_flight(serve: Callable[..., Served]
 
 @pytest.fixture
 def impatient(serve: Callable[..., Served], tmp_path: Path) -> Served:
-    """A service that waits for a locked database for a second only."""
+    """A service that waits at most one second for a locked database."""
     database = tmp_path / "data" / "threadsvc.db"
     return serve(DATABASE_URL=f"sqlite:///{database}?timeout=1")
 
 
 @pytest.mark.engine("sqlite")
-def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -> None:
+def test_locked_database_is_503_until_it_is_released(impatient: Served) -> None:
     thread = impatient.new_thread()
     with closing(sqlite3.connect(impatient.directory / "threadsvc.db", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
@@ -302,7 +300,7 @@ def test_database_that_does_not_answer_is_503_until_it_does(impatient: Served) -
 
 
 @pytest.mark.engine("sqlite")
-def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
+def test_database_with_a_missing_table_is_not_ready(impatient: Served) -> None:
     with closing(sqlite3.connect(impatient.directory / "threadsvc.db")) as connection:
         connection.execute("DROP TABLE messages_app_message")
         connection.commit()
@@ -312,7 +310,7 @@ def test_database_without_its_tables_is_not_ready(impatient: Served) -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_threads_can_have_their_own_database(serve: Callable[..., Served], tmp_path: Path) -> None:
     own = tmp_path / "own.db"
     service = serve(THREADS_DATABASE_URL=f"sqlite:///{own}")
     thread = service.new_thread()
@@ -326,7 +324,7 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
     assert not {table for table in threads if not table.startswith(("messages_app_", "django_migrations"))}
     assert not default & {"messages_app_thread", "messages_app_message"}
 
-    # Without the setting the tables are not where they are looked for now.
+    # Without the setting, the service looks for the tables in the default database.
     ended = manage(tmp_path / "data", "serve", PORT=str(free_port()))
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert "DATABASE_URL has no table messages_app_" in ended.stderr
@@ -334,7 +332,7 @@ def test_threads_can_live_in_a_database_of_their_own(serve: Callable[..., Served
 
 @pytest.mark.process
 @pytest.mark.engine("sqlite")
-def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
+def test_two_names_of_one_file_are_one_database(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     other_name = f"sqlite:///{tmp_path}/data/../data/threadsvc.db"
     program = "from django.conf import settings; print(*settings.DATABASES)"
@@ -343,12 +341,12 @@ def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.stateless
-def test_address_for_all_of_the_machine_is_told_as_one_to_go_to(serve: Callable[..., Served]) -> None:
+def test_banner_shows_loopback_for_a_wildcard_host(serve: Callable[..., Served]) -> None:
     service = serve(HOST="0.0.0.0")
     printed = service.log.read_text()
     assert service.stop() == 0
     assert f"http://127.0.0.1:{service.port}/v1/threads" in printed
-    assert "not required (THREADSVC_ALLOW_ANONYMOUS is 1): whoever can reach this address" in printed
+    assert "not required (THREADSVC_ALLOW_ANONYMOUS is 1): any client that reaches this address" in printed
 
 
 @pytest.mark.process
@@ -365,16 +363,16 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.stateless
 @pytest.mark.parametrize("missing", ["psycopg", "psycopg_pool"])
-def test_missing_driver_is_one_clear_line(tmp_path: Path, missing: str) -> None:
+def test_missing_driver_is_a_one_line_error(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text("raise ImportError('not here')")
     ended = manage(tmp_path / "data", "serve", DATABASE_URL="postgresql://user:hidden@host/x", PYTHONPATH=str(tmp_path))
     assert ended.returncode == 1
     assert ended.stderr == "threadsvc: DATABASE_URL: PostgreSQL needs psycopg[binary,pool] (requirements.txt)\n"
-    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # on SQLite
+    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # SQLite needs no driver
 
 
 @pytest.mark.stateless
-def test_taken_port_is_one_clear_line(served: Served, tmp_path: Path) -> None:
+def test_port_in_use_is_a_one_line_error(served: Served, tmp_path: Path) -> None:
     ended = manage(tmp_path / "data", "serve", PORT=str(served.port))
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert f"cannot listen on 127.0.0.1 port {served.port}: Address already in use" in ended.stderr
@@ -395,7 +393,7 @@ def test_secrets_can_come_from_files(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_secret_key_is_made_once_by_several_processes_at_a_time(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_secret_key(tmp_path: Path) -> None:
     keys = []
     program = "from django.conf import settings; print(settings.SECRET_KEY)"
 
@@ -422,15 +420,13 @@ def test_data_directory_may_have_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.stateless
-def test_environment_of_the_tests_is_not_the_developers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tests_ignore_the_developers_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite:////precious.db")
     assert "DATABASE_URL" not in environment(tmp_path)
 
 
-@pytest.mark.engine("sqlite", "postgresql")  # MongoDB came with this version
-def test_database_of_an_earlier_version_is_brought_up_to_date_with_what_is_in_it(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+@pytest.mark.engine("sqlite", "postgresql")  # earlier versions did not support MongoDB
+def test_upgrade_from_the_first_version_keeps_the_data(serve: Callable[..., Served], tmp_path: Path) -> None:
     directory = tmp_path / "data"
     migrate(directory)
     earlier = manage(directory, "migrate", "-v0", "--database", connection.alias, "messages_app", "0001")

@@ -1,4 +1,4 @@
-"""The database: durability, locks, the order of messages under parallel writers, and the indexes that serve."""
+"""The database: durability, locks, the order of messages under parallel writers, indexes and ids."""
 
 import gc
 import http.client
@@ -39,7 +39,7 @@ GOOD = {"role": "user", "content": "hello"}
 
 
 @pytest.mark.engine("sqlite")
-def test_every_connection_is_durable_and_waits_for_its_turn() -> None:
+def test_every_connection_is_durable_and_has_a_busy_timeout() -> None:
     def pragmas() -> dict[str, object]:
         with closing(connection.copy()) as fresh, fresh.cursor() as cursor:
             names = ["journal_mode", "synchronous", "foreign_keys", "busy_timeout"]
@@ -53,15 +53,15 @@ def test_every_connection_is_durable_and_waits_for_its_turn() -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_transactions_take_the_write_lock_when_they_begin() -> None:
+def test_transactions_take_the_write_lock_at_their_start() -> None:
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
         pass
     assert queries[0]["sql"] == "BEGIN IMMEDIATE"
 
 
 @pytest.mark.engine("sqlite")
-def test_writers_of_one_process_take_turns_and_give_up_after_the_time_out() -> None:
-    """One connection ends its turn in each way that there is; each time the next writer gets its own at once."""
+def test_writers_of_one_process_take_turns_and_time_out() -> None:
+    """A commit, a rollback and a close each end a turn. The next writer then proceeds at once."""
     first, second = connection.copy("first"), connection.copy("second")
     second.settings_dict["OPTIONS"] = {**second.settings_dict["OPTIONS"], "timeout": 0.2}
     second.force_debug_cursor = True
@@ -77,7 +77,7 @@ def test_writers_of_one_process_take_turns_and_give_up_after_the_time_out() -> N
             write(first)
             with pytest.raises(OperationalError, match="database is locked"):
                 write(second)
-            assert not second.queries_log  # SQLite was not even asked: the wait was in line
+            assert not second.queries_log  # SQLite got no statement: the writer waited in the queue
             end_turn()
             write(second)
             second.rollback()
@@ -85,11 +85,11 @@ def test_writers_of_one_process_take_turns_and_give_up_after_the_time_out() -> N
 
 
 @pytest.mark.engine("sqlite")
-def test_turn_of_a_thread_that_ended_amid_a_transaction_is_given_on() -> None:
+def test_turn_is_released_if_its_python_thread_ends() -> None:
     def leave() -> None:
         connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
 
-    with warnings.catch_warnings(action="ignore"):  # sqlite3 says that a connection was not closed: so it was
+    with warnings.catch_warnings(action="ignore"):  # sqlite3 warns about the unclosed connection, which is intended
         thread = threading.Thread(target=leave)
         thread.start()
         thread.join()
@@ -99,7 +99,7 @@ def test_turn_of_a_thread_that_ended_amid_a_transaction_is_given_on() -> None:
 
 
 @pytest.mark.engine("sqlite")
-def test_turn_of_a_process_that_is_killed_is_given_on(serve: Callable[..., Served]) -> None:
+def test_turn_is_released_if_its_process_is_killed(serve: Callable[..., Served]) -> None:
     service = serve()
     thread = service.new_thread()
     program = "from django.db import transaction as t; import time\nwith t.atomic(): print('in'); time.sleep(60)"
@@ -117,9 +117,7 @@ def test_turn_of_a_process_that_is_killed_is_given_on(serve: Callable[..., Serve
 
 
 @pytest.mark.engine("sqlite")
-def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_one_timeout_covers_the_queue_and_the_lock_of_sqlite(serve: Callable[..., Served], tmp_path: Path) -> None:
     service = serve(DATABASE_URL=f"sqlite:///{tmp_path}/data/threadsvc.db?timeout=2", WEB_CONCURRENCY="1")
     thread = service.new_thread()
 
@@ -139,7 +137,7 @@ def test_wait_in_line_and_wait_for_sqlite_have_one_time_out_together(
     assert service.stop() == 0
 
 
-def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Served) -> None:
+def test_threads_are_gapless_and_ordered_under_32_clients(served: Served) -> None:
     clients, each, threads = 32, 25, [served.new_thread() for _ in range(20)]
 
     def client(number: int) -> list[tuple[int, str]]:
@@ -164,20 +162,20 @@ def test_32_clients_at_once_leave_every_thread_gapless_and_in_order(served: Serv
         rows = sorted(served.stored("message", thread_id=thread), key=lambda row: row["position"])
         assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
         texts = [row["content"][0]["text"]["value"] for row in rows]
-        for number in range(clients):  # what one client wrote stands in the order in which it was answered
+        for number in range(clients):  # a client's messages are in the order of its responses
             own = [text for text in texts if text.startswith(f"{number:02} ")]
             assert own == sorted(own)
-        if engines.chosen != "mongodb":  # ids begin with the millisecond, which is told when it is a writer's turn
-            moments = [row["id"][: len("msg_") + 10] for row in rows]
-            assert moments == sorted(moments)
+        if engines.chosen != "mongodb":  # ids start with a millisecond that is read in the writer's turn
+            milliseconds = [row["id"][: len("msg_") + 10] for row in rows]
+            assert milliseconds == sorted(milliseconds)
         stored.update({row["id"]: thread for row in rows})
     assert sorted(stored) == sorted(message_id for _, message_id in answers)
     assert len(stored) == clients * each
 
 
 @pytest.mark.engine("sqlite")
-def test_queries_of_the_store_hold_no_connection_of_the_thread_that_asked_first(api: Api, thread_id: str) -> None:
-    """A thread that ends amid a transaction gives its turn to write back, as its connection goes with it."""
+def test_store_holds_no_connection_of_an_ended_python_thread(api: Api, thread_id: str) -> None:
+    """When a Python thread ends, its connection is closed. That ends its transaction and releases its turn."""
     store = type(backend())(connection.alias)
 
     def ask() -> None:
@@ -200,7 +198,7 @@ def test_queries_of_the_store_hold_no_connection_of_the_thread_that_asked_first(
 
 @contextmanager
 def rival(thread_id: str, times: int) -> Iterator[list[int]]:
-    """Another writer that takes the position of the next `times` messages just before they are stored."""
+    """Another writer, which takes the position of the next `times` messages just before they are stored."""
     taken: list[int] = []
     is_writing = False
 
@@ -218,8 +216,8 @@ def rival(thread_id: str, times: int) -> Iterator[list[int]]:
         yield taken
 
 
-@pytest.mark.engine("mongodb")  # elsewhere the position is found by the statement that stores the message
-def test_position_that_another_writer_took_is_asked_for_anew(api: Api, thread_id: str) -> None:
+@pytest.mark.engine("mongodb")  # on other engines one statement finds the position and stores the message
+def test_create_retries_if_another_writer_took_its_position(api: Api, thread_id: str) -> None:
     with rival(thread_id, times=3) as taken:
         answer = api.post(f"/threads/{thread_id}/messages", GOOD)
     assert (answer.status, taken) == (200, [1, 2, 3])
@@ -228,8 +226,8 @@ def test_position_that_another_writer_took_is_asked_for_anew(api: Api, thread_id
 
 
 @pytest.mark.engine("postgresql")
-def test_position_that_a_writer_without_the_lock_took_is_asked_for_anew(api: Api, thread_id: str) -> None:
-    """Nobody of ours writes so; whoever repairs something by hand may."""
+def test_create_retries_if_a_writer_without_the_lock_was_first(api: Api, thread_id: str) -> None:
+    """The service always takes the lock. An operator who repairs rows by hand might not take it."""
     columns = "id, _id, thread_id, position, role, content, attachments, assistant_id, metadata, created_at"
     values = "'msg_by_hand', '', %s, 1, 'user', '[]', '[]', '', '{}', now()"
     server = connection.settings_dict
@@ -245,20 +243,20 @@ def test_position_that_a_writer_without_the_lock_took_is_asked_for_anew(api: Api
         by_hand.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
         created = pool.submit(create)
         with pytest.raises(TimeoutError):
-            created.result(timeout=0.5)  # waits to see whether position 1 is taken
+            created.result(timeout=0.5)  # waits for the other transaction, which may take position 1
         by_hand.commit()
         answer = created.result(timeout=10)
     assert (answer.status, Message.objects.get(id=answer.body["id"]).position) == (200, 2)
 
 
-def test_a_position_is_taken_once(thread_id: str) -> None:
+def test_position_is_unique_in_its_thread(thread_id: str) -> None:
     thread = Thread.objects.get(id=thread_id)
     new_message(thread=thread, position=1, role="user", content=[]).save()
     with pytest.raises(IntegrityError):
         new_message(thread=thread, position=1, role="user", content=[]).save()
 
 
-def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: str) -> None:
+def test_position_of_a_deleted_message_is_not_reused(api: Api, thread_id: str) -> None:
     for _ in range(2):
         last = api.post(f"/threads/{thread_id}/messages", GOOD).body["id"]
     Message.objects.filter(id=last).update(deleted_at=datetime.now(UTC))
@@ -266,9 +264,9 @@ def test_position_of_a_deleted_message_is_not_given_again(api: Api, thread_id: s
     assert Message.objects.get(id=message).position == 3
 
 
-def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> None:
+def test_message_needs_its_thread_and_is_deleted_with_it(thread_id: str) -> None:
     message = append(thread_id, role="user", content=[text_part("x")])
-    if engines.chosen != "mongodb":  # which has no foreign keys
+    if engines.chosen != "mongodb":  # MongoDB has no foreign keys
         orphan = new_message(thread_id="thread_none", position=1, role="user", content=[])
         with pytest.raises(IntegrityError), transaction.atomic(using=connection.alias):
             orphan.save()
@@ -277,9 +275,9 @@ def test_messages_go_with_their_thread_and_cannot_be_without(thread_id: str) -> 
 
 
 @pytest.mark.engine("sqlite")
-def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: str) -> None:
+def test_each_query_has_an_index_and_each_index_a_query(thread_id: str) -> None:
     now = timezone.now()
-    of_thread = backend().visible_messages("default", "x")  # with a look whether the thread is there
+    of_thread = backend().visible_messages("default", "x")  # also checks that the thread exists
     threads, messages = Thread.objects.visible("default"), Message.objects.visible_in("x")
     pairs = rows_with_pairs("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
@@ -314,7 +312,7 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
-        # What a request asks for, with a look whether the thread is there.
+        # Queries of requests, which also check that the thread exists.
         ("message_1 (id=?)", of_thread.filter(id="x")),
         ("message_list (thread_id=?)", in_window(of_thread, Window(None, None, True, None))),
         ("message_list (thread_id=? AND position<?)", in_window(of_thread, Window(None, (9,), True, None))),
@@ -337,7 +335,7 @@ def test_each_query_has_its_index_and_no_index_is_without_its_query(thread_id: s
 
 
 @pytest.mark.engine("sqlite")
-def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) -> None:
+def test_stored_json_has_characters_instead_of_escapes(api: Api, thread_id: str) -> None:
     message = api.post(f"/threads/{thread_id}/messages", {**GOOD, "content": "né 😀"}).body["id"]
     with connection.cursor() as cursor:
         cursor.execute("SELECT content FROM messages_app_message WHERE id = %s", [message])
@@ -345,7 +343,7 @@ def test_stored_text_is_what_people_wrote_not_escapes(api: Api, thread_id: str) 
 
 
 def test_documents_may_have_any_keys(thread_id: str) -> None:
-    # Schemas of tools have such keys, which MongoDB would read as paths or operators.
+    # Schemas of tools have such keys. MongoDB would interpret them as paths or operators.
     schema = {"$ref": "#/$defs/a.b", "a.b": {"": [{"$where": "1"}]}, "": None, "deep": [[{"$defs": {"é": "\u2028"}}]]}
     attachments = [{"file_id": "file-1", "tools": [{"type": "function", "parameters": schema}]}]
     fields: dict[str, Any] = {"role": "user", "content": [text_part("a")], "attachments": attachments}
@@ -360,8 +358,8 @@ def test_documents_may_have_any_keys(thread_id: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.stateless
-def test_processes_that_are_forked_make_ids_of_their_own() -> None:
-    """Also where the one that they come from has made ids before."""
+def test_forked_processes_generate_different_ids() -> None:
+    """This holds even if their parent has generated ids before."""
     program = """
 import os
 from messages_app.ids import system_bytes
@@ -387,7 +385,7 @@ def test_ids_sort_by_time_and_have_80_random_bits(api: Api) -> None:
     ids = [new_id("msg", start + timedelta(milliseconds=i), os.urandom(10)) for i in range(2000)]
     assert ids == sorted(ids)
     assert len({message_id[14:] for message_id in ids}) == 2000
-    # The example of ULID's own description: 1469918176385 ms are 01ARYZ6S41.
+    # The example of the ULID specification: 1469918176385 ms are 01ARYZ6S41.
     example = datetime(2016, 7, 30, 22, 36, 16, 385_000, tzinfo=UTC)
     assert new_id("x", example, b"\xff" * 10) == "x_01aryz6s41" + "z" * 16
     assert new_id("x", example, b"\0" * 10) == "x_01aryz6s41" + "0" * 16
@@ -397,7 +395,7 @@ def test_ids_sort_by_time_and_have_80_random_bits(api: Api) -> None:
 
 
 @pytest.mark.stateless
-def test_object_ids_hold_their_second_and_are_all_different() -> None:
+def test_object_ids_start_with_the_second_and_are_unique() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     ids = {new_object_id(at, os.urandom(8)) for _ in range(2000)}
     assert len(ids) == 2000

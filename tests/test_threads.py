@@ -16,7 +16,7 @@ GOOD = {"role": "user", "content": "hello"}
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"metadata":null}', b'{"metadata":{}}'])
-def test_thread_is_made_of_nothing(api: Api, prefix: str, body: bytes) -> None:
+def test_thread_can_be_created_without_fields(api: Api, prefix: str, body: bytes) -> None:
     before = int(time.time())
     answer = api.post(f"{prefix}/threads", body)
     row = Thread.objects.get(id=answer.body["id"])
@@ -32,13 +32,13 @@ def test_thread_is_made_of_nothing(api: Api, prefix: str, body: bytes) -> None:
     assert (row.tenant, row.metadata, row.deleted_at) == ("default", {}, None)
 
 
-def test_thread_keeps_its_metadata_and_is_read_back(api: Api) -> None:
+def test_thread_can_be_retrieved_with_its_metadata(api: Api) -> None:
     metadata = {"customer": "Zoë", "": "", "a.b": "$"}
-    made = api.post("/threads", {"metadata": metadata})
-    assert (made.status, made.body["metadata"]) == (200, metadata)
+    created = api.post("/threads", {"metadata": metadata})
+    assert (created.status, created.body["metadata"]) == (200, metadata)
     for prefix in ("", "/v1"):
-        read = api.get(f"{prefix}/threads/{made.body['id']}")
-        assert (read.status, read.body) == (200, made.body)
+        read = api.get(f"{prefix}/threads/{created.body['id']}")
+        assert (read.status, read.body) == (200, created.body)
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,18 @@ def test_thread_keeps_its_metadata_and_is_read_back(api: Api) -> None:
         ),
     ],
 )
-def test_bad_thread_is_refused_with_every_error_and_nothing_is_stored(
-    api: Api, body: Any, detail: list[dict[str, Any]]
-) -> None:
+def test_invalid_thread_gets_every_error_and_stores_nothing(api: Api, body: Any, detail: list[dict[str, Any]]) -> None:
     before = Thread.objects.count(), Message.objects.count()
     answer = api.post("/threads", body)
     assert (answer.status, answer.body) == (422, {"detail": detail})
     assert (Thread.objects.count(), Message.objects.count()) == before
 
 
-def test_thread_is_made_with_messages_in_their_order(api: Api) -> None:
+def test_thread_is_created_with_its_messages_in_order(api: Api) -> None:
     sent = [{**GOOD, "content": f"number {i}", "file_ids": ["f"], "metadata": {"i": str(i)}} for i in range(100)]
-    made = api.post("/threads", {"messages": sent, "metadata": {"k": "v"}})
-    assert (made.status, set(made.body)) == (200, {"_id", "id", "object", "created_at", "metadata"})
-    messages = api.get(f"/threads/{made.body['id']}/messages?order=asc&limit=100").body["data"]
+    created = api.post("/threads", {"messages": sent, "metadata": {"k": "v"}})
+    assert (created.status, set(created.body)) == (200, {"_id", "id", "object", "created_at", "metadata"})
+    messages = api.get(f"/threads/{created.body['id']}/messages?order=asc&limit=100").body["data"]
     assert [
         {
             "role": message["role"],
@@ -113,18 +111,18 @@ def test_thread_is_made_with_messages_in_their_order(api: Api) -> None:
         }
         for message in messages
     ] == sent
-    later = api.post(f"/threads/{made.body['id']}/messages", GOOD).body["id"]
-    assert api.get(f"/threads/{made.body['id']}/messages").body["first_id"] == later
+    later = api.post(f"/threads/{created.body['id']}/messages", GOOD).body["id"]
+    assert api.get(f"/threads/{created.body['id']}/messages").body["first_id"] == later
     assert len({message["id"] for message in messages} | {later}) == 101
 
 
-def test_thread_is_made_with_messages_of_the_v2_shape(api: Api) -> None:
+def test_thread_is_created_with_messages_of_the_v2_shape(api: Api) -> None:
     beta = {"HTTP_OPENAI_BETA": "assistants=v2"}
     part = {"type": "image_url", "image_url": {"url": "https://x.example"}}
     sent = {"role": "assistant", "content": [part], "attachments": [{"file_id": "f"}], "run_id": "r"}
-    made = api.post("/threads", {"messages": [sent, GOOD], "tool_resources": {}}, **beta)
-    assert (made.status, made.body["tool_resources"]) == (200, None)
-    page = api.get(f"/threads/{made.body['id']}/messages?run_id=r", **beta).body
+    created = api.post("/threads", {"messages": [sent, GOOD], "tool_resources": {}}, **beta)
+    assert (created.status, created.body["tool_resources"]) == (200, None)
+    page = api.get(f"/threads/{created.body['id']}/messages?run_id=r", **beta).body
     (message,) = page["data"]
     assert (message["content"], message["attachments"]) == ([part], [{"file_id": "f", "tools": []}])
     too_many = {**GOOD, "attachments": [{"file_id": "f"}], "file_ids": [str(i) for i in range(10)]}
@@ -135,28 +133,28 @@ def test_thread_is_made_with_messages_of_the_v2_shape(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [{"messages": None}, {"messages": []}, {"messages": None, "metadata": None}])
 def test_thread_without_messages_is_empty(api: Api, body: Any) -> None:
-    made = api.post("/threads", body)
-    assert made.status == 200
-    assert api.get(f"/threads/{made.body['id']}/messages").body["data"] == []
+    created = api.post("/threads", body)
+    assert created.status == 200
+    assert api.get(f"/threads/{created.body['id']}/messages").body["data"] == []
 
 
 def command_of(sql: str) -> str:
-    """The first word of a statement, which Django logs as "70 times: INSERT ..." if it was run for 70 rows."""
+    """Return the first word of a statement. Django logs "70 times: INSERT ..." if it ran for 70 rows."""
     return sql.rpartition(" times: ")[2].split()[0]
 
 
-def test_thread_with_messages_takes_as_many_queries_as_with_one(api: Api) -> None:
+def test_number_of_messages_does_not_change_the_queries(api: Api) -> None:
     def queries(number: int) -> list[str]:
-        with CaptureQueriesContext(connection) as making:
+        with CaptureQueriesContext(connection) as creating:
             assert api.post("/threads", {"messages": [GOOD] * number, "metadata": {"k": "v"}}).status == 200
-        return [command_of(query["sql"]) for query in making]
+        return [command_of(query["sql"]) for query in creating]
 
-    # In documents the thread has its pairs itself, and is hidden until all is there.
+    # On MongoDB the thread's document has the pairs, and an update makes the complete thread visible.
     statements = ["INSERT", "INSERT", "UPDATE" if engines.chosen == "mongodb" else "INSERT"]
     assert queries(1) == queries(70) == in_transaction(*statements)
 
 
-def test_body_of_sixteen_megabytes_is_judged(api: Api) -> None:
+def test_body_may_have_up_to_16_mib(api: Api) -> None:
     content = "\\ud83d\\ude00" * 32768
     message = b'{"role":"user","content":"' + content.encode() + b'"}'
     body = b'{"messages":[' + b",".join([message] * 40) + b"]}"
@@ -173,21 +171,21 @@ def test_thread_with_another_media_type_is_refused(api: Api) -> None:
 @pytest.mark.parametrize("unknown", ["x", "thread_01", "a.b", "%00", "x" * 5000])
 def test_unknown_thread_is_404(api: Api, unknown: str) -> None:
     answer = api.get(f"/threads/{unknown}")
-    meant = "\0" if unknown == "%00" else unknown
-    assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{meant}' not found"})
+    decoded = "\0" if unknown == "%00" else unknown
+    assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{decoded}' not found"})
 
 
-def test_threads_of_other_tenants_and_deleted_ones_are_missing(api: Api) -> None:
+def test_threads_of_other_tenants_and_deleted_threads_are_404(api: Api) -> None:
     for thread in (new_thread(tenant="another"), new_thread(deleted_at="2026-01-01T00:00:00Z")):
         thread.save()
         answer = api.get(f"/threads/{thread.id}")
         assert (answer.status, answer.body) == (404, {"detail": f"Thread with ID '{thread.id}' not found"})
 
 
-def test_reading_a_thread_is_one_query_and_making_one_an_insert(api: Api, thread_id: str) -> None:
+def test_retrieve_is_one_query_and_create_is_one_insert(api: Api, thread_id: str) -> None:
     with CaptureQueriesContext(connection) as reading:
         api.get(f"/threads/{thread_id}")
-    with CaptureQueriesContext(connection) as making:
+    with CaptureQueriesContext(connection) as creating:
         api.post("/threads")
     assert [query["sql"].split()[0] for query in reading] == ["SELECT"]
-    assert [command_of(query["sql"]) for query in making] == in_transaction("INSERT")
+    assert [command_of(query["sql"]) for query in creating] == in_transaction("INSERT")

@@ -1,7 +1,7 @@
-"""Kills the service and its database at random moments under writers, and looks for all that was acknowledged.
+"""Kill the service and its database at random moments under load, and check that every acknowledged write is stored.
 
-`python -m tests.torture --engine sqlite --kills 200` (make torture) prints what it sent and found, and ends with 1
-where anything is wrong; tests/test_durability.py does the same with few kills.
+`python -m tests.torture --engine sqlite --kills 200` (make torture) prints how many writes it sent and found. It exits
+with 1 if anything is wrong. tests/test_durability.py does the same with few kills.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from tests.stored import stored
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"WEB_CONCURRENCY": "2", "THREADSVC_ALLOW_ANONYMOUS": "1"}
 
-THREADS = 4  # which all writers share
-KEYED = 0.5  # the share of writes with an Idempotency-Key, which are sent again until they are answered
-MOST_WRITERS = 16  # each has a key of its own in their metadata
-LONGEST_LIFE = 0.8  # seconds from the first acknowledgement after a start to the kill
-KILLED_AT_START = 0.1  # the share of kills that come before the service has answered anybody
-CHECKED_AFTER = 10  # kills
+THREADS = 4  # all writers share them
+KEYED = 0.5  # the share of creates with an Idempotency-Key; these are retried until they get a response
+MAX_WRITERS = 16  # each writer has its own key in the threads' metadata
+MAX_UPTIME = 0.8  # seconds from the first acknowledgement after a start to the kill
+KILLED_AT_START = 0.1  # the share of starts that are killed before the service responds
+CHECK_EVERY = 10  # kills
 
-# Generous: what takes as long as this will never come.
+# Generous timeouts: only a failure takes this long.
 SECONDS_TO_WAIT = 30
 SECONDS_TO_START = 60
 
@@ -53,12 +53,12 @@ class Answer(NamedTuple):
 
 @dataclass
 class Write:
-    """Something that a writer asked for. `key` is nobody else's; acknowledged where `acked_at`, by time.monotonic()."""
+    """A write of a writer, with a unique key. `acked_at` (time.monotonic()) is None until it is acknowledged."""
 
     kind: str
     key: str
     thread: str = ""
-    of: "Write | None" = None  # what is deleted
+    target: "Write | None" = None  # the write that a deletion deletes
     sent_at: float = 0
     acked_at: float | None = None
     id: str = ""
@@ -66,31 +66,31 @@ class Write:
 
 
 def text_of(key: str) -> str:
-    """A text of one to fifteen hundred times that key: mostly short, some over many pages of a database."""
+    """Return the key, repeated 1, 20 or 1500 times: mostly short texts, and some that take many database pages."""
     return f"{key} " * (1, 1, 1, 1, 20, 1500)[crc32(key.encode()) % 6]
 
 
-def shown_text(message: dict[str, Any]) -> str:
+def text_in(message: dict[str, Any]) -> str:
     text: str = message["content"][0]["text"]["value"]
     return text
 
 
-def as_sent(key: str) -> dict[str, str]:
+def message_body(key: str) -> dict[str, str]:
     return {"role": "user", "content": text_of(key)}
 
 
-def messages_of(thread_key: str) -> list[str]:
-    """The keys of the messages that a thread is made with."""
+def message_keys(thread_key: str) -> list[str]:
+    """Return the keys of the messages that a thread is created with."""
     return [f"{thread_key}.{number}" for number in range(3)]
 
 
 class Client:
-    """A keep-alive connection to the service, which may be away."""
+    """A keep-alive connection to the service, which may be down."""
 
     def __init__(self, port: int) -> None:
         self.http = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_TO_WAIT)
 
-    def connected(self) -> bool:
+    def try_connect(self) -> bool:
         if self.http.sock is None:
             try:
                 self.http.connect()
@@ -100,7 +100,7 @@ class Client:
         return True
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
-        """The answer; None where none came, or not all of it."""
+        """Return the response, or None if it did not arrive completely."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             self.http.request(method, path, None if body is None else json.dumps(body), named)
@@ -115,7 +115,7 @@ class Client:
 
 
 class Writer(threading.Thread):
-    """Does one thing after the other until it is told to stop. Only what has a key is tried again without an answer."""
+    """Sends one write after the other until `stopping` is set. Retries only writes with an Idempotency-Key."""
 
     def __init__(self, number: int, port: int, threads: list[str], seed: int, keyed: float) -> None:
         super().__init__(name=f"writer {number}", daemon=True)
@@ -133,7 +133,7 @@ class Writer(threading.Thread):
             while not self.stopping.is_set():
                 self.act()
         except Exception as error:
-            self.faults.append(f"{self.name} ended: {error!r}")
+            self.faults.append(f"{self.name} failed: {error!r}")
         finally:
             self.client.http.close()
 
@@ -142,22 +142,22 @@ class Writer(threading.Thread):
         thread = self.rng.choice(self.threads)
         chance = self.rng.random()
         if chance < 0.06:
-            said = [as_sent(each) for each in messages_of(key)]
-            self.write(Write("thread", key), "/threads", {"messages": said, "metadata": {"mark": key}})
+            messages = [message_body(each) for each in message_keys(key)]
+            self.write(Write("thread", key), "/threads", {"messages": messages, "metadata": {"mark": key}})
         elif chance < 0.1:
             metadata = {f"w{self.number}": key}
             self.write(Write("metadata", key, thread), f"/threads/{thread}", {"metadata": metadata})
         elif chance < 0.15 and (victim := self.victim()):
-            of = f"/threads/{victim.thread}/messages/{victim.id}" if victim.thread else f"/threads/{victim.id}"
-            victim.deletion = Write("deletion", key, victim.thread, of=victim)
-            self.write(victim.deletion, of)
+            path = f"/threads/{victim.thread}/messages/{victim.id}" if victim.thread else f"/threads/{victim.id}"
+            victim.deletion = Write("deletion", key, victim.thread, target=victim)
+            self.write(victim.deletion, path)
         else:
-            self.write(Write("message", key, thread), f"/threads/{thread}/messages", as_sent(key))
+            self.write(Write("message", key, thread), f"/threads/{thread}/messages", message_body(key))
 
     def victim(self) -> Write | None:
-        """One of the last things that it stored, which it has not tried to delete."""
-        stored_here = (write for write in self.writes[-20:] if write.kind in ("message", "thread"))
-        left = [write for write in stored_here if write.acked_at and not write.deletion]
+        """Return one of the latest acknowledged creates that it has not tried to delete."""
+        creates = (write for write in self.writes[-20:] if write.kind in ("message", "thread"))
+        left = [write for write in creates if write.acked_at and not write.deletion]
         return self.rng.choice(left) if left else None
 
     def write(self, write: Write, path: str, body: Any = None) -> None:
@@ -167,7 +167,7 @@ class Writer(threading.Thread):
             headers["Idempotency_Key"] = write.key
         self.writes.append(write)
         while not self.stopping.is_set():
-            if not self.client.connected():
+            if not self.client.try_connect():
                 time.sleep(0.02)
                 continue
             write.sent_at = write.sent_at or time.monotonic()
@@ -187,12 +187,12 @@ class Writer(threading.Thread):
     def acknowledge(self, write: Write, body: dict[str, Any]) -> None:
         write.acked_at, write.id = time.monotonic(), body["id"]
         self.acknowledged += 1
-        if write.kind == "message" and shown_text(body) != text_of(write.key):
-            self.faults.append(f"{write.key} was acknowledged with another text")
+        if write.kind == "message" and text_in(body) != text_of(write.key):
+            self.faults.append(f"{write.key} was acknowledged with a different text")
 
 
 class Service:
-    """`manage.py serve` with its workers, in a process group of its own."""
+    """`manage.py serve` and its workers, in their own process group."""
 
     def __init__(self, directory: Path, url: str) -> None:
         self.port, self.log = free_port(), directory / "service.log"
@@ -203,7 +203,7 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # The kernel stops it when this program ends, however it does.
+        # The kernel stops the service when this program ends for any reason.
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -213,7 +213,7 @@ class Service:
     def wait_until_ready(self) -> None:
         end = time.monotonic() + SECONDS_TO_START
         client = Client(self.port)
-        while not (client.connected() and (answer := client.call("GET", "/readyz")) and answer.status == 200):
+        while not (client.try_connect() and (answer := client.call("GET", "/readyz")) and answer.status == 200):
             has_ended = self.process is None or self.process.poll() is not None
             if has_ended or time.monotonic() > end:
                 raise AssertionError(f"the service did not start: see {self.log}")
@@ -221,7 +221,7 @@ class Service:
         client.http.close()
 
     def kill(self) -> None:
-        """Ends all its processes at once; returns when none is left."""
+        """Kill all processes of the service at once, and wait until none is left."""
         assert self.process is not None
         pids = [self.process.pid]
         with suppress(OSError):
@@ -235,24 +235,24 @@ class Service:
 
 @dataclass
 class Outcome:
-    """What a run did and found; `faults` says what was wrong, and is empty where nothing was."""
+    """The result of a run. `faults` describes each error and is empty if there was none."""
 
     engine: str
     seed: int
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     seconds: float = 0
-    slowest_return: float = 0  # seconds from when a database was back to the next acknowledgement
+    slowest_recovery: float = 0  # seconds from the restart of a database to the next acknowledgement
     unavailable: int = 0
     sent: int = 0
     acknowledged: int = 0
-    replayed: int = 0  # of those: stored by a request that was never answered
+    replayed: int = 0  # of those, stored by a request that got no response
     found: int = 0
     found_unacknowledged: int = 0
     lost: int = 0
-    doubled: int = 0
+    duplicated: int = 0
     out_of_order: int = 0
-    half: int = 0
+    partial: int = 0
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -263,24 +263,24 @@ class Outcome:
             ("kills", f"{self.kills.total():,}: {killed}" if killed else "0"),
             ("starts of the service", f"{self.starts:,}"),
             ("seconds", f"{self.seconds:,.0f}"),
-            ("slowest 200 of a database's return", f"{self.slowest_return:.1f} s"),
-            ("answers 503", f"{self.unavailable:,}"),
+            ("slowest recovery of a database", f"{self.slowest_recovery:.1f} s"),
+            ("503 responses", f"{self.unavailable:,}"),
             ("writes sent", f"{self.sent:,}"),
             ("acknowledged", f"{self.acknowledged:,}"),
-            ("acknowledged when sent again", f"{self.replayed:,}"),
-            ("found of those", f"{self.found:,}"),
-            ("found of those without an answer", f"{self.found_unacknowledged:,}"),
+            ("acknowledged after a retry", f"{self.replayed:,}"),
+            ("acknowledged and found", f"{self.found:,}"),
+            ("not acknowledged, but found", f"{self.found_unacknowledged:,}"),
             ("lost", self.lost),
-            ("doubled", self.doubled),
+            ("duplicated", self.duplicated),
             ("out of order", self.out_of_order),
-            ("half", self.half),
-            ("faults in all", len(self.faults)),
+            ("partial", self.partial),
+            ("faults in total", len(self.faults)),
         ]
         return "\n".join(f"{name:36}{value}" for name, value in rows)
 
 
 class Torture:
-    """A service on a fresh database in that directory, its writers, and who kills it."""
+    """Runs a service on a fresh database in a directory, its writers, and the kills."""
 
     def __init__(
         self, engine: str, kills: int, seed: int, directory: Path, writers: int = 8, keyed: float = KEYED
@@ -308,20 +308,20 @@ class Torture:
         if self.service.process:
             self.service.kill()
         if self.server:
-            self.server.kill()  # sooner than it would stop
+            self.server.kill()  # faster than a stop
             self.server.close()
 
-    # Killing
+    # Kills
 
     def run(self) -> Outcome:
         started = time.monotonic()
         for writer in self.writers:
             writer.start()
         for number in range(1, self.kills + 1):
-            self.live()
+            self.let_run()
             self.kill_and_restart(number)
             self.check_latest()
-            if number % CHECKED_AFTER == 0:
+            if number % CHECK_EVERY == 0:
                 self.check_file()
                 if sys.stderr.isatty():
                     print(f"\r{number} kills", end="", file=sys.stderr, flush=True)
@@ -330,22 +330,22 @@ class Torture:
         for writer in self.writers:
             writer.join(2 * SECONDS_TO_WAIT)
             if writer.is_alive():
-                self.fault(f"{writer.name} waits for an answer that does not come")
+                self.fault(f"{writer.name} still waits for a response")
         self.outcome.seconds = time.monotonic() - started
         self.verify()
         return self.outcome
 
-    def live(self) -> None:
-        """Until something is acknowledged, and a random time longer."""
+    def let_run(self) -> None:
+        """Wait for an acknowledgement, and then for a random time."""
         self.wait_for_acknowledgement()
-        time.sleep(self.rng.uniform(0, LONGEST_LIFE))
+        time.sleep(self.rng.uniform(0, MAX_UPTIME))
 
     def wait_for_acknowledgement(self) -> float:
-        """Returns how many seconds that took."""
+        """Wait for the next acknowledgement. Return how many seconds that took."""
         before, since = self.acknowledged(), time.monotonic()
         while self.acknowledged() == before:
             if time.monotonic() - since > SECONDS_TO_START:
-                raise AssertionError(f"nothing is acknowledged any more: see {self.service.log}")
+                raise AssertionError(f"no write is acknowledged any more: see {self.service.log}")
             time.sleep(0.005)
         return time.monotonic() - since
 
@@ -364,7 +364,7 @@ class Torture:
         victims = self.victims(number)
         if "database" in victims and self.server:
             if self.outcome.engine == "mongodb":
-                self.server.stop()  # it acknowledges before it has written: see docs/durability.md
+                self.server.stop()  # it acknowledges a write before it stores it: see docs/durability.md
                 self.outcome.kills["database (stopped)"] += 1
             else:
                 self.server.kill()
@@ -373,12 +373,12 @@ class Torture:
             self.service.kill()
             self.outcome.kills["service"] += 1
         if "database" in victims and self.server:
-            time.sleep(self.rng.uniform(0, 0.3))  # in which writers meet a service without a database
+            time.sleep(self.rng.uniform(0, 0.3))  # writers use a service without its database
             self.server.start()
         if "service" in victims:
             self.start_service()
         else:
-            self.outcome.slowest_return = max(self.outcome.slowest_return, self.wait_for_acknowledgement())
+            self.outcome.slowest_recovery = max(self.outcome.slowest_recovery, self.wait_for_acknowledgement())
 
     def start_service(self) -> None:
         while True:
@@ -388,26 +388,26 @@ class Torture:
                 break
             time.sleep(self.rng.uniform(0, 1))
             self.service.kill()
-            self.outcome.kills["service as it started"] += 1
+            self.outcome.kills["service during its start"] += 1
         self.service.wait_until_ready()
 
-    # Looking
+    # Checks
 
-    def fault(self, words: str) -> None:
-        self.outcome.faults.append(words)
+    def fault(self, description: str) -> None:
+        self.outcome.faults.append(description)
 
     def get(self, path: str, method: str = "GET", may_miss: bool = False) -> Any:
-        """A body of the service that is up; None for a 404 where that may be."""
+        """Return the body of a 200, and retry until there is one. With `may_miss`, return None for a 404."""
         end = time.monotonic() + SECONDS_TO_WAIT
         while time.monotonic() < end:
-            answer = self.client.call(method, path) if self.client.connected() else None
+            answer = self.client.call(method, path) if self.client.try_connect() else None
             if answer and (answer.status == 200 or (may_miss and answer.status == 404)):
                 return answer.body if answer.status == 200 else None
             time.sleep(0.02)
         raise AssertionError(f"{method} {path}: {answer}")
 
     def walk(self, path: str) -> Iterator[dict[str, Any]]:
-        """All that a list has, from its oldest on."""
+        """Yield every row of a list, oldest first."""
         last, has_more = "", True
         while has_more:
             page = self.get(f"{path}?{urlencode({'order': 'asc', 'limit': 100, 'after': last})}")
@@ -415,18 +415,18 @@ class Torture:
             last, has_more = page["last_id"] or "", page["has_more"]
 
     def check_latest(self) -> None:
-        """What each writer was told last is there; it may go on and delete it meanwhile."""
+        """Check the latest acknowledged messages of each writer, which may be deleting them meanwhile."""
         for writer in self.writers:
             latest = [write for write in writer.writes[-10:] if write.kind == "message" and write.acked_at][-2:]
             for write in latest:
                 message = self.get(f"/threads/{write.thread}/messages/{write.id}", may_miss=True)
                 if message is None and not write.deletion:
-                    self.fault(f"{write.key} is not there after kill {self.outcome.kills.total()}")
-                elif message and shown_text(message) != text_of(write.key):
-                    self.fault(f"{write.key} is not what it was after kill {self.outcome.kills.total()}")
+                    self.fault(f"{write.key} is missing after kill {self.outcome.kills.total()}")
+                elif message and text_in(message) != text_of(write.key):
+                    self.fault(f"{write.key} has changed after kill {self.outcome.kills.total()}")
 
     def check_file(self) -> None:
-        """What SQLite itself finds in its file."""
+        """Run SQLite's own checks of its file."""
         if self.outcome.engine == "sqlite":
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=SECONDS_TO_WAIT)) as database:
                 for pragma, good in (("integrity_check", [("ok",)]), ("foreign_key_check", [])):
@@ -434,7 +434,7 @@ class Torture:
                         self.fault(f"PRAGMA {pragma}: {found[:3]}")
 
     def verify(self) -> None:
-        """Compares all that was sent with all that is there, over HTTP and in the database."""
+        """Compare every write that was sent with all stored data, over HTTP and in the database."""
         self.check_file()
         writes = [write for writer in self.writers for write in writer.writes if write.sent_at]
         for writer in self.writers:
@@ -447,7 +447,7 @@ class Torture:
             self.verify_messages(thread, [write for write in writes if write.thread == thread])
         self.verify_threads([write for write in writes if write.kind == "thread"])
         deletions = [write for write in writes if write.kind == "deletion" and write.acked_at]
-        self.outcome.found += len(deletions)  # any that was undone is a fault by now
+        self.outcome.found += len(deletions)  # each one that was undone is already a fault
 
     def verify_messages(self, thread: str, writes: list[Write]) -> None:
         shown = list(self.walk(f"/threads/{thread}/messages"))
@@ -455,7 +455,7 @@ class Torture:
         times = Counter(self.key_of(message, sent) for message in shown)
         for write in sent.values():
             self.verify_presence(write, times[write.key], write.id in {message["id"] for message in shown})
-        self.verify_order([sent[key] for message in shown if (key := self.key_of(message, sent, tell=False))])
+        self.verify_order([sent[key] for message in shown if (key := self.key_of(message, sent, report=False))])
         metadata = self.get(f"/threads/{thread}")["metadata"]
         self.verify_metadata(metadata, [write for write in writes if write.kind == "metadata"])
 
@@ -463,49 +463,49 @@ class Torture:
         if [row["position"] for row in rows] != list(range(1, len(rows) + 1)):
             self.fault(f"the positions in {thread} have gaps or repeats")
         visible = [row for row in rows if row["deleted_at"] is None]
-        if [(row["id"], shown_text(row)) for row in visible] != [(each["id"], shown_text(each)) for each in shown]:
-            self.fault(f"the database has other messages in {thread} than the API shows")
+        if [(row["id"], text_in(row)) for row in visible] != [(each["id"], text_in(each)) for each in shown]:
+            self.fault(f"{thread} has different messages in the database than in the API")
         if any(row["content"] for row in rows if row["deleted_at"] is not None):
-            self.fault(f"a deleted message of {thread} still has a text")
+            self.fault(f"a deleted message of {thread} still has its text")
 
-    def key_of(self, message: dict[str, Any], sent: dict[str, Write], tell: bool = True) -> str:
-        """Who wrote a message; nobody, and a fault, where it is not all that anybody sent."""
-        text = shown_text(message)
+    def key_of(self, message: dict[str, Any], sent: dict[str, Write], report: bool = True) -> str:
+        """Return the key of a message, or "" if its text is not exactly as sent. With `report`, that is a fault."""
+        text = text_in(message)
         key = text.partition(" ")[0]
         if key in sent and text == text_of(key):
             return key
-        if tell:
-            self.outcome.half += 1
-            self.fault(f"{message['id']} is not as it was sent: {text[:40]!r}, {len(text)} characters")
+        if report:
+            self.outcome.partial += 1
+            self.fault(f"{message['id']} differs from what was sent: {text[:40]!r}, {len(text)} characters")
         return ""
 
-    def verify_presence(self, write: Write, times: int, under_its_id: bool) -> None:
+    def verify_presence(self, write: Write, times: int, has_its_id: bool) -> None:
         if times > 1:
-            self.outcome.doubled += 1
-            self.fault(f"{write.key} is there {times} times")
+            self.outcome.duplicated += 1
+            self.fault(f"{write.key} is stored {times} times")
         if write.deletion:
             if write.deletion.acked_at and times:
-                self.fault(f"{write.key} was deleted and is back")
+                self.fault(f"{write.key} was deleted and exists again")
             self.outcome.found += 1
         elif write.acked_at is None:
             self.outcome.found_unacknowledged += times > 0
-        elif times and under_its_id:
+        elif times and has_its_id:
             self.outcome.found += 1
         else:
             self.outcome.lost += 1
-            self.fault(f"{write.key} was acknowledged as {write.id} and is not there")
+            self.fault(f"{write.key} was acknowledged as {write.id} and is missing")
 
     def verify_order(self, in_order: list[Write]) -> None:
-        """What was sent after something else was acknowledged comes after it, whoever sent the two."""
+        """Check that each write comes after all that were acknowledged before it was sent, across all writers."""
         first_acked = float("inf")
         for write in reversed(in_order):
             if write.sent_at > first_acked:
                 self.outcome.out_of_order += 1
-                self.fault(f"{write.key} comes before what was acknowledged before it was sent")
+                self.fault(f"{write.key} comes before a write that was acknowledged before it was sent")
             first_acked = min(first_acked, write.acked_at or first_acked)
 
     def verify_metadata(self, metadata: dict[str, str], writes: list[Write]) -> None:
-        """Each writer's pair is the last that was acknowledged, or one that was sent after it."""
+        """Check that each writer's pair is the last acknowledged one, or one sent after it."""
         for number in range(len(self.writers)):
             own = [write for write in writes if write.key.startswith(f"w{number}-")]
             last = max((place for place, write in enumerate(own) if write.acked_at), default=-1)
@@ -516,7 +516,7 @@ class Torture:
             self.outcome.found += sum(write.acked_at is not None for write in own)
 
     def verify_threads(self, writes: list[Write]) -> None:
-        """Threads that were made with messages are there with all of them, or not at all."""
+        """Check that each thread created with messages has all of them, or does not exist."""
         shown: dict[str, list[str]] = {}
         for thread in self.walk("/threads"):
             if thread["id"] not in self.threads:
@@ -526,36 +526,38 @@ class Torture:
             self.verify_presence(write, len(ids), write.id in ids)
             for thread_id in ids:
                 rows = sorted(stored(self.url, "message", thread_id=thread_id), key=lambda row: row["position"])
-                expected = [(place, text_of(key)) for place, key in enumerate(messages_of(write.key), 1)]
-                listed = [shown_text(message) for message in self.walk(f"/threads/{thread_id}/messages")]
-                in_rows = [(row["position"], shown_text(row)) for row in rows]
+                expected = [(place, text_of(key)) for place, key in enumerate(message_keys(write.key), 1)]
+                listed = [text_in(message) for message in self.walk(f"/threads/{thread_id}/messages")]
+                in_rows = [(row["position"], text_in(row)) for row in rows]
                 if in_rows != expected or listed != [text for _, text in expected]:
-                    self.outcome.half += 1
-                    self.fault(f"{thread_id} of {write.key} has {len(listed)} messages, {len(rows)} of them stored")
+                    self.outcome.partial += 1
+                    self.fault(
+                        f"{thread_id} of {write.key} has {len(listed)} messages in its list and {len(rows)} rows"
+                    )
         for mark, ids in shown.items():
-            self.fault(f"nobody made {ids} with the mark {mark!r}")
+            self.fault(f"no writer created {ids} with the mark {mark!r}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--writers", type=int, default=8, choices=range(1, MOST_WRITERS + 1), metavar="1..16")
+    parser.add_argument("--writers", type=int, default=8, choices=range(1, MAX_WRITERS + 1), metavar="1..16")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
-    parser.add_argument("--keyed", type=float, default=KEYED, help="the share of writes with an Idempotency-Key")
-    given = parser.parse_args()
+    parser.add_argument("--keyed", type=float, default=KEYED, help="share of creates with an Idempotency-Key")
+    options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="threadsvc-torture-"))
-    print(f"engine {given.engine}, seed {given.seed}, in {directory}", flush=True)
-    torture = Torture(given.engine, given.kills, given.seed, directory, given.writers, given.keyed)
+    print(f"engine {options.engine}, seed {options.seed}, in {directory}", flush=True)
+    torture = Torture(options.engine, options.kills, options.seed, directory, options.writers, options.keyed)
     try:
         outcome = torture.run()
     finally:
         torture.close()
     print(outcome)
-    for words in outcome.faults[:20]:
-        print(f"  {words}")
+    for fault in outcome.faults[:20]:
+        print(f"  {fault}")
     if outcome.faults:
-        print(f"failed; what is left of it is in {directory}, the seed was {given.seed}")
+        print(f"failed: the files are in {directory}, the seed was {options.seed}")
         return 1
     shutil.rmtree(directory)
     return 0

@@ -1,6 +1,6 @@
-"""What clients of a served process do, each in an operating system process of its own (tests/test_following.py).
+"""Clients of a running service, each in its own operating system process (tests/test_following.py).
 
-Knows nothing of Django, so that a client starts fast and meets the service over HTTP alone.
+This module does not import Django, so clients start fast and use the service only over HTTP.
 """
 
 import http.client
@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-# Generous: what takes as long as this will never come.
+# A generous timeout: only a failure takes this long.
 SECONDS_TO_WAIT = 60
 
 LIMITS = (1, 2, 5, 20, 100)
@@ -22,35 +22,35 @@ VICTIM = "to be deleted"
 
 class Written(NamedTuple):
     message_id: str
-    answered_at: float  # by the clock that all processes share
+    answered_at: float  # time.monotonic(), which all processes share
 
 
 class Walk(NamedTuple):
     started_at: float
-    met: list[str]
+    seen: list[str]
 
 
 class Client:
-    """One client of the service at that port, of some threads in it. All clients begin together."""
+    """A client that uses some threads of the service at a port. All clients begin together."""
 
-    together: Barrier
+    barrier: Barrier
     writers_are_done: Event
 
     @classmethod
-    def prepare(cls, together: Barrier, writers_are_done: Event) -> None:
-        """What is run in each new process, before any client."""
-        cls.together, cls.writers_are_done = together, writers_are_done
+    def prepare(cls, barrier: Barrier, writers_are_done: Event) -> None:
+        """Initialize a new process, before its first client."""
+        cls.barrier, cls.writers_are_done = barrier, writers_are_done
 
     def __init__(self, port: int, threads: list[str], seed: int) -> None:
         self.port, self.threads, self.rng = port, threads, Random(seed)
         self.deadline = time.monotonic() + SECONDS_TO_WAIT
 
     def begin(self) -> None:
-        self.together.wait(SECONDS_TO_WAIT)
+        self.barrier.wait(SECONDS_TO_WAIT)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        assert time.monotonic() < self.deadline, "a walk that goes round in circles"
-        # A connection for each request: any process of the service may answer.
+        assert time.monotonic() < self.deadline, "the walk does not end"
+        # One connection per request, so that any worker may respond.
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS_TO_WAIT)) as connection:
             raw = None if body is None else json.dumps(body)
             connection.request(method, path, raw, {"Content-Type": "application/json"})
@@ -64,7 +64,7 @@ class Client:
         return self.call("GET", f"/threads/{thread}/messages?{urlencode(query)}")
 
     def write(self, count: int, victims: bool) -> dict[str, list[Written]]:
-        """Writes messages to each thread, as fast as it can; where `victims`, each other one is to be deleted."""
+        """Create messages in each thread, as fast as possible. With `victims`, mark every second one for deletion."""
         written: dict[str, list[Written]] = {thread: [] for thread in self.threads}
         self.begin()
         for number in range(count):
@@ -75,9 +75,9 @@ class Client:
         return written
 
     def new_messages(self) -> Iterator[tuple[str, list[Any]]]:
-        """Pages of each thread in turn, in the order of writing, until all writers are done and nothing is left.
+        """Yield pages of each thread in turn, oldest first, until all writers are done and no message is left.
 
-        The first page is read before anybody writes: all that is written comes while the threads are followed.
+        The first pages are read before any writer starts, so all writes happen while the threads are followed.
         """
         last = dict.fromkeys(self.threads, "")
         for thread in self.threads:
@@ -86,7 +86,7 @@ class Client:
             yield thread, data
         self.begin()
         while True:
-            is_last_round = self.writers_are_done.is_set()  # known before it is asked: nothing comes after the answers
+            is_last_round = self.writers_are_done.is_set()  # checked before the reads, so they miss no write
             found = False
             for thread in self.threads:
                 if data := self.page(thread, "asc", last[thread])["data"]:
@@ -96,14 +96,14 @@ class Client:
                 return
 
     def follow(self) -> dict[str, list[str]]:
-        """The ids that a reader meets who follows the threads."""
-        met: dict[str, list[str]] = {thread: [] for thread in self.threads}
+        """Return the ids that a reader sees while it follows the threads."""
+        seen: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
-            met[thread] += [message["id"] for message in data]
-        return met
+            seen[thread] += [message["id"] for message in data]
+        return seen
 
     def delete_victims(self) -> dict[str, list[str]]:
-        """Follows the threads and deletes what is meant to be, also what is its own cursor."""
+        """Follow the threads and delete the marked messages, also those that are the cursor."""
         deleted: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
             for message in data:
@@ -113,7 +113,7 @@ class Client:
         return deleted
 
     def walk_back(self) -> dict[str, list[Walk]]:
-        """Walks each thread from its newest message to its oldest, again and again while there are writers."""
+        """Walk each thread from its newest to its oldest message, repeatedly until the writers are done."""
         walks: dict[str, list[Walk]] = {thread: [] for thread in self.threads}
         self.begin()
         is_last_round = False
@@ -124,10 +124,10 @@ class Client:
         return walks
 
     def walk(self, thread: str, order: str) -> list[str]:
-        met: list[str] = []
+        seen: list[str] = []
         has_more = True
         while has_more:
-            page = self.page(thread, order, met[-1] if met else "")
-            met += [message["id"] for message in page["data"]]
+            page = self.page(thread, order, seen[-1] if seen else "")
+            seen += [message["id"] for message in page["data"]]
             has_more = page["has_more"]
-        return met
+        return seen

@@ -1,5 +1,5 @@
-"""What a hand-tuned endpoint on the same stack could at best do: bare DRF views over a driver, no less durable.
+"""The best that a hand-tuned endpoint on the same stack could do: bare DRF views over a database driver.
 
-It uses the tables and indexes that the service made, and answers what the service answers, but validates nothing, has
-no middleware and no ORM, and knows no tenants, keys or errors.
+It uses the tables and indexes of the service, gives the same responses, and its writes are as durable. It has no
+validation, middleware, ORM, tenants, API keys or error handling.
 """

@@ -1,4 +1,4 @@
-"""DRF with nothing switched on. Where it stores things says bench/yardstick/storage.py."""
+"""DRF with all options off. bench/yardstick/storage.py chooses the database."""
 
 SECRET_KEY = "the yardstick has no secrets"
 ALLOWED_HOSTS = ["127.0.0.1"]

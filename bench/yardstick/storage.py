@@ -1,7 +1,11 @@
-"""A driver's connections, one a thread, and the statements of the three operations; one class for each engine.
+"""The three operations with plain driver connections, one per Python thread. Each engine has a class.
 
-YARDSTICK_DATABASE_URL says where. On SQLite, YARDSTICK_TURNS=queue lets writers queue at a lock of the process and a
-`flock`, and YARDSTICK_TURNS=polling lets SQLite's own busy handler poll: bench takes what is faster.
+YARDSTICK_DATABASE_URL is the database. On SQLite, YARDSTICK_TURNS chooses how writers wait:
+
+- `queue`: for a lock in the process and a `flock` among processes
+- `polling`: in SQLite's own busy handler, which polls
+
+The benchmark measures both and uses the faster.
 """
 
 import json
@@ -41,7 +45,7 @@ class Storage(ABC):
 
     @abstractmethod
     def append(self, message: Shown, at: datetime) -> bool:
-        """Stores it at the end of its thread, durably; False where there is no such thread."""
+        """Store a message durably at the end of its thread. Return False if the thread does not exist."""
 
     @abstractmethod
     def message(self, thread_id: str, message_id: str) -> Shown: ...
@@ -72,14 +76,16 @@ def as_json(value: Any) -> str:
 
 
 class Queue:
-    """One writer at a time, among threads and among processes."""
+    """Admits one writer, among all threads and processes."""
 
     def __init__(self, path: str) -> None:
         self.path, self.threads = path, threading.Lock()
 
     @cached_property
     def file(self) -> IO[bytes]:
-        return Path(self.path).open("ab")  # after the fork: an inherited file would be the same place in the line
+        return Path(self.path).open(
+            "ab"
+        )  # opened after the fork: `flock` does not separate processes that share an open file
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -116,14 +122,14 @@ class SQLite(Storage):
         with self.turn():
             connection.execute("BEGIN IMMEDIATE")
             try:
-                is_there = connection.execute(THREAD, (thread_id,)).fetchone() is not None
-                if is_there:
+                exists = connection.execute(THREAD, (thread_id,)).fetchone() is not None
+                if exists:
                     connection.execute(INSERT, values)
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
-        return is_there
+        return exists
 
     def message(self, thread_id: str, message_id: str) -> Shown:
         return self.shown(self.connection.execute(MESSAGE, (message_id, thread_id)).fetchone())
@@ -156,10 +162,10 @@ class PostgreSQL(Storage):
         content = as_json(message["content"])
         ids = (message["id"], message["_id"], thread_id, thread_id)
         with connection.transaction():
-            is_there = connection.execute(self.thread, (thread_id,)).fetchone() is not None
-            if is_there:
+            exists = connection.execute(self.thread, (thread_id,)).fetchone() is not None
+            if exists:
                 connection.execute(self.insert, (*ids, message["role"], content, "[]", "", "{}", at))
-        return is_there
+        return exists
 
     def message(self, thread_id: str, message_id: str) -> Shown:
         return self.shown(self.connection.execute(self.one, (message_id, thread_id)).fetchone())
@@ -172,7 +178,7 @@ class PostgreSQL(Storage):
 
 
 class MongoDB(Storage):
-    """No transaction: two writers who take the same position are told apart by its unique index, and one asks again."""
+    """Uses no transaction. If two writers take the same position, the unique index rejects one, which then retries."""
 
     @cached_property
     def database(self) -> Any:
@@ -180,8 +186,10 @@ class MongoDB(Storage):
 
         from threadsvc.engines.mongodb.url import mongodb_entry
 
-        entry = mongodb_entry("YARDSTICK_DATABASE_URL", self.url)  # the service's write concern: majority, from journal
-        return MongoClient(**entry["CLIENT"])[entry["NAME"]]  # made after the fork; its pool serves all threads
+        entry = mongodb_entry(
+            "YARDSTICK_DATABASE_URL", self.url
+        )  # with the service's write concern: majority, journaled
+        return MongoClient(**entry["CLIENT"])[entry["NAME"]]  # created after the fork; its pool serves all threads
 
     def append(self, message: Shown, at: datetime) -> bool:
         from bson import ObjectId

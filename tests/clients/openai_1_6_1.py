@@ -1,7 +1,7 @@
-"""openai_1_6_1.py BASE_URL: openai-python 1.6.1, of the first Assistants API, uses a running service.
+"""openai_1_6_1.py BASE_URL: check a running service with openai-python 1.6.1, of the first Assistants API.
 
-As openai_current.py, for the default shape; scripts/check-openai-1.6.1 runs it, in an environment of its own. Prints a
-line for each check, exit 1 where one fails.
+Like openai_current.py, but for the default shape. scripts/check-openai-1.6.1 runs it in its own environment. Prints one
+line per check. Exits with 1 if a check fails.
 """
 
 import sys
@@ -28,20 +28,20 @@ TEXTS = [
     "{}",
     "😀" * 32768,
 ]
-# More answers than any check asks for.
+# More responses than any check receives. Stops a list that has no end.
 MANY = 1000
 
 
 class MessageDeleted(BaseModel):
-    """The SDK has no call that deletes a message, and no model of the answer."""
+    """The SDK has neither a call that deletes a message nor a model of the response."""
 
     id: str
     deleted: bool
     object: Literal["thread.message.deleted"]
 
 
-class Refused(BaseModel):
-    """The body of a refusal in the default shape."""
+class ErrorBody(BaseModel):
+    """The body of an error response in the default shape."""
 
     detail: str | list
 
@@ -56,12 +56,12 @@ MODELS = {
 PAGES = {True: SyncCursorPage[MessageFile], False: SyncCursorPage[ThreadMessage]}
 
 
-def look_at(response):
-    """Raises where the SDK knows no such object, or its model, read strictly, does not find this one right."""
+def validate(response):
+    """Validate a response strictly. Raises if the SDK has no model for its object or if the model rejects it."""
     response.read()
     answer = response.json()
     if not response.is_success:
-        model = Refused
+        model = ErrorBody
         assert "error" not in answer
     elif answer["object"] == "list":
         model = PAGES[response.url.path.endswith("/files")]
@@ -72,15 +72,15 @@ def look_at(response):
 
 @contextmanager
 def validating_client(base_url):
-    """A client that fails where an answer is not valid, and at its end where no answer was looked at."""
+    """Yield a client that raises if a response is invalid. At the end, raises if no response was validated."""
     validated = []
 
     def count(response):
         validated.append(response)
         assert len(validated) < MANY, "a list has no end"
 
-    hooks = {"response": [look_at, count]}
-    # An exception of a hook reaches the caller as the cause of an APIConnectionError; a retry would only repeat it.
+    hooks = {"response": [validate, count]}
+    # The caller gets an exception of a hook as the cause of an APIConnectionError. A retry would only repeat it.
     with OpenAI(
         base_url=base_url,
         api_key="none",
@@ -88,11 +88,11 @@ def validating_client(base_url):
         http_client=httpx.Client(event_hooks=hooks, trust_env=False, timeout=60),
     ) as client:
         yield client
-    assert any(response.is_success for response in validated), "no answer was validated"
+    assert any(response.is_success for response in validated), "no response was validated"
 
 
 def refusal(expected, call):
-    """The exception that a call is to end with."""
+    """Return the expected exception of a call. Raises AssertionError if the call raises none."""
     try:
         call()
     except expected as error:
@@ -101,7 +101,7 @@ def refusal(expected, call):
 
 
 def thread_of(client, texts):
-    """The id of a new thread of these texts."""
+    """Create a thread with a message for each text and return its id."""
     return client.beta.threads.create(messages=[{"role": "user", "content": str(text)} for text in texts]).id
 
 
@@ -126,7 +126,7 @@ def check(function):
 
 
 @check
-def a_bare_thread_is_created_and_retrieved(client):
+def empty_thread_is_created_and_retrieved(client):
     thread = client.beta.threads.create()
     assert thread.id.startswith("thread_")
     assert thread.metadata == {}
@@ -135,7 +135,7 @@ def a_bare_thread_is_created_and_retrieved(client):
 
 
 @check
-def a_thread_is_created_with_messages_and_metadata(client):
+def thread_is_created_with_messages_and_metadata(client):
     thread = client.beta.threads.create(
         messages=[
             {"role": "user", "content": "one", "metadata": {"n": "1"}},
@@ -152,7 +152,7 @@ def a_thread_is_created_with_messages_and_metadata(client):
 
 
 @check
-def metadata_of_a_thread_is_changed_key_by_key(client):
+def thread_metadata_is_merged_key_by_key(client):
     thread = client.beta.threads.create(metadata={"a": "1", "b": "2"})
     changed = client.beta.threads.update(thread.id, metadata={"b": "3", "c": "4"})
     assert changed.metadata == {"a": "1", "b": "3", "c": "4"}
@@ -164,7 +164,7 @@ def metadata_of_a_thread_is_changed_key_by_key(client):
 
 
 @check
-def a_deleted_thread_is_gone_with_its_messages(client):
+def deleted_thread_and_its_messages_are_not_found(client):
     thread_id = thread_of(client, ["x"])
     (message,) = client.beta.threads.messages.list(thread_id).data
     deleted = client.beta.threads.delete(thread_id)
@@ -186,7 +186,7 @@ def a_deleted_thread_is_gone_with_its_messages(client):
 
 
 @check
-def text_comes_back_as_it_was_sent(client):
+def text_is_returned_unchanged(client):
     thread = client.beta.threads.create()
     for text in TEXTS:
         created = client.beta.threads.messages.create(thread.id, role="user", content=text, metadata={"k": text[:512]})
@@ -200,7 +200,7 @@ def text_comes_back_as_it_was_sent(client):
 
 
 @check
-def metadata_of_a_message_is_changed_key_by_key(client):
+def message_metadata_is_merged_key_by_key(client):
     thread = client.beta.threads.create()
     created = client.beta.threads.messages.create(thread.id, role="user", content="x", metadata={"a": "1", "b": "2"})
     changed = client.beta.threads.messages.update(created.id, thread_id=thread.id, metadata={"b": "3", "c": "4"})
@@ -214,7 +214,7 @@ def metadata_of_a_message_is_changed_key_by_key(client):
 
 
 @check
-def what_a_newer_client_wrote_can_be_read(client):
+def message_of_a_newer_client_is_readable(client):
     thread = client.beta.threads.create()
     created = client.beta.threads.messages.create(
         thread.id,
@@ -263,11 +263,11 @@ def files_of_a_message_are_listed_and_retrieved(client):
     assert files.list(bare.id, thread_id=thread.id).data == []
 
 
-# Messages: lists. This SDK does not look at has_more: it asks for pages until one is empty.
+# Messages: lists. This SDK ignores has_more. It requests pages until one is empty.
 
 
 @check
-def iteration_goes_on_until_a_page_is_empty_in_either_order(client):
+def iteration_ends_at_an_empty_page_in_either_order(client):
     for count in (0, 1, 7, 21):
         texts = [str(number) for number in range(count)]
         thread_id = thread_of(client, texts)
@@ -282,7 +282,7 @@ def iteration_goes_on_until_a_page_is_empty_in_either_order(client):
 
 
 @check
-def after_and_before_are_places_in_the_lists_own_order(client):
+def after_and_before_follow_the_order_of_the_list(client):
     thread_id = thread_of(client, range(9))
     ids = dict(zip("876543210", [message.id for message in client.beta.threads.messages.list(thread_id)], strict=True))
 
@@ -293,7 +293,7 @@ def after_and_before_are_places_in_the_lists_own_order(client):
     for limit in (1, 2, 3, 20):
         assert texts("asc", limit, after="5") == "678"
         assert texts("desc", limit, after="5") == "43210"
-        # Nearest to `before`, and the SDK keeps sending it: the next page is what lies between, which is nothing.
+        # The first page ends at `before`. The SDK sends `before` again with the next page, which is therefore empty.
         assert texts("asc", limit, before="4") == "0123"[-limit:]
         assert texts("desc", limit, before="4") == "8765"[-limit:]
         assert texts("asc", limit, after="1", before="7") == "23456"
@@ -302,7 +302,7 @@ def after_and_before_are_places_in_the_lists_own_order(client):
 
 
 @check
-def deleting_what_a_list_gives_deletes_everything(client):
+def all_messages_can_be_deleted_while_listing_them(client):
     for order in ("asc", "desc"):
         for limit in (1, 3, 11, 100):
             thread_id = thread_of(client, range(11))
@@ -315,7 +315,7 @@ def deleting_what_a_list_gives_deletes_everything(client):
 
 
 @check
-def a_refusal_says_where_and_why(client):
+def refusal_names_the_field_and_the_reason(client):
     thread = client.beta.threads.create()
     messages = client.beta.threads.messages
 
@@ -381,7 +381,7 @@ def a_refusal_says_where_and_why(client):
 
 
 @check
-def what_is_not_there_is_not_found(client):
+def missing_object_is_not_found(client):
     threads = client.beta.threads
     thread = threads.create()
     for call, detail in (
@@ -391,7 +391,7 @@ def what_is_not_there_is_not_found(client):
             lambda: threads.messages.retrieve("msg_none", thread_id=thread.id),
             f"Message with ID 'msg_none' in thread '{thread.id}' not found",
         ),
-        # This SDK lets empty ids through.
+        # This SDK does not reject an empty id.
         (lambda: threads.retrieve(""), "Not Found"),
         (lambda: threads.create_and_run(assistant_id="asst_1"), "Not Found"),
         (lambda: threads.runs.create(thread.id, assistant_id="asst_1"), "Not Found"),
@@ -410,7 +410,7 @@ def raw_responses_carry_a_request_id(client):
 
 
 @check
-def base_url_may_end_in_v1_or_not(client):
+def base_url_works_with_and_without_v1(client):
     bare = str(client.base_url).rstrip("/").removesuffix("/v1")
     thread_id = thread_of(client, range(5))
     for base_url in (bare, f"{bare}/", f"{bare}/v1", f"{bare}/v1/"):

@@ -1,7 +1,7 @@
-"""openai_current.py BASE_URL: the newest openai-python makes every thread and message call to a running service.
+"""openai_current.py BASE_URL: make every thread and message call to a running service with the newest openai-python.
 
-Each answer that comes over the wire is also held against the SDK's own models, strictly: the SDK itself builds them
-from whatever it gets. Prints a line for each check, exit 1 where one fails. tests/test_clients.py runs the same checks.
+Each response is also validated strictly with the SDK's own models, because the SDK builds its objects without
+validation. Prints one line per check. Exits with 1 if a check fails. tests/test_clients.py runs the same checks.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ TEXTS = [
     "{}",
     "😀" * 256000,
 ]
-# More answers than any check asks for.
+# More responses than any check receives. Stops a list that has no end.
 MANY = 1000
 
 
-class Refused(BaseModel):
-    """The body of a refusal in the v2 shape."""
+class ErrorBody(BaseModel):
+    """The body of an error response in the v2 shape."""
 
     detail: str | list[Any]
     error: ErrorObject
@@ -63,24 +63,24 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def validate(answer: Any, is_success: bool) -> None:
-    """Raises where the SDK knows no such object, or its model does not find this one right."""
-    model = MODELS[answer["object"]] if is_success else Refused
+    """Validate a response strictly. Raises if the SDK has no model for its object or if the model rejects it."""
+    model = MODELS[answer["object"]] if is_success else ErrorBody
     model.model_validate(answer, strict=True)
 
 
 @contextmanager
 def validating_client(base_url: str) -> Iterator[OpenAI]:
-    """A client that fails where an answer is not valid, and at its end where no answer was looked at."""
+    """Yield a client that raises if a response is invalid. At the end, raises if no response was validated."""
     validated = []
 
-    def look_at(response: Any) -> None:
+    def on_response(response: Any) -> None:
         response.read()
         validate(response.json(), response.is_success)
         if response.is_success:
             validated.append(response)
         assert len(validated) < MANY, "a list has no end"
 
-    http_client = DefaultHttpxClient(event_hooks={"response": [look_at]}, trust_env=False)
+    http_client = DefaultHttpxClient(event_hooks={"response": [on_response]}, trust_env=False)
     with (
         warnings.catch_warnings(),
         OpenAI(base_url=base_url, api_key="none", max_retries=0, http_client=http_client) as client,
@@ -89,11 +89,11 @@ def validating_client(base_url: str) -> Iterator[OpenAI]:
             "ignore", "The Assistants API is deprecated in favor of the Responses API", DeprecationWarning
         )
         yield client
-    assert validated, "no answer was validated"
+    assert validated, "no response was validated"
 
 
 def refusal(expected: type[AnyError], call: Callable[[], object]) -> AnyError:
-    """The exception that a call is to end with."""
+    """Return the expected exception of a call. Raises AssertionError if the call raises none."""
     try:
         call()
     except expected as error:
@@ -102,7 +102,7 @@ def refusal(expected: type[AnyError], call: Callable[[], object]) -> AnyError:
 
 
 def thread_of(client: OpenAI, texts: Iterable[object]) -> str:
-    """The id of a new thread of these texts."""
+    """Create a thread with a message for each text and return its id."""
     return client.beta.threads.create(messages=[{"role": "user", "content": str(text)} for text in texts]).id
 
 
@@ -123,7 +123,7 @@ def check(function: Check) -> Check:
 
 
 @check
-def a_bare_thread_is_created_and_retrieved(client: OpenAI) -> None:
+def empty_thread_is_created_and_retrieved(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     assert thread.id.startswith("thread_")
     assert (thread.metadata, thread.tool_resources) == ({}, None)
@@ -132,7 +132,7 @@ def a_bare_thread_is_created_and_retrieved(client: OpenAI) -> None:
 
 
 @check
-def a_thread_is_created_with_messages_metadata_and_tool_resources(client: OpenAI) -> None:
+def thread_is_created_with_messages_metadata_and_tool_resources(client: OpenAI) -> None:
     thread = client.beta.threads.create(
         messages=[
             {"role": "user", "content": "one", "metadata": {"n": "1"}},
@@ -160,14 +160,14 @@ def a_thread_is_created_with_messages_metadata_and_tool_resources(client: OpenAI
 
 
 @check
-def a_thread_with_one_bad_message_is_refused(client: OpenAI) -> None:
+def thread_with_one_bad_message_is_refused(client: OpenAI) -> None:
     error = refusal(UnprocessableEntityError, lambda: thread_of(client, ["good", "", "good"]))
     assert (error.param, error.code) == ("messages.1.content", "value_error.any_str.min_length")
     assert thread_of(client, ["good", "good"])
 
 
 @check
-def metadata_of_a_thread_is_changed_key_by_key(client: OpenAI) -> None:
+def thread_metadata_is_merged_key_by_key(client: OpenAI) -> None:
     thread = client.beta.threads.create(metadata={"a": "1", "b": "2"})
     changed = client.beta.threads.update(thread.id, metadata={"b": "3", "c": "4"}, tool_resources={"file_search": {}})
     assert changed.metadata == {"a": "1", "b": "3", "c": "4"}
@@ -179,7 +179,7 @@ def metadata_of_a_thread_is_changed_key_by_key(client: OpenAI) -> None:
 
 
 @check
-def a_deleted_thread_is_gone_with_its_messages(client: OpenAI) -> None:
+def deleted_thread_and_its_messages_are_not_found(client: OpenAI) -> None:
     thread_id = thread_of(client, ["x"])
     (message,) = client.beta.threads.messages.list(thread_id).data
     assert client.beta.threads.delete(thread_id).to_dict() == {
@@ -206,7 +206,7 @@ def a_deleted_thread_is_gone_with_its_messages(client: OpenAI) -> None:
 
 
 @check
-def text_comes_back_as_it_was_sent(client: OpenAI) -> None:
+def text_is_returned_unchanged(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     for text in TEXTS:
         created = client.beta.threads.messages.create(thread.id, role="user", content=text, metadata={"k": text[:512]})
@@ -220,7 +220,7 @@ def text_comes_back_as_it_was_sent(client: OpenAI) -> None:
 
 
 @check
-def parts_come_back_as_they_were_sent(client: OpenAI) -> None:
+def content_parts_keep_their_order_and_values(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     created = client.beta.threads.messages.create(
         thread.id,
@@ -269,27 +269,27 @@ def attachments_keep_their_order_and_tools(client: OpenAI) -> None:
 
 
 @check
-def an_assistants_message_names_its_assistant_and_run(client: OpenAI) -> None:
+def assistant_message_has_assistant_id_and_run_id(client: OpenAI) -> None:
     thread = client.beta.threads.create()
-    by = {"assistant_id": "asst_1", "run_id": "run_1"}
-    created = client.beta.threads.messages.create(thread.id, role="assistant", content="x", extra_body=by)
+    fields = {"assistant_id": "asst_1", "run_id": "run_1"}
+    created = client.beta.threads.messages.create(thread.id, role="assistant", content="x", extra_body=fields)
     assert (created.role, created.assistant_id, created.run_id) == ("assistant", "asst_1", "run_1")
     assert client.beta.threads.messages.retrieve(created.id, thread_id=thread.id) == created
-    nobody = client.beta.threads.messages.create(
+    without_ids = client.beta.threads.messages.create(
         thread.id, role="assistant", content="x", extra_body={"assistant_id": "", "run_id": None}
     )
-    assert (nobody.role, nobody.assistant_id, nobody.run_id) == ("assistant", None, None)
+    assert (without_ids.role, without_ids.assistant_id, without_ids.run_id) == ("assistant", None, None)
 
 
 @check
-def a_request_sent_again_with_its_key_is_stored_once(client: OpenAI) -> None:
+def retry_with_the_same_idempotency_key_is_stored_once(client: OpenAI) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     first, again = (client.beta.threads.create(metadata={"a": "b"}, extra_headers=key) for _ in range(2))
     assert first == again
     messages = client.beta.threads.messages
-    said = [messages.create(first.id, role="user", content="once", extra_headers=key) for _ in range(2)]
-    assert said[0] == said[1]
-    assert messages.list(first.id).data == said[:1]
+    sent = [messages.create(first.id, role="user", content="once", extra_headers=key) for _ in range(2)]
+    assert sent[0] == sent[1]
+    assert messages.list(first.id).data == sent[:1]
     error = refusal(
         UnprocessableEntityError,
         lambda: messages.create(first.id, role="user", content="other", extra_headers=key),
@@ -298,7 +298,7 @@ def a_request_sent_again_with_its_key_is_stored_once(client: OpenAI) -> None:
 
 
 @check
-def metadata_of_a_message_is_changed_key_by_key(client: OpenAI) -> None:
+def message_metadata_is_merged_key_by_key(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     created = client.beta.threads.messages.create(thread.id, role="user", content="x", metadata={"a": "1", "b": "2"})
     changed = client.beta.threads.messages.update(created.id, thread_id=thread.id, metadata={"b": "3", "c": "4"})
@@ -313,7 +313,7 @@ def metadata_of_a_message_is_changed_key_by_key(client: OpenAI) -> None:
 
 
 @check
-def a_deleted_message_is_gone_and_the_others_stay(client: OpenAI) -> None:
+def deleted_message_is_not_found_and_the_others_stay(client: OpenAI) -> None:
     thread_id = thread_of(client, "abc")
     newest, middle, oldest = client.beta.threads.messages.list(thread_id).data
     assert client.beta.threads.messages.delete(middle.id, thread_id=thread_id).to_dict() == {
@@ -336,7 +336,7 @@ def a_deleted_message_is_gone_and_the_others_stay(client: OpenAI) -> None:
 
 
 @check
-def iteration_goes_through_all_pages_in_either_order(client: OpenAI) -> None:
+def iteration_returns_all_pages_in_either_order(client: OpenAI) -> None:
     for count in (0, 1, 7, 21):
         texts = [str(number) for number in range(count)]
         thread_id = thread_of(client, texts)
@@ -347,7 +347,7 @@ def iteration_goes_through_all_pages_in_either_order(client: OpenAI) -> None:
 
 
 @check
-def a_page_knows_whether_another_follows(client: OpenAI) -> None:
+def has_more_is_true_if_another_page_follows(client: OpenAI) -> None:
     thread_id = thread_of(client, range(5))
     pages = list(client.beta.threads.messages.list(thread_id, limit=2, order="asc").iter_pages())
     assert [texts_of(page.data) for page in pages] == [["0", "1"], ["2", "3"], ["4"]]
@@ -361,7 +361,7 @@ def a_page_knows_whether_another_follows(client: OpenAI) -> None:
 
 
 @check
-def after_and_before_are_places_in_the_lists_own_order(client: OpenAI) -> None:
+def after_and_before_follow_the_order_of_the_list(client: OpenAI) -> None:
     thread_id = thread_of(client, range(9))
     ids = {text: message.id for message in client.beta.threads.messages.list(thread_id) for text in texts_of([message])}
 
@@ -374,11 +374,11 @@ def after_and_before_are_places_in_the_lists_own_order(client: OpenAI) -> None:
         assert texts("asc", limit, after="5") == "678"
         assert texts("desc", limit, after="5") == "43210"
         assert texts("asc", limit, after="8") == ""
-        # Nearest to `before`, and the SDK keeps sending it: the next page is what lies between, which is nothing.
+        # The first page ends at `before`. The SDK sends `before` again with the next page, which is therefore empty.
         assert texts("asc", limit, before="4") == "0123"[-limit:]
         assert texts("desc", limit, before="4") == "8765"[-limit:]
         assert texts("desc", limit, before="8") == ""
-        # A window, read from its `after` end to its other.
+        # With both, the list starts after `after` and ends before `before`.
         assert texts("asc", limit, after="1", before="7") == "23456"
         assert texts("desc", limit, after="7", before="1") == "65432"
         assert texts("asc", limit, after="7", before="1") == ""
@@ -386,7 +386,7 @@ def after_and_before_are_places_in_the_lists_own_order(client: OpenAI) -> None:
 
 
 @check
-def run_id_lets_only_that_run_through(client: OpenAI) -> None:
+def run_id_selects_the_messages_of_a_run(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     runs = [None, "run_1", "run_2", "run_1", "", "run_1", "run_2"]
     ids = [
@@ -402,13 +402,13 @@ def run_id_lets_only_that_run_through(client: OpenAI) -> None:
             for order in ORDERS
         ]
         assert of_run == [["1", "3", "5"], ["5", "3", "1"], ["2", "6"], ["6", "2"], [], []]
-        # The cursor itself need not be of the run.
+        # The cursor can belong to another run.
         after = client.beta.threads.messages.list(thread.id, run_id="run_1", after=ids[2], limit=limit, order="asc")
         assert texts_of(after) == ["3", "5"]
 
 
 @check
-def deleting_what_a_list_gives_deletes_everything(client: OpenAI) -> None:
+def all_messages_can_be_deleted_while_listing_them(client: OpenAI) -> None:
     for order in ORDERS:
         for limit in (1, 2, 3, 10, 11, 100):
             thread_id = thread_of(client, range(11))
@@ -422,7 +422,7 @@ def deleting_what_a_list_gives_deletes_everything(client: OpenAI) -> None:
 
 
 @check
-def a_walk_goes_on_though_its_last_message_is_deleted_and_others_arrive(client: OpenAI) -> None:
+def iteration_continues_after_its_cursor_is_deleted(client: OpenAI) -> None:
     thread_id = thread_of(client, range(4))
     page = client.beta.threads.messages.list(thread_id, limit=2, order="asc")
     client.beta.threads.messages.delete(page.data[-1].id, thread_id=thread_id)
@@ -432,18 +432,18 @@ def a_walk_goes_on_though_its_last_message_is_deleted_and_others_arrive(client: 
 
 
 @check
-def the_async_client_does_the_same(client: OpenAI) -> None:
+def async_client_creates_lists_and_deletes(client: OpenAI) -> None:
     thread_id = thread_of(client, range(7))
     validated = []
 
-    async def look_at(response: Any) -> None:
+    async def on_response(response: Any) -> None:
         await response.aread()
         validate(response.json(), response.is_success)
         validated.append(response)
         assert len(validated) < MANY, "a list has no end"
 
     async def work() -> None:
-        http_client = DefaultAsyncHttpxClient(event_hooks={"response": [look_at]}, trust_env=False)
+        http_client = DefaultAsyncHttpxClient(event_hooks={"response": [on_response]}, trust_env=False)
         async with AsyncOpenAI(
             base_url=client.base_url, api_key="none", max_retries=0, http_client=http_client
         ) as async_client:
@@ -472,7 +472,7 @@ def the_async_client_does_the_same(client: OpenAI) -> None:
 
 
 @check
-def a_refusal_says_where_and_why(client: OpenAI) -> None:
+def refusal_names_the_field_and_the_reason(client: OpenAI) -> None:
     thread = client.beta.threads.create()
     messages = client.beta.threads.messages
 
@@ -538,7 +538,7 @@ def a_refusal_says_where_and_why(client: OpenAI) -> None:
 
 
 @check
-def what_is_not_there_is_not_found(client: OpenAI) -> None:
+def missing_object_is_not_found(client: OpenAI) -> None:
     threads = client.beta.threads
     thread = threads.create()
     cases: list[tuple[Callable[[], object], str]] = [
@@ -548,16 +548,23 @@ def what_is_not_there_is_not_found(client: OpenAI) -> None:
             lambda: threads.messages.retrieve("msg_none", thread_id=thread.id),
             f"Message with ID 'msg_none' in thread '{thread.id}' not found",
         ),
-        (lambda: threads.create_and_run(assistant_id="asst_1"), "Not Found"),
-        (lambda: threads.runs.create(thread.id, assistant_id="asst_1"), "Not Found"),
-        (lambda: threads.runs.list(thread.id), "Not Found"),
-        (lambda: threads.runs.retrieve("run_1", thread_id=thread.id), "Not Found"),
     ]
     for call, message in cases:
         error = refusal(NotFoundError, call)
         assert (error.code, error.param, error.type) == (None, None, "invalid_request_error")
         assert error.body == {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         assert error.response.json()["detail"] == message
+    not_served: list[Callable[[], object]] = [
+        lambda: threads.create_and_run(assistant_id="asst_1"),
+        lambda: threads.runs.create(thread.id, assistant_id="asst_1"),
+        lambda: threads.runs.list(thread.id),
+        lambda: threads.runs.retrieve("run_1", thread_id=thread.id),
+    ]
+    for call in not_served:
+        error = refusal(NotFoundError, call)
+        assert "'runs' is not part of this service" in str(error)
+        assert (error.code, error.param, error.type) == (None, None, "invalid_request_error")
+        assert error.response.json()["detail"] == "Not Found"
 
 
 @check
@@ -577,7 +584,7 @@ def raw_responses_carry_a_request_id(client: OpenAI) -> None:
 
 
 @check
-def base_url_may_end_in_v1_or_not(client: OpenAI) -> None:
+def base_url_works_with_and_without_v1(client: OpenAI) -> None:
     bare = str(client.base_url).rstrip("/").removesuffix("/v1")
     thread_id = thread_of(client, range(5))
     for base_url in (bare, f"{bare}/", f"{bare}/v1", f"{bare}/v1/"):

@@ -1,2 +1,5 @@
-"""Requests that nobody would think of: made from the API's own description (described.py), or bytes that once were good
-requests (drafts.py), sent to a served process (target.py). tests/test_fuzz.py runs them; `make fuzz` runs many more."""
+"""Fuzzing of a running service (target.py).
+
+Requests are generated from the API's description (described.py), or are valid requests with mutated parts and bytes
+(drafts.py). tests/test_fuzz.py sends some of them, and `make fuzz` sends many more.
+"""

@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes from the API's own description, judged by every check that it has: none is off."""
+"""Requests that schemathesis generates from the API's description. All checks of schemathesis are on."""
 
 import functools
 import json
@@ -15,11 +15,12 @@ from schemathesis.hooks import unregister_all
 from messages_app.api.fields import NO_NUL
 from tests.fuzz.target import SECONDS_TO_WAIT, Answer, Target
 
-# One shape of the API each, under one of its two prefixes.
+# For each shape of the API: the prefix that it is tested with, and its OpenAI-Beta header.
 SHAPES = {"default": ("", "assistants=v1"), "v2": ("/v1", "assistants=v2")}
 
-# Errors that sound requests may get, since a JSON Schema cannot say why, and where the contract asks for them.
-REFUSED_ALL_THE_SAME = {
+# Errors that the contract requires for requests that are valid by the description, and the rule of each. JSON Schema
+# cannot express these rules.
+REFUSED_ANYWAY = {
     ("query.after", "value_error.cursor"): "threads-api.md, Lists: an unknown or foreign cursor",
     ("query.before", "value_error.cursor"): "threads-api.md, Lists: an unknown or foreign cursor",
     ("body.attachments", "value_error.list.max_items"): "threads-api.md, Two shapes: files together at most 10",
@@ -33,35 +34,35 @@ REFUSED_ALL_THE_SAME = {
     ): "threads-api.md, A retried POST: the same key with another body",
     ("body.metadata", "value_error.dict.max_items"): "threads-api.md, Modify: more than 16 pairs in the result",
 }
-# Parameters of which nothing can be wrong on the way: what is not as described arrives as something that is.
-TAKEN_ALL_THE_SAME = {"parameter `metadata` in query": "threads-api.md, Endpoints: metadata[KEY]=VALUE, both any text"}
+# Parameters that cannot be invalid: in a URL, an invalid value becomes a valid one.
+ACCEPTED_ANYWAY = {"parameter `metadata` in query": "threads-api.md, Endpoints: metadata[KEY]=VALUE, both any text"}
 
 
-def is_foreseen(check: str, failure: str, body: bytes) -> bool:
-    """Whether the contract asks for just what a check found fault with."""
+def is_required(check: str, failure: str, body: bytes) -> bool:
+    """Return whether the contract requires the behaviour that a check reports."""
     match check:
         case "positive_data_acceptance":
-            return is_refused_all_the_same(body)
+            return is_refused_anyway(body)
         case "negative_data_rejection":
             parts = re.findall(r"Invalid component: (.*? in \w+)", failure)
-            return bool(parts) and all(part in TAKEN_ALL_THE_SAME for part in parts)
+            return bool(parts) and all(part in ACCEPTED_ANYWAY for part in parts)
     return False
 
 
-def is_refused_all_the_same(body: bytes) -> bool:
-    """Whether all errors of an answer are of those kinds."""
+def is_refused_anyway(body: bytes) -> bool:
+    """Return whether the response has only errors of REFUSED_ANYWAY."""
     detail = json.loads(body).get("detail")
-    return isinstance(detail, list) and all(kind_of(item) in REFUSED_ALL_THE_SAME for item in detail)
+    return isinstance(detail, list) and all(kind_of(item) in REFUSED_ANYWAY for item in detail)
 
 
 def kind_of(item: dict[str, Any]) -> tuple[str, str]:
-    """Where an error is, a message of a new thread being any message, and its type."""
+    """Return the path and the type of an error. Messages of a new thread have the paths of a single message."""
     steps = [step for step in item["loc"] if not isinstance(step, int) and step != "messages"]
     return ".".join(steps), item["type"]
 
 
 def of_shape(described: Any, number: int) -> Any:
-    """The description of one shape alone: where there is one form for each, that one, and no header that chooses."""
+    """Return the description with one shape only: one form of each body, and no header that chooses the shape."""
     if isinstance(described, list):
         return [of_shape(each, number) for each in described if not chooses_shape(each)]
     if not isinstance(described, dict):
@@ -77,7 +78,7 @@ def chooses_shape(parameter: Any) -> bool:
 
 
 def without_regular_expressions(described: Any) -> Any:
-    """The same without what makes texts sound that have no U+0000: most of schemathesis's time goes there."""
+    """Return the description without the pattern that forbids U+0000: schemathesis spends most of its time on it."""
     if isinstance(described, list):
         return [without_regular_expressions(each) for each in described]
     if not isinstance(described, dict):
@@ -87,7 +88,7 @@ def without_regular_expressions(described: Any) -> Any:
 
 
 def with_keys(described: dict[str, Any]) -> dict[str, Any]:
-    """The same for a service that requires keys: none is no choice."""
+    """Change the description to that of a service that requires API keys, and return it."""
     for operations in described["paths"].values():
         for operation in operations.values():
             operation["security"] = [scheme for scheme in operation["security"] if scheme]
@@ -95,8 +96,8 @@ def with_keys(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_links(described: dict[str, Any]) -> dict[str, Any]:
-    """The same, saying also that what is created can be used where its id is asked for."""
-    makers = [
+    """Add links from each create to the operations that take its id, and return the description."""
+    creates = [
         ({"thread_id"}, described["paths"]["/threads"]["post"], {"thread_id": "$response.body#/id"}),
         (
             {"thread_id", "message_id"},
@@ -107,9 +108,9 @@ def with_links(described: dict[str, Any]) -> dict[str, Any]:
     for operations in described["paths"].values():
         for operation in operations.values():
             wanted = {found["name"] for found in operation["parameters"] if found["in"] == "path"}
-            for given, maker, ids in makers:
+            for given, create, ids in creates:
                 if wanted and wanted <= given:
-                    links = maker["responses"]["200"].setdefault("links", {})
+                    links = create["responses"]["200"].setdefault("links", {})
                     parameters = {name: ids[name] for name in sorted(wanted)}
                     links[operation["operationId"]] = {
                         "operationId": operation["operationId"],
@@ -119,22 +120,22 @@ def with_links(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-class Described:
-    """The operations of one shape, as schemathesis tests them. `checks` are those that were asked."""
+class SchemathesisRun:
+    """schemathesis's tests of the operations of one shape. `checks` has the names of the checks that ran."""
 
     def __init__(self, target: Target, shape: str) -> None:
         self.target = target
         self.shape = shape
         self.checks: set[str] = set()
 
-    def findings(self, tries: int, seed: int, *, is_short: bool, is_about_form: bool) -> Iterator[str]:
-        """What does not hold in so many tries at each operation, each kind once.
+    def findings(self, tries: int, seed: int, *, is_short: bool, with_coverage: bool) -> Iterator[str]:
+        """Try each operation `tries` times and yield the failures, each kind once.
 
-        A short run leaves U+0000 to others (tests/fuzz/odd.py). One that is not about the form of requests makes none
-        that are only there to be refused, one for each rule of the description.
+        A short run sends no U+0000; tests/fuzz/odd.py has it. `with_coverage` adds requests that violate one rule of
+        the description each.
         """
         prefix, beta = SHAPES[self.shape]
-        described = with_keys(of_shape(self.target.described, list(SHAPES).index(self.shape)))
+        described = with_keys(of_shape(self.target.openapi, list(SHAPES).index(self.shape)))
         if is_short:
             described = without_regular_expressions(described)
         config = SchemathesisConfig.from_dict(
@@ -146,8 +147,8 @@ class Described:
                 "continue-on-failure": True,
                 "generation": {"max-examples": tries, "no-shrink": True, "allow-x00": not is_short},
                 "phases": {
-                    "coverage": {"enabled": is_about_form},
-                    "stateful": {"inference": {"algorithms": []}},  # links say all that there is to infer
+                    "coverage": {"enabled": with_coverage},
+                    "stateful": {"inference": {"algorithms": []}},  # with_links adds every link
                 },
             }
         )
@@ -155,12 +156,13 @@ class Described:
         schemathesis.hook("before_call")(functools.partial(self.put_ids))
         schemathesis.hook("after_call")(functools.partial(self.count))
         try:
-            yield from self.told_by(from_schema(schema).execute())
+            yield from self.new_failures(from_schema(schema).execute())
         finally:
             unregister_all()
 
-    def told_by(self, execution: Iterable[Any]) -> Iterator[str]:
-        met: set[str] = set()
+    def new_failures(self, execution: Iterable[Any]) -> Iterator[str]:
+        """Yield a report of each kind of failure."""
+        seen: set[str] = set()
         for event in execution:
             match event:
                 case events.FatalError():
@@ -168,13 +170,13 @@ class Described:
                 case events.NonFatalError():
                     yield repr(event.value)
                 case events.ScenarioFinished():
-                    for kind, told in self.failures(event.recorder):
-                        if kind not in met:
-                            met.add(kind)
-                            yield f"{kind}\n{told}"
+                    for kind, report in self.failures(event.recorder):
+                        if kind not in seen:
+                            seen.add(kind)
+                            yield f"{kind}\n{report}"
 
     def failures(self, recorder: Any) -> Iterator[tuple[str, str]]:
-        """What failed where, and all that is known of it."""
+        """Yield the kind of each unexpected failure, and its report."""
         for case_id, checks in recorder.checks.items():
             for check in checks:
                 self.checks.add(check.name)
@@ -182,12 +184,12 @@ class Described:
                     continue
                 failure, response = check.failure_info.failure, recorder.interactions[case_id].response
                 content = response.content if response else b""
-                if not is_foreseen(check.name, failure.message, content):
-                    told = f"{failure.message}\n{check.failure_info.code_sample}\n{content[:3000]!r}"
-                    yield f"{check.name}: {failure.operation}", told
+                if not is_required(check.name, failure.message, content):
+                    report = f"{failure.message}\n{check.failure_info.code_sample}\n{content[:3000]!r}"
+                    yield f"{check.name}: {failure.operation}", report
 
     def put_ids(self, context: Any, case: Any, kwargs: Any) -> None:
-        """A path that is as described names what is there, unless a link says what it names."""
+        """Put the ids of existing objects into a valid path, unless a link has set its ids."""
         path = case.path_parameters
         is_linked = any(str(value).startswith(("thread_", "msg_")) for value in path.values())
         if path and not is_linked and not case.meta.is_negative_at(ParameterLocation.PATH):
@@ -197,6 +199,6 @@ class Described:
         headers = {name: values[0] for name, values in response.headers.items()}
         answer = Answer(response.status_code, headers, response.content)
         request = f"{response.request.method} {response.request.url} {response.request.body!r}".encode()
-        self.target.judge(request, [answer], response.content)
+        self.target.check(request, [answer], response.content)
         if case.method.upper() == "DELETE" and answer.status == 200:
             self.target.renew()

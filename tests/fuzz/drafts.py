@@ -1,4 +1,4 @@
-"""Requests as bytes: good ones of every operation and page, changed in their parts, and then in their bytes."""
+"""Requests as bytes: valid requests for every operation and page, with mutated parts, and then mutated bytes."""
 
 import codecs
 import gzip
@@ -14,37 +14,37 @@ from tests.fuzz.odd import FRAGMENTS, HEADERS, MEDIA_TYPES, METHODS, MULTIPART, 
 Header = tuple[bytes, bytes]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-# What decides where a request ends: whoever changes one of these cannot know how many answers come.
+# These headers decide where a request ends. After a change to one, the number of responses is unknown.
 FRAMING_HEADERS = {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"http2-settings"}
 
 
 class Edit(NamedTuple):
-    """A change of bytes, at a place that is taken modulo their number."""
+    """A change of bytes at a position. A position past the end wraps around."""
 
     kind: str
     at: int
     length: int
     added: bytes
 
-    def done_to(self, text: bytes) -> bytes:
+    def apply(self, text: bytes) -> bytes:
         at = self.at % (len(text) + 1)
-        before, there, after = text[:at], text[at : at + self.length], text[at + self.length :]
+        before, middle, after = text[:at], text[at : at + self.length], text[at + self.length :]
         match self.kind:
             case "cut":
                 return before
             case "drop":
                 return before + after
             case "repeat":
-                return before + there * 3 + after
+                return before + middle * 3 + after
             case "flip":
-                return before + bytes(byte ^ 1 << self.length % 8 for byte in there) + after
+                return before + bytes(byte ^ 1 << self.length % 8 for byte in middle) + after
             case "insert":
-                return before + self.added + there + after
+                return before + self.added + middle + after
         return before + self.added
 
 
 class Draft(NamedTuple):
-    """A request; what stands in braces in it is filled in when it is sent."""
+    """A request. Names in braces are replaced with values when it is sent."""
 
     method: bytes
     target: bytes
@@ -56,7 +56,7 @@ class Draft(NamedTuple):
 
     @property
     def is_framed(self) -> bool:
-        """Whether it ends where it says that it ends."""
+        """Return whether the request ends where its headers say."""
         head = [self.method, self.target, self.version, *(text for header in self.headers for text in header)]
         return (
             not self.edits
@@ -87,7 +87,7 @@ class Draft(NamedTuple):
             body = chunked(body)
         text = b"\r\n".join([*lines, b"", body])
         for edit in self.edits:
-            text = edit.done_to(text)
+            text = edit.apply(text)
         return text
 
 
@@ -97,7 +97,7 @@ def chunked(body: bytes) -> bytes:
     return b"".join(b"%X\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-# Good requests.
+# Valid requests.
 
 JSON = (b"Content-Type", b"application/json")
 FORM = (b"Content-Type", b"application/x-www-form-urlencoded")
@@ -118,11 +118,11 @@ PAGES = [
 ADMIN_QUERIES = ["?q=x", "?o=1", "?p=1", "?_popup=1", "?next=/admin/", "?e=1", "?all="]
 
 
-def operations(described: dict[str, Any]) -> Iterator[Draft]:
-    """Every operation, under each server, with each example of its body, and with a value for each key of its query."""
-    for server in described["servers"]:
+def operations(openapi: dict[str, Any]) -> Iterator[Draft]:
+    """Yield each operation under each server: with each example body, and with a value for each query parameter."""
+    for server in openapi["servers"]:
         prefix = server["url"].rstrip("/")
-        for path, methods in described["paths"].items():
+        for path, methods in openapi["paths"].items():
             for method, operation in methods.items():
                 content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
                 bodies: list[Any] = [example["value"] for example in content.get("examples", {}).values()]
@@ -139,7 +139,7 @@ def operations(described: dict[str, Any]) -> Iterator[Draft]:
 
 
 def pages(admin: dict[str, dict[str, str]]) -> Iterator[Draft]:
-    """What people see."""
+    """Yield the requests of a browser: pages, and pages and forms of the admin."""
     for path in PAGES:
         yield Draft(b"GET", path.encode())
     for path, fields in admin.items():
@@ -163,7 +163,7 @@ edits = st.builds(
 )
 
 
-# Changes of one part.
+# Mutations of one part.
 
 
 def odd_method(draw: Draw, draft: Draft) -> Draft:
@@ -219,7 +219,7 @@ def many_headers(draw: Draw, draft: Draft) -> Draft:
 
 
 def odd_json(draw: Draw, draft: Draft) -> Draft:
-    """Another value under one of the keys, or a key that nobody knows."""
+    """Set a known or unknown key to an unusual value."""
     try:
         body = json.loads(draft.body or b"{}")
         pairs = {json.dumps(name).encode(): json.dumps(value).encode() for name, value in body.items()}
@@ -279,32 +279,32 @@ def odd_bytes(draw: Draw, draft: Draft) -> Draft:
     return draft._replace(edits=(*draft.edits, draw(edits)))
 
 
-# What may be changed, and how often: what stands twice is chosen twice as often.
+# The mutations of each kind of request. One that is listed twice is chosen twice as often.
 # fmt: off
 ANYWHERE = [
     odd_method, odd_version, odd_step, odd_step, odd_query, odd_query, many_keys, odd_header, odd_header, odd_value,
     repeated_header, many_headers, odd_media_type, odd_framing, odd_bytes, odd_bytes,
 ]
 # fmt: on
-CHANGES = {
+MUTATIONS = {
     "operation": [*ANYWHERE, odd_json, odd_json, odd_json, odd_json, odd_body, odd_encoding],
     "page": [*ANYWHERE, odd_form, odd_form, odd_form, odd_body, multipart],
 }
 V2 = (b"OpenAI-Beta", b"assistants=v2")
 
 
-def drafts(described: dict[str, Any], admin: dict[str, dict[str, str]]) -> st.SearchStrategy[Draft]:
-    """Requests of the service that is described so, and whose admin has these pages with these fields."""
-    good = {"operation": list(operations(described)), "page": list(pages(admin))}
+def drafts(openapi: dict[str, Any], admin: dict[str, dict[str, str]]) -> st.SearchStrategy[Draft]:
+    """Return a strategy for mutated requests to the operations of the description and the pages of the admin."""
+    valid = {"operation": list(operations(openapi)), "page": list(pages(admin))}
 
     @st.composite
-    def changed(draw: Draw) -> Draft:
+    def mutated(draw: Draw) -> Draft:
         kind: str = draw(st.sampled_from(["operation", "operation", "operation", "page"]))
-        draft: Draft = draw(st.sampled_from(good[kind]))
+        draft: Draft = draw(st.sampled_from(valid[kind]))
         if kind == "operation" and draw(st.booleans()):
             draft = draft.with_header(*V2)
-        for change in draw(st.lists(st.sampled_from(CHANGES[kind]), max_size=3)):
-            draft = change(draw, draft)
+        for mutate in draw(st.lists(st.sampled_from(MUTATIONS[kind]), max_size=3)):
+            draft = mutate(draw, draft)
         return draft
 
-    return changed()
+    return mutated()

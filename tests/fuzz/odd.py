@@ -1,8 +1,8 @@
-"""Values that are odd where they stand: what once made some service stumble."""
+"""Unusual values for each part of a request: kinds of values that have broken services."""
 
 # fmt: off
 
-# Texts, as they stand in a path or a query.
+# Texts for a path or a query, as sent.
 TEXTS = [
     b"", b"0", b"-1", b"+1", b"1e400", b"9" * 20, b"9" * 4400, b"\xd9\xa1", b"null", b"NaN", b"%00", b"a%00b",
     b"%", b"%zz", b"%ff", b"%C0%80", b"%ED%A0%80", b"%ed%a0%bd%ed%b8%80", b"%F0%9F%98%80", b"%F4%90%80%80",
@@ -15,7 +15,7 @@ TEXTS = [
     b"2026-02-30", b"0001-01-01", b"9999-12-31", b"99999-01-01", b"1,2,3", b"-1.-2.3", b"1" * 40,
 ]
 
-# Values in a JSON body, sound and unsound.
+# Values for a JSON body, valid and invalid.
 FRAGMENTS = [
     b"null", b"true", b"0", b"-0", b"-0.0", b"1.5", b"1e400", b"-1e-400", b"9" * 19, b"9" * 4300, b"9" * 4301,
     b"9" * 100000, b"NaN", b"-Infinity", b"[]", b"{}", b'""', b'"\\u0000"', b'"\\ud800"', b'"\\udc00\\ud800"',
@@ -48,7 +48,7 @@ MEDIA_TYPES = [
     b"application/json\x00", b"x" * 10000,
 ]
 
-# Bodies of forms.
+# Multipart bodies.
 MULTIPART = [
     b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nroot\r\n--x--\r\n',
     b'--x\r\nContent-Disposition: form-data; name="a"; filename="../b"\r\nContent-Type: text/plain\r\n\r\nc\r\n--x--',
@@ -58,7 +58,7 @@ MULTIPART = [
     b"--x\r\n\r\n\r\n--x", b"--x--", b"--x\r\n" * 1200,
 ]
 
-# Headers, with values that mean something, or nearly.
+# Headers, with values that are valid or almost valid.
 HEADERS: dict[bytes, list[bytes]] = {
     b"OpenAI-Beta": [b"assistants=v2", b"assistants=v1,  ASSISTANTS=V2 ,", b"assistants=v3", b",", b"\xff"],
     b"Idempotency-Key": [b"", b"k", b"k" * 255, b"k" * 256, b"a b", b"\xc3\xa9", b"\x7f", b"{thread_id}"],
@@ -133,7 +133,7 @@ VERSIONS = [
     b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"", b"HTTP/1.1 x", b"HTTP/1.999999999999",
 ]
 
-# Bytes to put anywhere.
+# Bytes to insert anywhere.
 NASTY = [
     b"\x00", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b":", b"%", b"\xff", b"\xed\xa0\x80", b"{", b"[",
     b'"', b"\\", b"\r\n x", b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"-1\r\n",

@@ -1,4 +1,4 @@
-"""The service that is fuzzed: threads and an operator's session to put into requests, sockets, and what must hold."""
+"""The service that is fuzzed: ids and an admin session for requests, connections, and checks of responses."""
 
 import http.client
 import json
@@ -17,11 +17,11 @@ from django.contrib.admin.utils import quote
 from tests.conftest import Served, manage
 from tests.fuzz.drafts import Draft
 
-# Generous: what takes as long as this will never come.
+# A generous timeout: only a failure takes this long.
 SECONDS_TO_WAIT = 30
 
 PASSWORD = "a long password"
-# Pages of the admin that are read for links, before there are enough of them.
+# The crawl of the admin ends after this number of pages.
 MAX_PAGES = 60
 
 
@@ -32,14 +32,14 @@ class Answer(NamedTuple):
 
 
 class Finding(AssertionError):
-    """A promise that was broken: what was sent, and what came back."""
+    """A broken promise, with the request and the response."""
 
     def __init__(self, promise: str, sent: bytes, received: bytes) -> None:
         super().__init__(f"{promise}\n  sent:     {sent[:3000]!r}\n  received: {received[:3000]!r}")
 
 
 class Page(HTMLParser):
-    """Where a page leads, and what its forms send: names and values of their fields."""
+    """The links of a page, and the names and values of its form fields."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,35 +56,35 @@ class Page(HTMLParser):
 
 
 class Target:
-    """A served process under fuzzing. Counts its answers by status, 0 standing for a connection that was closed."""
+    """A running service under fuzzing. Counts responses by status; 0 is a connection closed without a response."""
 
     def __init__(self, served: Served) -> None:
         self.served = served
         self.counts: Counter[int] = Counter()
         self.counting = threading.Lock()
-        self.kept: deque[socket.socket] = deque()  # connections on which more can be asked
+        self.connections: deque[socket.socket] = deque()  # open, for further requests
         self.log_is_read_to = 0
         self.operators = 0
         wanted = int(served.environment["WEB_CONCURRENCY"])
         served.wait_until(lambda: len(self.worker_pids()) == wanted)
         self.workers = self.worker_pids()
-        self.described: dict[str, Any] = served.call("GET", "/openapi.json").body
-        # What stands in braces in a request, and what is put there.
+        self.openapi: dict[str, Any] = served.call("GET", "/openapi.json").body
+        # Values for the names in braces in a request.
         self.values: dict[str, str] = {"key": ""}
         self.renew()
         self.pages = dict(self.admin_pages())
 
     def close(self) -> None:
-        while self.kept:
-            self.kept.pop().close()
+        while self.connections:
+            self.connections.pop().close()
         self.served.kill()
 
-    # What requests may name.
+    # Objects that requests can name.
 
     def renew(self) -> None:
-        """A new thread with a message with a file, a key, and an operator who is logged in."""
+        """Create a thread that has a message with a file. Renew the API key and the admin session if necessary."""
         if self.served.call("GET", "/threads", Authorization=f"Bearer {self.values['key']}").status == 401:
-            # The one before may have been revoked in the admin.
+            # A request to the admin may have revoked the previous key.
             self.values["key"] = manage(self.served.directory, "create_api_key", "fuzzer").stdout.strip()
         key = {"Authorization": f"Bearer {self.values['key']}"}
         thread_id = self.served.call("POST", "/threads", **key).body["id"]
@@ -98,7 +98,7 @@ class Target:
             self.log_in()
 
     def log_in(self) -> None:
-        self.operators += 1  # the one before may have deleted itself
+        self.operators += 1  # a request may have deleted the previous one
         name = f"operator{self.operators}"
         created = manage(
             self.served.directory,
@@ -130,13 +130,13 @@ class Target:
             return Answer(response.status, merged(response.getheaders()), response.read())
 
     def admin_pages(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """The pages of the admin that links lead to, and the fields of each one's forms."""
-        waiting, met = ["/admin/", "/admin/login/"], {"/admin/logout/"}
-        while waiting and len(met) < MAX_PAGES:
+        """Crawl the admin. Yield each page's path, and the fields of its forms."""
+        waiting, visited = ["/admin/", "/admin/login/"], {"/admin/logout/"}
+        while waiting and len(visited) < MAX_PAGES:
             path = waiting.pop(0)
-            if path in met:
+            if path in visited:
                 continue
-            met.add(path)
+            visited.add(path)
             answer = self.admin(path)
             if answer.status != 200 or "text/html" not in answer.headers["content-type"]:
                 continue
@@ -144,12 +144,12 @@ class Target:
             yield self.with_names(path), {name: self.with_names(value) for name, value in page.fields.items()}
             for link in page.links:
                 found = urlsplit(urljoin(path, link))
-                one_of_many = found.query and any(each.startswith(f"{found.path}?") for each in {*met, *waiting})
+                one_of_many = found.query and any(each.startswith(f"{found.path}?") for each in {*visited, *waiting})
                 if not found.netloc and found.path.startswith("/admin/") and not one_of_many:
                     waiting.append(found._replace(fragment="").geturl())
 
     def with_names(self, text: str) -> str:
-        """The same with names for ids, which others take the place of."""
+        """Replace ids with names in braces, so that fill_in can insert current ids."""
         for name, value in self.values.items():
             if "_id" in name:
                 text = text.replace(value, f"{{{name}}}")
@@ -163,14 +163,14 @@ class Target:
     # Requests.
 
     def send(self, draft: Draft) -> None:
-        """Raises Finding."""
+        """Send a request and check the responses. Raises Finding."""
         request = draft.as_bytes(self.fill_in)
         answers = [self.ask(request)] if draft.is_framed else self.call(request)
         if draft.method == b"DELETE" and any(answer.status == 200 for answer in answers):
             self.is_spent = True
 
     def call(self, request: bytes) -> list[Answer]:
-        """Sends bytes of which nobody knows where a request ends, and says that no more come; all that is answered."""
+        """Send bytes that may hold any number of requests, shut down the sending side, and return all responses."""
         with self.served.connect() as connection:
             received = b""
             try:
@@ -179,49 +179,49 @@ class Target:
                 while piece := connection.recv(65536):
                     received += piece
             except TimeoutError:
-                raise Finding("every request is answered, or its connection closed", request, received) from None
-            except OSError:  # closed before all was read
+                raise Finding("every request gets a response, or its connection is closed", request, received) from None
+            except OSError:  # the service closed the connection before it read everything
                 pass
         answers = list(answers_in(received, is_head=request.startswith(b"HEAD ")))
-        self.judge(request, answers, received)
+        self.check(request, answers, received)
         return answers
 
     def ask(self, request: bytes) -> Answer:
-        """Sends a request whose end is where it says, on a connection that is kept; its answer, which there must be."""
+        """Send a request with a known end on an open connection, and return the response. Raises Finding."""
         answer = None
         with suppress(IndexError):
-            answer = self.answer_on(self.kept.pop(), request)
-        if answer is None:  # nothing was kept, or the service had closed it
+            answer = self.answer_on(self.connections.pop(), request)
+        if answer is None:  # no connection was open, or the service had closed it
             answer = self.answer_on(self.served.connect(), request)
         if answer is None:
-            raise Finding("every request is answered", request, b"")
-        self.judge(request, [answer], b"%d %r %s" % (answer.status, str(answer.headers).encode(), answer.body))
+            raise Finding("every request gets a response", request, b"")
+        self.check(request, [answer], b"%d %r %s" % (answer.status, str(answer.headers).encode(), answer.body))
         return answer
 
     def answer_on(self, connection: socket.socket, request: bytes) -> Answer | None:
-        """None where the service closed the connection instead."""
+        """Return the response, or None if the service closed the connection instead."""
         response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode("latin-1"))
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # an answer may be there all the same
+            with suppress(BrokenPipeError, ConnectionResetError):  # the service may have responded before
                 connection.sendall(request)
             response.begin()
             body = response.read()
         except TimeoutError:
             connection.close()
-            raise Finding("every request is answered in time", request, b"") from None
+            raise Finding("every request gets a response in time", request, b"") from None
         except (OSError, http.client.HTTPException):
             connection.close()
             return None
         if response.will_close:
             connection.close()
         else:
-            self.kept.append(connection)
+            self.connections.append(connection)
         return Answer(response.status, merged(response.getheaders()), body)
 
-    # What must hold.
+    # Checks.
 
-    def judge(self, request: bytes, answers: list[Answer], received: bytes) -> None:
-        """Counts answers. Raises Finding."""
+    def check(self, request: bytes, answers: list[Answer], received: bytes) -> None:
+        """Count the responses and check each one. Raises Finding."""
         with self.counting:
             self.counts.update([answer.status for answer in answers] or [0])
         for answer in answers:
@@ -229,23 +229,23 @@ class Target:
             if promise:
                 raise Finding(promise, request, received)
 
-    def assert_well(self) -> None:
-        """It still answers, no worker was replaced, and nothing is in the log that nobody foresaw."""
+    def assert_healthy(self) -> None:
+        """Assert that the service responds, that no worker was replaced, and that the log has no unexpected errors."""
         assert self.served.call("GET", "/healthz").status == 200
         assert self.worker_pids() == self.workers, f"a worker died: {self.served.log.read_text()[-6000:]}"
         with self.served.log.open("rb") as log:
             log.seek(self.log_is_read_to)
             new = log.read()
             self.log_is_read_to = log.tell()
-        for sign in (b"Traceback", b"Error handling request", b"database unavailable", b"WORKER TIMEOUT"):
-            assert sign not in new, new.decode(errors="replace")[-6000:]
+        for text in (b"Traceback", b"Error handling request", b"database unavailable", b"WORKER TIMEOUT"):
+            assert text not in new, new.decode(errors="replace")[-6000:]
 
     def worker_pids(self) -> list[int]:
         return sorted(self.served.children())
 
 
 def merged(headers: list[tuple[str, str]]) -> dict[str, str]:
-    """Headers of one name, such as Set-Cookie, become one."""
+    """Join the values of headers with the same name, such as Set-Cookie."""
     found: dict[str, str] = {}
     for name, value in headers:
         found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
@@ -253,7 +253,7 @@ def merged(headers: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
-    """The answers that stand one after the other; whatever is no answer at all is one of status 599."""
+    """Yield the responses in the received bytes. Bytes that are not HTTP become a response with status 599."""
     while received:
         head, _, rest = received.partition(b"\r\n\r\n")
         line, *lines = head.decode("latin-1").split("\r\n")
@@ -265,7 +265,8 @@ def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
         status, length = int(match[1]), int(headers.get("content-length", "0"))
         if status < 200 or status in (204, 304) or len(rest) < length:
             length = 0
-        if is_head and rest[:5] in (b"", b"HTTP/"):  # gunicorn, where it cannot read the rest, overlooks that it is one
+        # If gunicorn cannot parse a HEAD request, it responds with a body.
+        if is_head and rest[:5] in (b"", b"HTTP/"):
             length = 0
         if status >= 200:
             yield Answer(status, headers, rest[:length])
@@ -273,25 +274,32 @@ def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
 
 
 def broken_promise(request: bytes, answer: Answer) -> str | None:
-    """What an answer to that request should have been and is not."""
+    """Return the promise that the response to a request breaks, or None."""
     if answer.status >= 500:
-        return "no input is answered by a 5xx"
+        return "no request gets a 5xx"
     target = unquote_to_bytes(request.partition(b"\r\n")[0])
     if "x-request-id" not in answer.headers:
-        return "every answer has an x-request-id"
+        return "every response has an x-request-id"
     if b"Traceback (most recent call last)" in answer.body:
-        return "no answer shows a traceback"
+        return "no response has a traceback"
     is_page = b"admin" in target
-    if 300 <= answer.status < 400 and not is_page and b"favicon" not in target and answer.status != 304:
-        return "no path of the API is redirected"
+    is_slash = any(path in target for path in (b"/docs/", b"/redoc/"))  # those redirect to their pages
+    if 300 <= answer.status < 400 and not (is_page or is_slash) and b"favicon" not in target and answer.status != 304:
+        return "no path of the API redirects"
     if answer.status < 400:
         return None
     content_type = answer.headers.get("content-type", "")
     if content_type != "application/json":
-        return None if is_page and content_type.startswith("text/html") else "errors are JSON"
+        is_for_browsers = answer.status == 404 and b"text/html" in request and not is_of_api(target)
+        is_html = content_type.startswith("text/html")
+        return None if is_html and (is_page or is_for_browsers) else "errors are JSON"
     if answer.body and not is_error(answer.body):
-        return "errors have a detail of the contract's form"
+        return "errors have the detail that the contract specifies"
     return None
+
+
+def is_of_api(target: bytes) -> bool:
+    return target.partition(b" ")[2].startswith((b"/v1", b"/threads"))
 
 
 def is_error(body: bytes) -> bool:
@@ -314,11 +322,11 @@ def is_item(item: Any) -> bool:
     )
 
 
-def counted(counts: Counter[int], seconds: float) -> str:
-    """How many requests there were and what they got, in a line."""
+def summary(counts: Counter[int], seconds: float) -> str:
+    """Return one line: the number of responses, their rate, and their numbers by status class."""
     classes = Counter({f"{number}xx": 0 for number in range(2, 6)})
     for status, count in counts.items():
-        classes[f"{status // 100}xx" if status else "closed without an answer"] += count
+        classes[f"{status // 100}xx" if status else "closed without a response"] += count
     of_each = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
     total = sum(counts.values())
-    return f"{total} answers in {seconds:.0f} s ({total / seconds:.0f}/s): {of_each}"
+    return f"{total} responses in {seconds:.0f} s ({total / seconds:.0f}/s): {of_each}"

@@ -1,7 +1,7 @@
-"""Real servers for the tests, of databases and nginx: each started once a run, on a free port of the loopback address.
+"""Real servers for the tests: databases and nginx. Each starts once per run, on a free port of the loopback address.
 
-What is stored is in a fresh directory, which goes with the server. A server ends with the process that started it,
-however that ends.
+A server stores its data in a new directory and removes it at the end. It ends with the process that started it, even if
+that process is killed.
 """
 
 import os
@@ -22,11 +22,11 @@ SECONDS_TO_STOP = 30
 
 
 class Unavailable(Exception):
-    """The server cannot be had on this machine; the text says in one line what is missing."""
+    """The server is not available on this machine. The message says in one line what is missing."""
 
 
 def is_ci() -> bool:
-    """Whether what is unavailable is a failure; elsewhere, its tests are left out."""
+    """Return whether this is CI. There, an unavailable server is a failure; elsewhere, its tests are skipped."""
     return os.environ.get("CI", "") not in ("", "0", "false")
 
 
@@ -34,15 +34,16 @@ _claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on and that no other test process of this machine was given.
+    """Return a port that is free and that no other test process on this machine has claimed.
 
-    It is below those that the system gives to clients: one that tries a server which is away could meet itself.
+    The port is below the ephemeral ports. A client that retries a stopped server on an ephemeral port can connect to
+    itself.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_768)
         claim = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind(f"\0threadsvc-tests-port-{port}")  # a name without a file, which ends with this process
+            claim.bind(f"\0threadsvc-tests-port-{port}")  # no file: the kernel frees it with this process
             with closing(socket.socket()) as probe:
                 probe.bind(("127.0.0.1", port))
         except OSError:
@@ -57,7 +58,7 @@ def last_line(output: str) -> str:
 
 
 def install(package: str, *more: str) -> None:
-    """Installs packages of Debian's where this may be done; raises Unavailable where not."""
+    """Install Debian packages. Raises Unavailable without root or apt-get, or if apt-get fails."""
     packages = [package, *more]
     if os.geteuid() or not shutil.which("apt-get"):
         raise Unavailable(f"missing: apt-get install {' '.join(packages)}")
@@ -78,7 +79,7 @@ def state_of(task: Path) -> str:
 
 
 def is_running(pid: int) -> bool:
-    return state_of(Path(f"/proc/{pid}")) not in "ZX"  # a zombie has ended, and its parent has not asked how
+    return state_of(Path(f"/proc/{pid}")) not in "ZX"  # a zombie has ended, but its parent has not waited for it
 
 
 def suspend(pid: int) -> None:
@@ -89,15 +90,15 @@ def suspend(pid: int) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that it has not seen end, the first of them first."""
+    """Return the pids of a process's children, oldest first. Zombies are included."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Server(ABC):
-    """A process that serves on a port. `prepare` gets what it needs; raises Unavailable where that cannot be had."""
+    """A server process on a port. `prepare` installs and configures what it needs. Raises Unavailable."""
 
     stop_signal = signal.SIGTERM
-    user: str | None = None  # who runs it, where that is not who runs the tests
+    user: str | None = None  # the server's user, if it differs from the user of the tests
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -124,12 +125,12 @@ class Server(ABC):
         return True
 
     def as_user(self, *arguments: str) -> list[str]:
-        """The command to run these as the user of the server; the kernel stops it when this process ends."""
-        who = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
-        return ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *who, *arguments]
+        """Return a command that runs `arguments` as the server's user. The kernel stops it when this process ends."""
+        user = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
+        return ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *user, *arguments]
 
     def start(self) -> None:
-        """Starts it, also anew: on the same port, with what was stored before."""
+        """Start or restart the server, on the same port and with the same data."""
         log = self.directory / "log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -146,7 +147,7 @@ class Server(ABC):
             time.sleep(0.01)
 
     def pids(self) -> list[int]:
-        """The server's processes, the first of them first."""
+        """Return the pids of the server's processes, the parent first."""
         if self.process is None or self.process.poll() is not None:
             return []
         return [self.process.pid, *children_of(self.process.pid)]
@@ -167,7 +168,7 @@ class Server(ABC):
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Ends all its processes at once, with no chance to write anything more. What the system had taken is kept."""
+        """Kill all processes of the server at once. They write nothing more; data that the kernel has is kept."""
         self.suspend()
         pids = self.pids()
         self.send(signal.SIGKILL)
@@ -177,7 +178,7 @@ class Server(ABC):
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Ends it as an operator would; returns when it has ended."""
+        """Stop the server as an operator would, and wait for its end."""
         if not self.pids() or self.process is None:
             return
         self.resume()
@@ -188,7 +189,7 @@ class Server(ABC):
             self.kill()
 
     def close(self) -> None:
-        """Stops it for good and removes what it stored."""
+        """Stop the server and remove its data."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -198,7 +199,7 @@ class DatabaseServer(Server):
 
     @classmethod
     def started_elsewhere(cls, port: int, directory: Path) -> Self:
-        """Return a server that another process has started and will stop; for use, not for control."""
+        """Return a server that another process has started and will stop. Callers can use it, but not control it."""
         server = cls.__new__(cls)
         server.port, server.directory, server.process = port, directory, None
         return server
@@ -213,4 +214,4 @@ class DatabaseServer(Server):
 
     @abstractmethod
     def new_database(self) -> str:
-        """The URL of an empty database that nobody else uses."""
+        """Return the URL of a new, empty database."""

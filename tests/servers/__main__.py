@@ -1,5 +1,8 @@
-"""`python -m tests.servers ENGINE COMMAND...`: runs the command beside a server of its own (none for sqlite), which
-THREADS_DATABASE_URL names; ends with its status."""
+"""Run a command with its own database server: `python -m tests.servers ENGINE COMMAND...`
+
+THREADS_DATABASE_URL is the URL of a new database on that server; sqlite needs no server. Exits with the command's
+status.
+"""
 
 import os
 import subprocess

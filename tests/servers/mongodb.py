@@ -1,4 +1,4 @@
-"""MongoDB's wire protocol, served by mongo-java-server: the real thing is not in Debian and not free software."""
+"""mongo-java-server, which speaks MongoDB's wire protocol. MongoDB is neither in Debian nor free software."""
 
 import hashlib
 import shutil
@@ -16,16 +16,16 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent.parent / ".cache" / "mongodb"
 SOURCES = (HERE / "pom.xml", HERE / "Launch.java")
 
-WIRE_VERSION = "8"  # the newest that mongo-java-server knows; pymongo from 4.18 on asks for 9
-# A quick start counts for more than speed later, and the machine has other things to hold.
+WIRE_VERSION = "8"  # the newest that mongo-java-server supports; pymongo 4.18 and later require 9
+# Prefer a fast start to speed later, and leave memory to other processes.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
 def programs() -> Path:
-    """The directory with the jars and our class in it; made where it is missing, which takes the network once."""
+    """Return the directory of the jars and our class. If it is missing, download and compile them."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:12]
-    there = CACHE / digest
-    if not there.exists():
+    directory = CACHE / digest
+    if not directory.exists():
         if not (shutil.which("javac") and shutil.which("mvn")):
             install("openjdk-17-jdk-headless", "maven")
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -34,23 +34,23 @@ def programs() -> Path:
         run([*jars, f"-DoutputDirectory={draft}"])
         run(["javac", "-cp", f"{draft}/*", "-d", str(draft), str(SOURCES[1])])
         try:
-            draft.rename(there)  # all of it or nothing
-        except OSError:  # another run was faster
+            draft.rename(directory)  # atomic
+        except OSError:  # another run has created it
             shutil.rmtree(draft)
     elif not shutil.which("java"):
         install("openjdk-17-jdk-headless")
-    return there
+    return directory
 
 
 def run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stdout + done.stderr).strip() or "no reason given"
-        raise Unavailable(f"{command[0]} failed: {said.splitlines()[0]}")
+        output = (done.stdout + done.stderr).strip() or "no reason given"
+        raise Unavailable(f"{command[0]} failed: {output.splitlines()[0]}")
 
 
 class MongoDB(DatabaseServer):
-    """Keeps data in an H2 file. It answers before it has written: being killed, it forgets what it acknowledged."""
+    """Stores data in an H2 file. It acknowledges a write before it stores it, so a kill loses acknowledged writes."""
 
     def prepare(self) -> None:
         self.programs = programs()
@@ -72,7 +72,7 @@ class MongoDB(DatabaseServer):
         return f"mongodb://127.0.0.1:{self.port}/{database}"
 
     def is_up(self) -> bool:
-        if not super().is_up():  # a driver would wait longer before it tries again
+        if not super().is_up():  # a driver would wait longer between attempts
             return False
         try:
             with pymongo.MongoClient[dict[str, Any]](self.url("admin"), serverSelectionTimeoutMS=1000) as client:

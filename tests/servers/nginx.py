@@ -1,4 +1,4 @@
-"""Debian's nginx with the site of docs/examples/nginx.conf, on free ports, in front of a service."""
+"""Debian's nginx with the site from docs/examples/nginx.conf, on free ports, in front of a service."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from tests.servers import Server, Unavailable, free_port, install, last_line
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "nginx.conf"
 
-# What is around a site in Debian's nginx.conf, but for the places of files.
+# Debian's nginx.conf around a site, with other file paths.
 MAIN = """
 {user}
 error_log stderr;
@@ -43,12 +43,12 @@ class Nginx(Server):
                 install(package)
         self.program = find("nginx")
         self.make_certificate()
-        user = "" if os.geteuid() else "user root;"  # its workers read and write in the directory of this run
+        user = "" if os.geteuid() else "user root;"  # the workers need access to the directory of this run
         self.write("nginx.conf", MAIN.format(user=user, directory=self.directory))
         self.write("site.conf", self.site())
 
     def site(self) -> str:
-        """The example with other ports, another name and another certificate; nothing else."""
+        """Return the example. Only the ports, the host name and the certificate differ."""
         certificate = "/etc/letsencrypt/live/threads.example.org"
         text = EXAMPLE.read_text(encoding="utf-8")
         for old, new in {
@@ -70,9 +70,9 @@ class Nginx(Server):
         files = ["-keyout", str(self.directory / "key.pem"), "-out", str(self.directory / "certificate.pem")]
         kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]
         name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        made = subprocess.run(["openssl", "req", *kind, *name, *files], capture_output=True, text=True)
-        if made.returncode:
-            raise Unavailable(f"openssl failed: {last_line(made.stderr)}")
+        done = subprocess.run(["openssl", "req", *kind, *name, *files], capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(f"openssl failed: {last_line(done.stderr)}")
         self.tls = ssl.create_default_context(cafile=str(self.directory / "certificate.pem"))
 
     def write(self, name: str, text: str) -> None:
@@ -83,5 +83,5 @@ class Nginx(Server):
 
 
 def find(program: str) -> str:
-    """Its path, also where Debian keeps what is not on everybody's; empty where it is not there."""
+    """Return the path of a program, also from /usr/sbin, or an empty string if it is missing."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin") or ""

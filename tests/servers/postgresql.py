@@ -1,4 +1,4 @@
-"""PostgreSQL, as Debian has it: as durable as in service, with little memory."""
+"""Debian's PostgreSQL, as durable as in production and with little memory."""
 
 import os
 import pwd
@@ -16,14 +16,14 @@ CONFIGURATION = "/etc/postgresql-common/createcluster.d/threadsvc-tests.conf"
 
 
 def find_programs() -> Path | None:
-    """The directory with initdb and postgres, of the newest version that is there."""
+    """Return the directory of initdb and postgres of the newest installed version."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
 
 
 def install_programs() -> Path:
-    # Debian's package makes a database and starts a server of its own, unless it is told not to.
+    # By default, Debian's package creates a cluster and starts its server.
     configuration = Path(CONFIGURATION)
     if not os.geteuid():
         configuration.parent.mkdir(parents=True, exist_ok=True)
@@ -31,13 +31,13 @@ def install_programs() -> Path:
     install("postgresql")
     if programs := find_programs():
         return programs
-    raise Unavailable("Debian's postgresql was installed, and initdb is not in /usr/lib/postgresql")
+    raise Unavailable("Debian's postgresql was installed, but initdb is not in /usr/lib/postgresql")
 
 
 class PostgreSQL(DatabaseServer):
-    """Fsync is on: that nothing acknowledged is lost is a part of what is tested."""
+    """Runs with fsync on, because tests check that no acknowledged write is lost."""
 
-    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: waits for nobody
+    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: does not wait for clients
     user = None if os.geteuid() else "postgres"  # PostgreSQL refuses to run as root
 
     def prepare(self) -> None:
@@ -47,9 +47,9 @@ class PostgreSQL(DatabaseServer):
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
         arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         initdb = [str(self.programs / "initdb"), f"--pgdata={self.directory / 'data'}", *arguments]
-        made = subprocess.run(self.as_user(*initdb), cwd=self.directory, capture_output=True, text=True)
-        if made.returncode:
-            raise Unavailable(f"initdb failed: {last_line(made.stderr)}")
+        done = subprocess.run(self.as_user(*initdb), cwd=self.directory, capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(f"initdb failed: {last_line(done.stderr)}")
 
     def command(self) -> list[str]:
         settings = {
@@ -59,8 +59,8 @@ class PostgreSQL(DatabaseServer):
             "shared_buffers": "16MB",
             "max_connections": "200",
         }
-        given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [str(self.programs / "postgres"), "-D", str(self.directory / "data"), *given]
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.directory / "data"), *options]
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
