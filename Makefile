@@ -3,6 +3,7 @@
 BIN := .venv/bin
 RUNS := .venv/requirements.done
 TESTS := .venv/requirements-dev.done
+DOCS := .venv-docs/requirements-docs.done
 # Processes that share the tests of a run; each has databases of its own. Tests that start processes wait a good part of
 # their time: three of them use two cores fully.
 WORKERS := 3
@@ -12,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --dist=worksteal --durations=30
 # Where bytecode is not kept, each of the hundreds of processes that a run starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run quick quick-lint quick-tests test test-sqlite test-postgresql test-mongodb lint fuzz torture schema bench
+.PHONY: run quick quick-lint quick-tests test test-sqlite test-postgresql test-mongodb lint docs fuzz torture schema bench
 
 run: $(RUNS)
 	@exec $(BIN)/python manage.py serve --anonymous-on-loopback
@@ -43,6 +44,10 @@ test-mongodb: $(TESTS)
 lint: $(TESTS)
 	@scripts/timed lint=60 scripts/lint
 
+# Builds the documentation site into build/site. A broken link fails the build.
+docs: $(DOCS)
+	@scripts/timed docs=30 .venv-docs/bin/python scripts/docs
+
 # The long form of the tests that try random values, then requests that nobody would think of; others with another SEED.
 fuzz: ENGINE := sqlite
 fuzz: REQUESTS := 100000
@@ -69,4 +74,8 @@ $(RUNS): requirements.txt
 
 $(TESTS): requirements-dev.txt $(RUNS)
 	@scripts/install requirements-dev.txt
+	@touch $@
+
+$(DOCS): requirements-docs.txt
+	@scripts/install requirements-docs.txt .venv-docs
 	@touch $@

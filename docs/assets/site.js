@@ -18,3 +18,16 @@ const makeWideTablesFocusable = () => {
 };
 addEventListener("load", makeWideTablesFocusable);
 addEventListener("resize", makeWideTablesFocusable);
+
+// The theme shows the path of a search result with a contrast of 3.4. The dialog is in a shadow root.
+const raiseContrastOfSearch = () => {
+  for (const { shadowRoot } of document.body.children) {
+    if (!shadowRoot || shadowRoot.querySelector("#site")) continue;
+    const style = document.createElement("style");
+    style.id = "site";
+    style.textContent = "a li { color: rgb(var(--color-foreground) / .7); }";
+    shadowRoot.append(style);
+  }
+};
+new MutationObserver(raiseContrastOfSearch).observe(document.body, { childList: true });
+raiseContrastOfSearch();
