@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from types import TracebackType
 from typing import Any, Self
 
@@ -94,3 +95,15 @@ class Browser:
         finally:
             context.close()
         assert not problems, "\n".join(problems)
+
+
+def serious_problems(page: Page, *rules: str) -> list[str]:
+    """Return what axe-core finds on the page with the impacts serious and critical, a line for each element."""
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("rules => axe.run(rules.length ? {runOnly: rules} : {})", rules)
+    return [
+        f"{rule['id']}: {node['html'][:200]}: {node['failureSummary']}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]

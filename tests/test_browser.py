@@ -149,11 +149,58 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
         status, threads = executed(operation(page, "list_threads"))  # filled in with nothing that filters
         assert (status, threads["data"][0]["id"]) == (200, thread_id)
         create = operation(page, "create_message", thread_id)
-        shape, body = create.locator(".examples-select select").all()
+        shape, body = create.locator(".opblock-section .examples-select select").all()
         shape.select_option(label="The shape of Assistants v2")
         body.select_option(label="OpenAI-Beta: assistants=v2, an assistant's message")
         status, message = executed(create)
         assert (status, message["role"], message["status"]) == (200, "assistant", "completed")
+
+
+MOST_PIXELS = 2500  # of one operation on a desktop
+
+
+def test_link_to_an_operation_of_docs_survives_a_reload(browser: Browser, origin: str) -> None:
+    with browser.open(origin) as page:
+        page.goto("/docs")
+        operation(page, "create_message")
+        expect(page).to_have_url(f"{origin}/docs#/Messages/create_message")
+        page.reload()
+        opened = page.locator(".opblock.is-open")
+        expect(opened).to_have_count(1)
+        expect(opened).to_have_id("operations-Messages-create_message")
+        assert page.evaluate("document.documentElement.scrollHeight") <= MOST_PIXELS
+
+
+def test_docs_shows_code_samples_and_an_example_of_each_status(browser: Browser, origin: str) -> None:
+    with browser.open(origin) as page:
+        page.goto("/docs#/Messages/create_message")
+        reference = page.locator(".reference")
+        for label, word in (("Python", "OpenAI"), ("JavaScript", "await"), ("Go", "package main"), ("curl", "curl")):
+            reference.get_by_role("button", name=label, exact=True).click()
+            sample = reference.locator(".highlight-code").first
+            expect(sample).to_contain_text(word)
+            expect(sample).to_contain_text(f"{origin}/v1")
+        statuses = reference.get_by_role("group", name="Responses").get_by_role("button")
+        assert statuses.count() == 11
+        for status in statuses.all():
+            status.click()
+            code = reference.locator(".responses-wrapper .highlight-code code")
+            expect(code).not_to_contain_text('"string"')
+            json.loads(code.inner_text())
+        expect(page.locator(".servers option").first).to_have_text("/v1")
+
+
+def test_link_to_an_operation_of_redoc_survives_a_reload(browser: Browser, origin: str) -> None:
+    with browser.open(origin) as page:
+        page.goto("/redoc#tag/Messages/operation/create_message")
+        page.reload()
+        create = page.locator("[id='tag/Messages/operation/create_message']")
+        expect(create).to_be_in_viewport()
+        assert create.evaluate("element => element.offsetHeight") <= MOST_PIXELS
+        create.get_by_role("tab", name="Python").click()
+        expect(create).to_contain_text(f'OpenAI(base_url="{origin}/v1"')
+        create.get_by_role("tab", name="404").click()
+        expect(create).to_contain_text("Thread with ID 'thread_01m8244hnpq5dx0k7ta3w9r2ve' not found")
 
 
 # The admin
@@ -429,8 +476,7 @@ def test_page_fits_its_window_and_follows_the_colours_of_the_system(browser: Bro
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(window)
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (scheme, window)
-            if path != "/redoc":  # which has one set of colours
-                assert is_dark(page) == (scheme == "dark")
+            assert is_dark(page) == (scheme == "dark")
 
 
 def is_dark(page: Page) -> bool:

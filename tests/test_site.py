@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.machinery import SourceFileLoader
-from importlib.resources import files
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import DESKTOP, PHONE, Browser
+from tests.browser import DESKTOP, PHONE, Browser, serious_problems
 from tests.conftest import ROOT
 from tests.servers import Unavailable, is_ci
 
@@ -178,18 +177,6 @@ def test_results_of_the_search_have_enough_contrast(
         page.locator("dialog input").fill("rate limit")
         page.locator("dialog a").first.wait_for()
         assert serious_problems(page, "color-contrast") == []
-
-
-def serious_problems(page: Page, *rules: str) -> list[str]:
-    """Return what axe-core finds on the page with the impacts serious and critical, a line for each element."""
-    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("rules => axe.run(rules.length ? {runOnly: rules} : {})", rules)
-    return [
-        f"{rule['id']}: {node['html'][:200]}: {node['failureSummary']}"
-        for rule in found["violations"]
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
 
 
 def expect_scheme(page: Page, scheme: str) -> None:

@@ -240,6 +240,7 @@ if not TLS:  # threadsvc.W001 replaces them with one line that names the setting
 # What is installed
 
 INSTALLED_APPS = [
+    "threadsvc",  # before the admin, whose base template it extends
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -251,7 +252,6 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "axes",
     "corsheaders",
-    "threadsvc",
     "threadsvc.access",
     "messages_app",
 ]
@@ -350,7 +350,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "threadsvc",
     "DESCRIPTION": "A self-hosted store of conversations: threads and the messages in them. "
-    "Create Thread comes first: the id in its answer is the `thread_id` of Create Message.",
+    "Start with Create Thread. The `id` in its response is the `thread_id` of Create Message.",
     "VERSION": __version__,
     "LICENSE": {"name": "MIT"},
     "SERVERS": [{"url": "/v1"}, {"url": "/"}],

@@ -291,8 +291,8 @@ METADATA_SCHEMA = {
     "values can be a maxium of 512 characters long.",
 }
 METADATA_CHANGES = (
-    "Keys given are set, a key given as null is removed, the others stay. No more than 16 pairs may be left, of keys "
-    "of at most 64 and values of at most 512 characters."
+    "The keys to change. A text sets the key, null removes it, and other keys keep their values. The result has at "
+    "most 16 pairs. A key has at most 64 characters and a value at most 512."
 )
 
 

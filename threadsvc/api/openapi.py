@@ -1,6 +1,7 @@
-"""OpenAPI: what drf-spectacular cannot know of the contract, and the pages that show the schema."""
+"""OpenAPI: the parts of the document that drf-spectacular cannot derive, and the pages that show the document."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,70 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 
+from threadsvc.api.code_samples import Sample, code_samples
+from threadsvc.api.json import UNREADABLE_BODY
+from threadsvc.api.middleware import openai_error
+
 COMPONENTS = Path(__file__).with_name("components.yaml")  # the parts of the document that belong to no serializer
+
+PLACES = ["path", "query", "header"]  # the order of an operation's parameters
 
 OPENAI_BETA = OpenApiParameter(
     "OpenAI-Beta",
     str,
     OpenApiParameter.HEADER,
-    description="`assistants=v2` for the shape of OpenAI's Assistants v2 (the schemas whose names end in V2).",
+    description="`assistants=v2` selects the shape of OpenAI's Assistants v2: the schemas whose names end in V2.",
     examples=[
         OpenApiExample("default", summary="The default shape", value=""),
         OpenApiExample("v2", summary="The shape of Assistants v2", value="assistants=v2"),
     ],
 )
 
+# The errors of the project, by status: what the document calls them, and the texts that they answer with. An operation
+# adds the examples of its own 404 and 422.
+DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
+    "400": ("The body is not UTF-8", {"NotUTF8": UNREADABLE_BODY}),
+    "401": ("Invalid API key", {"InvalidAPIKey": "Invalid API key"}),
+    "403": (
+        "Read-only key, or a page of another origin",
+        {"ReadOnlyKey": "Read-only key", "OriginNotAllowed": "Origin not allowed"},
+    ),
+    "404": ("Not Found", {}),
+    "409": ("Request in progress", {"RequestInProgress": "Request in progress"}),
+    "413": ("Request body too large", {"RequestBodyTooLarge": "Request body too large"}),
+    "422": ("Validation Error", {}),
+    "429": ("Too Many Requests", {"TooManyRequests": "Too Many Requests"}),
+    "503": ("Service Unavailable", {"ServiceUnavailable": "Service Unavailable"}),
+    "507": ("Insufficient Storage", {"InsufficientStorage": "Insufficient Storage"}),
+}
 
-def error_answer(status: str, description: str) -> dict[str, Any]:
+
+def in_both_shapes(name: str, summary: str, detail: Any) -> dict[str, Any]:
+    """Return the examples of one error: as it is by default, and with the `error` of v2."""
+    default = {"detail": detail}
+    return {
+        name: {"summary": summary, "value": default},
+        f"{name}V2": {"summary": f"{summary} (assistants=v2)", "value": {**default, "error": openai_error(detail)}},
+    }
+
+
+# Every operation refers to these.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    status: {key: value for name, text in texts.items() for key, value in in_both_shapes(name, text, text).items()}
+    for status, (_, texts) in DOCUMENTED_ERRORS.items()
+}
+
+
+def error_answer(status: str, of_operation: list[OpenApiExample]) -> dict[str, Any]:
+    """Return the response with this status, and with the examples that the operation has for it."""
     name = "HTTPValidationError" if status == "422" else "HTTPError"
     shapes = [{"$ref": f"#/components/schemas/{schema}"} for schema in (name, f"{name}V2")]
-    return {"description": description, "content": {"application/json": {"schema": {"anyOf": shapes}}}}
+    examples = {key: {"$ref": f"#/components/examples/{key}"} for key in EXAMPLES[status]}
+    for example in of_operation:
+        if example.status_codes == [status]:
+            examples |= in_both_shapes(example.name, str(example.summary), example.value["detail"])
+    content = {"schema": {"anyOf": shapes}, "examples": examples}
+    return {"description": DOCUMENTED_ERRORS[status][0], "content": {"application/json": content}}
 
 
 class BearerKeyScheme(OpenApiAuthenticationExtension):
@@ -43,16 +90,14 @@ class BearerKeyScheme(OpenApiAuthenticationExtension):
     name = "APIKey"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        description = "An API key, `tsk_...`. A service may be set up to ask for none."
+        description = "An API key, `tsk_...`. A service can allow requests without a key."
         return {"type": "http", "scheme": "bearer", "description": description}
 
 
 class ContractSchema(AutoSchema):
-    """Adds the header that chooses the shape, and what an operation can refuse with.
+    """Adds the header that selects the shape, the code samples, and the errors of each operation.
 
-    401, 429 and 503 everywhere; 403 and 507 where it writes; 404 where its path holds an id; 400 and 413 where it takes
-    a body; 409 where it takes an idempotency key; 422 where it takes a body or a query. A body may only be left out, or
-    be null, in the actions that the view names in `optional_bodies`.
+    A view names the actions whose body may be absent or null in `optional_bodies`.
     """
 
     def get_auth(self) -> list[dict[str, list[str]]]:
@@ -69,6 +114,8 @@ class ContractSchema(AutoSchema):
         if operation is None:
             return None
         body, parameters = operation.get("requestBody"), operation["parameters"]
+        parameters.sort(key=lambda each: (PLACES.index(each["in"]), self.path.find(each["name"])))
+        operation["x-codeSamples"] = code_samples(self.sample(operation.pop("x-sample"), body, parameters))
         if body:
             view: Any = self.view
             body["required"] = view.action not in getattr(view, "optional_bodies", ())
@@ -76,22 +123,29 @@ class ContractSchema(AutoSchema):
                 content = body["content"]["application/json"]
                 content["schema"] = {"anyOf": [content["schema"], {"type": "null"}]}
         writes = self.method not in SAFE_METHODS
-        refusals = [
-            ("400", body, "The body is not UTF-8"),
-            ("401", True, "Invalid API key"),
-            ("403", writes, "Read-only key, or a page of another origin"),
-            ("404", "{" in self.path, "Not Found"),
-            ("409", any(each["name"] == "Idempotency-Key" for each in parameters), "Request in progress"),
-            ("413", body, "Request body too large"),
-            ("422", body or any(each["in"] == "query" for each in parameters), "Validation Error"),
-            ("429", True, "Too Many Requests"),
-            ("503", True, "Service Unavailable"),
-            ("507", writes, "Insufficient Storage"),
-        ]
-        answers = operation["responses"]
-        answers |= {status: error_answer(status, description) for status, applies, description in refusals if applies}
+        refusals = {
+            "400": body,
+            "401": True,
+            "403": writes,
+            "404": "{" in self.path,
+            "409": any(each["name"] == "Idempotency-Key" for each in parameters),
+            "413": body,
+            "422": body or any(each["in"] == "query" for each in parameters),
+            "429": True,
+            "503": True,
+            "507": writes,
+        }
+        answers, examples = operation["responses"], self.get_examples()
+        answers |= {status: error_answer(status, examples) for status, applies in refusals.items() if applies}
         operation["responses"] = dict(sorted(answers.items()))
         return operation
+
+    def sample(self, words: dict[str, Any], body: Any, parameters: list[dict[str, Any]]) -> Sample:
+        """Return the request of the code samples: the first example of the body and of each id in the path."""
+        examples = {each["name"]: each["schema"].get("examples") for each in parameters}
+        ids = {name: examples[name][0] for name in re.findall(r"{(\w+)}", self.path)}
+        bodies = body["content"]["application/json"]["examples"].values() if body else [{"value": None}]
+        return Sample(self.method, self.path, ids, words["query"], next(iter(bodies))["value"], words["sdk"])
 
 
 class EitherShape(PolymorphicProxySerializerExtension):
@@ -109,11 +163,12 @@ def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def with_components(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Add the schemas of errors, and the headers of every response."""
+    """Add the schemas and examples of errors, and the headers of every response."""
     own = yaml.safe_load(COMPONENTS.read_text(encoding="utf-8"))
     components = result["components"]
     components["schemas"] = dict(sorted({**components.get("schemas", {}), **own["schemas"]}.items()))
     components["headers"] = own["headers"]
+    components["examples"] = {name: example for of_status in EXAMPLES.values() for name, example in of_status.items()}
     for answers in (operation["responses"] for path in result["paths"].values() for operation in path.values()):
         for status, answer in answers.items():
             named = {"x-request-id": "RequestId"}

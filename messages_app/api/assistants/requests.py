@@ -39,18 +39,21 @@ class CreateMessageSerializer(BodySerializer):
 class CreateMessageV2Serializer(CreateMessageSerializer):
     # Repeat every field: errors have the order of the fields, and DRF puts inherited fields first.
     role = fields.EnumField(["user", "assistant"], help_text="The role of the entity that is creating the message.")
-    content = fields.ContentOrPartsField(help_text="The content of the message: a text, or parts.")
-    file_ids = fields.FileIdsField(required=False, default=list, help_text="Files without tools.")
+    content = fields.ContentOrPartsField(help_text="The content of the message: a text or a list of parts.")
+    file_ids = fields.FileIdsField(required=False, default=list, help_text="The ids of files that no tool uses.")
     metadata = fields.MetadataField(required=False, default=dict)
     attachments = fields.AttachmentsField(
         required=False,
         default=list,
-        help_text="The files of the message, and the tools that each is for. At most 10 with file_ids.",
+        help_text="The files of the message, each with the tools that can use it. A message has at most 10 files, "
+        "including those of file_ids.",
     )
     assistant_id = fields.AuthorField(
-        required=False, default="", schema={"description": "The assistant that wrote it."}
+        required=False, default="", schema={"description": "The ID of the assistant that wrote the message."}
     )
-    run_id = fields.AuthorField(required=False, schema={"description": "The run that it was written in."})
+    run_id = fields.AuthorField(
+        required=False, schema={"description": "The ID of the run that the message belongs to."}
+    )
 
 
 def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ class MessageField(WireField):
 
 
 def messages_field(message: type[CreateMessageSerializer]) -> fields.ListField:
-    words = "Messages to start the thread with: all are stored, or none."
+    words = "The first messages of the thread. Either all of them are stored or none."
     return fields.ListField(MessageField(message), at_most=MAX_MESSAGES, required=False, default=list, help_text=words)
 
 
@@ -96,7 +99,7 @@ class CreateThreadSerializer(BodySerializer):
 class CreateThreadV2Serializer(CreateThreadSerializer):
     messages = messages_field(CreateMessageV2Serializer)
     metadata = fields.MetadataField(required=False, default=dict)
-    tool_resources = fields.IgnoredField(required=False, help_text="Taken, and not stored.")
+    tool_resources = fields.IgnoredField(required=False, help_text="Accepted, but not stored.")
 
 
 @extend_schema_serializer(component_name="ModifyRequest")
@@ -106,26 +109,32 @@ class ModifySerializer(BodySerializer):
 
 @extend_schema_serializer(component_name="ModifyThreadRequestV2")
 class ModifyThreadV2Serializer(ModifySerializer):
-    tool_resources = fields.IgnoredField(required=False, help_text="Taken, and not stored.")
+    tool_resources = fields.IgnoredField(required=False, help_text="Accepted, but not stored.")
 
 
 class ListQuerySerializer(QuerySerializer):
-    limit = fields.LimitField(required=False, default=fields.DEFAULT_LIMIT, help_text="How many are shown at most.")
+    limit = fields.LimitField(
+        required=False, default=fields.DEFAULT_LIMIT, help_text="The maximum number of objects in the list."
+    )
     order = fields.EnumField(
-        ["asc", "desc"], required=False, default="desc", schema={"default": "desc"}, help_text="asc: oldest first."
+        ["asc", "desc"],
+        required=False,
+        default="desc",
+        schema={"default": "desc"},
+        help_text="`asc`: oldest first. `desc`: newest first.",
     )
     after = fields.NameInQueryField(
-        required=False, help_text="An id of this list: only what comes after it, in the list's order."
+        required=False, help_text="The id of an object in the list. Returns only objects after it in the list's order."
     )
     before = fields.NameInQueryField(
         required=False,
         default=None,
-        help_text="An id of this list: only what comes before it, and of that what is nearest to it.",
+        help_text="The id of an object in the list. Returns only objects before it: those nearest to it.",
     )
 
 
 class ListMessagesQuerySerializer(ListQuerySerializer):
-    run_id = fields.NameInQueryField(required=False, help_text="Only what was written in this run.")
+    run_id = fields.NameInQueryField(required=False, help_text="Returns only messages of this run.")
 
 
 _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)

@@ -75,7 +75,7 @@ class MessageV2Serializer(MessageSerializer):
 
     def get_fields(self) -> dict[str, Any]:
         """Return the fields without the titles of the reference page (Role7, Object25): it shows the default shape."""
-        fields = super().get_fields()
+        fields: dict[str, Any] = super().get_fields()
         for name in ("object", "role"):
             del fields[name].words["title"]
         return fields

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import BadRequest
+from django.db.models import DateTimeField
 from django.http import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:  # the base class that the mixin is used with
@@ -25,6 +26,14 @@ class StrictAdminMixin(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in LOOKUPS
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return Django's form field, with a label for each of the two inputs of a time, for screen readers."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if isinstance(db_field, DateTimeField) and field:
+            for part, label in zip(field.widget.widgets, ("Date", "Time"), strict=True):
+                part.attrs["aria-label"] = label
+        return field
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         return super().get_object(request, object_id, from_field or None)

@@ -42,7 +42,6 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     list_display = ("name", "prefix", "tenant", "rights", "created", "expires", "last_used", "state")
     list_filter = (StateFilter,)
     search_fields = ("name", "prefix", "tenant")
-    search_help_text = "Part of a name, prefix or tenant."
     actions = ("revoke",)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
