@@ -99,8 +99,11 @@ class Browser:
 
 def serious_problems(page: Page, *rules: str) -> list[str]:
     """Return what axe-core finds on the page with the impacts serious and critical, a line for each element."""
+    # A transition to another colour scheme has colours in between.
+    page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished.catch(() => null)))")
     page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("rules => axe.run(rules.length ? {runOnly: rules} : {})", rules)
+    options = {"preload": False, "resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    found = page.evaluate("options => axe.run(options)", options)
     return [
         f"{rule['id']}: {node['html'][:200]}: {node['failureSummary']}"
         for rule in found["violations"]

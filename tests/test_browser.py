@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser import DESKTOP, PHONE, Browser
+from tests.browser import DESKTOP, PHONE, Browser, serious_problems
 from tests.conftest import Served, manage
 from tests.servers import Unavailable, is_ci
 
@@ -468,7 +468,7 @@ READY = {
 
 
 @pytest.mark.parametrize("path", READY)
-def test_page_fits_its_window_and_follows_the_colours_of_the_system(browser: Browser, origin: str, path: str) -> None:
+def test_page_fits_its_window_and_follows_the_colour_scheme(browser: Browser, origin: str, path: str) -> None:
     with browser.open(origin, refusals={404}) as page:
         page.goto(path)
         page.locator(READY[path]).first.wait_for()
@@ -477,6 +477,7 @@ def test_page_fits_its_window_and_follows_the_colours_of_the_system(browser: Bro
             page.set_viewport_size(window)
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (scheme, window)
             assert is_dark(page) == (scheme == "dark")
+            assert window == PHONE or serious_problems(page) == [], scheme
 
 
 def is_dark(page: Page) -> bool:
@@ -487,7 +488,7 @@ def is_dark(page: Page) -> bool:
     return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 128
 
 
-def test_admin_fits_its_window_and_follows_the_colours_of_the_system(
+def test_admin_fits_its_window_and_follows_the_colour_scheme(
     browser: Browser, origin: str, operator: Any, conversation: str
 ) -> None:
     change = f"{THREADS}{conversation}/change/"
@@ -501,3 +502,4 @@ def test_admin_fits_its_window_and_follows_the_colours_of_the_system(
                 page.set_viewport_size(window)
                 assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (path, scheme, window)
                 assert is_dark(page) == (scheme == "dark"), (path, scheme)
+                assert window == PHONE or serious_problems(page) == [], (path, scheme)

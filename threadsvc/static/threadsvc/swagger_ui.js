@@ -59,6 +59,12 @@ const referencePlugin = ({ React }) => {
     );
   };
 
+  // The list of servers has a heading, but no label for screen readers.
+  const withLabel = (Servers) => (props) => {
+    React.useEffect(() => document.getElementById("servers")?.setAttribute("aria-label", "Server"));
+    return h(Servers, props);
+  };
+
   // Swagger UI takes `_` in a link for a space, and writes an error to the console. Our operation ids have `_`.
   const followLink = (_, { layoutActions, layoutSelectors }) => (hash) => {
     const key = layoutSelectors.isShownKeyFromUrlHashArray(hash.replace(/^#\/?/, "").split("/"));
@@ -67,7 +73,12 @@ const referencePlugin = ({ React }) => {
   };
 
   return {
-    wrapComponents: { responses: withReference },
+    wrapComponents: {
+      responses: withReference,
+      Servers: withLabel,
+      // A link inside of a button, which screen readers do not announce. The button itself sets the address.
+      DeepLink: () => ({ text }) => h("span", null, text),
+    },
     statePlugins: { layout: { wrapActions: { parseDeepLinkHash: followLink } } },
   };
 };
