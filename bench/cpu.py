@@ -1,8 +1,8 @@
 """The part `cpu`: CPU microseconds of one request in process, and as a multiple of DRF's empty view.
 
 Each application has a process of its own, without a server and sockets, and handles one request after the other. Blocks
-of requests take turns in alternating order. The figures are medians of the blocks. CPU is that of the whole process,
-including the driver and the kernel, but not that of a database server.
+of requests take turns in alternating order. The figures are medians of the blocks. CPU time covers the whole
+process, including the driver and the kernel, but not a database server.
 """
 
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ class Subject(NamedTuple):
 
 
 def subjects(stack: ExitStack, stores: Stores, engine: str, options: Options) -> list[Subject]:
-    """Return what is measured on one engine, the empty view first. Raises WrongResult if a response is wrong."""
+    """Return the measured subjects of one engine, the empty view first. Raises WrongResult if a response is wrong."""
     service_store, yardstick_store = stores.new(), stores.new()
     for store in (service_store, yardstick_store):
         store.seed(*options.seeded(engine))

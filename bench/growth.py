@@ -1,7 +1,7 @@
 """The part `growth`: the time of a request in a large store, beside its time in a small one.
 
 Each store has threads of some ten messages, and one long thread, whose pages all have the same size. Blocks of
-requests in process take turns between the two stores. The figures are medians of two times: time by the clock, which
+requests in process take turns between the two stores. The figures are medians of two times: wall-clock time, which
 includes the disk and a database server, and CPU time of the process. Creates are measured last, and their number is
 small, so that the small store stays small.
 
@@ -21,7 +21,7 @@ from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 ENGINES = ("sqlite", "postgresql")
-TARGET = 1.2  # at most this multiple of the time in the small store, by the clock
+TARGET = 1.2  # at most this multiple of the wall-clock time in the small store
 SAMPLE = 2000
 MAX_CREATES = 50  # per block
 HEADINGS = ("operation", "engine", "small: us", "large: us", "ratio", "target", "small: CPU us", "large: CPU us")

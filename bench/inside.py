@@ -30,7 +30,7 @@ from tests.servers import last_line
 
 
 class Cost(NamedTuple):
-    """Microseconds of one request: the mean CPU time of a block, and the median time by the clock."""
+    """Microseconds of one request: the mean CPU time of a block, and the median wall-clock time."""
 
     cpu: float
     clock: float

@@ -1,4 +1,4 @@
-"""A description of the machine, which the figures of a run need."""
+"""A description of the machine. Without it, the figures of a run mean little."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The requests that are sent to the service and to the yardstick, and their right responses."""
+"""The requests that are sent to the service and to the yardstick, and the expected responses."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Requests that are sent in turn and then repeated. A right response contains the text `expected`."""
+    """Requests that are sent in turn and then repeated. A correct response contains the text `expected`."""
 
     name: str
     requests: list[Request]

@@ -36,7 +36,7 @@ TARGETS = {
 
 @dataclass
 class Rounds:
-    """The results of one operation in all rounds, by the name of the subject."""
+    """The results of one operation in all rounds, by subject name."""
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class Rounds:
 
 
 class Ledger:
-    """The number of messages that a store must hold. It may include requests in flight at wrk's end."""
+    """The bounds of the number of messages in a store: requests that wrk left in flight may be stored or not."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.least = store, store.count()

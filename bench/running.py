@@ -22,7 +22,7 @@ SECONDS_TO_START = 60
 SECONDS_TO_STOP = 15
 THREADS = 8  # the service's default
 
-# The servers of the yardstick, by the option --yardstick-server.
+# The yardstick's servers: the choices of --yardstick-server.
 WORKER_CLASSES = {"ours": "threadsvc.worker.Worker", "stock": "gthread"}
 
 

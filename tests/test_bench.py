@@ -1,4 +1,4 @@
-"""The yardstick of bench/ gives the responses of the service, and stores as much."""
+"""The yardstick of bench/ returns the same responses as the service, and stores the same messages."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What people do on the pages, in a real browser, on a real service."""
+"""The pages in a real browser, used as people use them, on a real service."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def test_copied_commands_make_a_thread_and_a_message(
 
 
 def copied(page: Page, button: Locator) -> str:
-    """What is in the clipboard after the button was pressed from the keyboard, and a reader was told so."""
+    """Press a button from the keyboard and return the clipboard's text. Expects a message for screen readers."""
     button.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Copied")
@@ -104,7 +104,7 @@ def test_front_page_without_scripts_has_its_commands_and_no_dead_buttons(browser
 
 
 def operation(page: Page, operation_id: str, thread_id: str = "") -> Locator:
-    """One call of the API on its page, unfolded, with the thread's id filled in."""
+    """Unfold an operation on the API's page, fill in the thread's id, and return the operation."""
     found = page.locator(f"[id$=-{operation_id}]")
     found.locator(".opblock-summary-control").click()
     if thread_id:
@@ -113,7 +113,7 @@ def operation(page: Page, operation_id: str, thread_id: str = "") -> Locator:
 
 
 def executed(call: Locator) -> tuple[int, Any]:
-    """Status and body of the answer that the page shows."""
+    """Execute a call and return the status and body that the page shows."""
     call.get_by_role("button", name="Execute").click()
     shown = call.locator(".live-responses-table")
     body = json.loads(shown.locator(".response-col_description code").first.inner_text())
@@ -146,7 +146,7 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
     thread_id = served.new_thread()
     with browser.open(origin) as page:
         page.goto("/docs")
-        status, threads = executed(operation(page, "list_threads"))  # filled in with nothing that filters
+        status, threads = executed(operation(page, "list_threads"))  # the form sets no filter
         assert (status, threads["data"][0]["id"]) == (200, thread_id)
         create = operation(page, "create_message", thread_id)
         shape, body = create.locator(".opblock-section .examples-select select").all()
@@ -156,7 +156,7 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
         assert (status, message["role"], message["status"]) == (200, "assistant", "completed")
 
 
-MOST_PIXELS = 2500  # of one operation on a desktop
+MOST_PIXELS = 2500  # the maximum height of an open operation on a desktop
 
 
 def test_link_to_an_operation_of_docs_survives_a_reload(browser: Browser, origin: str) -> None:
@@ -211,8 +211,8 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module")
 def operator(browser: Browser, origin: str, served: Served) -> Any:
-    """What a browser keeps of somebody who has logged in, by the form."""
-    name = f"ann-{uuid4().hex}"  # a worker that comes back to this module makes another
+    """The cookies and storage of a browser after a log-in through the form."""
+    name = f"ann-{uuid4().hex}"  # unique: a test worker may run this fixture more than once
     made = manage(
         served.directory,
         *("createsuperuser", "--noinput", f"--username={name}", "--email=ann@shop.example"),
@@ -230,7 +230,7 @@ def operator(browser: Browser, origin: str, served: Served) -> Any:
 
 @pytest.fixture(scope="module")
 def conversation(served: Served) -> str:
-    """The id of a thread of 120 messages, one of which tries to be more than text."""
+    """The id of a thread of 120 messages, one of which contains a script."""
     texts = [f"Message number {number}." for number in range(1, 121)]
     texts[6] = "The platypus is here:\n<script>alert('run')</script><img src=x onerror=alert(1)>"
     parts = [{"role": "user", "content": text} for text in texts]
@@ -248,7 +248,7 @@ def search(page: Page, **values: str) -> None:
 
 
 def follow(link: Locator) -> None:
-    """Clicks, and waits for the page that this leads to."""
+    """Click, and wait for the next page."""
     with link.page.expect_navigation():
         link.click()
 
@@ -377,7 +377,7 @@ def shared(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     service.kill()
 
 
-# What OpenAI's SDK for browsers sends with a request; none of it goes without a preflight.
+# The headers that OpenAI's SDK sends from a browser. Every request with them needs a preflight.
 SDK_HEADERS = {
     "Authorization": "Bearer any",
     "Content-Type": "application/json",
@@ -404,10 +404,10 @@ BLOCKED = "TypeError: Failed to fetch"
 
 @pytest.fixture
 def fetch(browser: Browser, origin: str) -> Iterator[Callable[..., Any]]:
-    """Fetches from a page of `origin`; gives status, some headers and body, or the error that a script gets."""
+    """Fetch from a page of `origin`. Returns the status, some headers and the body, or the error as text."""
     with closing(browser.chromium.new_context()) as context:
         page = context.new_page()
-        page.goto(f"{origin}/healthz")  # of our pages, one that does not forbid itself to go elsewhere
+        page.goto(f"{origin}/healthz")  # a page whose policy allows requests to other origins
         yield lambda url, **options: page.evaluate(FETCH, [url, options])
 
 
@@ -430,7 +430,7 @@ def test_page_gets_no_cookies_to_the_api_and_nothing_of_the_admin(fetch: Callabl
 
 
 def test_page_of_any_other_origin_is_kept_out_by_the_browser(fetch: Callable[..., Any], served: Served) -> None:
-    at = f"http://localhost:{served.port}/v1/threads"  # by another name, another origin
+    at = f"http://localhost:{served.port}/v1/threads"  # a different host name is a different origin
     assert fetch(at) == BLOCKED
     assert fetch(at, method="POST", headers=SDK_HEADERS, body="{}") == BLOCKED
 

@@ -127,7 +127,7 @@ def test_forwarded_scheme_is_trusted_from_nginx_only(site: Site) -> None:
         answer = answer_of(direct, "GET", "/", None, {"X-Forwarded-Proto": "https"})
         assert ("strict-transport-security" in answer.headers) == is_trusted
         assert (b"https://127.0.0.1" in answer.body) == is_trusted
-    # nginx replaces the header of a client.
+    # nginx replaces the client's X-Forwarded-Proto, so this plain HTTP request is redirected.
     connection = http.client.HTTPConnection("127.0.0.1", site.nginx.http_port, timeout=30)
     assert answer_of(connection, "GET", "/", None, {"X-Forwarded-Proto": "https"}).status == 308
 

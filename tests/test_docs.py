@@ -1,4 +1,4 @@
-"""The documentation holds against the code: examples run, tables are complete, and links lead to something."""
+"""The documentation agrees with the code: examples run, tables are complete, and links have targets."""
 
 import doctest
 import json
@@ -133,7 +133,7 @@ def test_kills_in_the_readme_are_the_sums_of_the_durability_page() -> None:
 
 
 def masked(text: str) -> str:
-    """Ids and times differ from run to run; the rest of a response does not."""
+    """Return the text with ids and times masked: only they differ from run to run."""
     text = re.sub(r"(thread|msg)_[0-9a-z]{26}", r"\1_...", text)
     text = re.sub(r'"_id":"[0-9a-f]{24}"', '"_id":"..."', text)
     return re.sub(r'"created_at":\d{10}', '"created_at":0', text)

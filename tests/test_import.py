@@ -208,7 +208,7 @@ def test_error_in_a_message_is_reported_with_its_path(
 ) -> None:
     output = run([new_line(new_message(**invalid))])
     assert output.err == [f"given-0:1: messages.0.{error}"]
-    assert output.error == "1 not imported because of the faults above"
+    assert output.error == "1 not imported because of the errors above"
     assert output.out[0].startswith("Imported 0 threads with 0 messages")
 
 
@@ -719,7 +719,7 @@ def test_standard_input_is_imported_and_an_error_sets_the_status(tmp_path: Path)
     assert (result.returncode, result.stdout[:34]) == (1, "Imported 1 threads with 1 messages")
     assert result.stderr.splitlines() == [
         "stdin:2: created_at: field required; id: field required",
-        "CommandError: 1 not imported because of the faults above",
+        "CommandError: 1 not imported because of the errors above",
     ]
 
 
@@ -781,7 +781,7 @@ def test_too_deep_value_is_an_error_of_its_thread_alone(run: Callable[..., Outpu
     output = run([bad, good])
     assert output.out[0].startswith("Imported 1 threads with 1 messages in ")
     assert [line.startswith("given-0:1") for line in output.err] == [True]
-    assert output.error == "1 not imported because of the faults above"
+    assert output.error == "1 not imported because of the errors above"
     assert texts_of(good["id"]) == ["Hi"]
 
 

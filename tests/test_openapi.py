@@ -1,4 +1,4 @@
-"""The documentation that the service serves, held against the reference page and the committed schema."""
+"""The documentation that the service serves, compared with the reference page and the committed schema."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def to_plain(value: Any) -> Any:
 
 
 def reference_lines(schema: dict[str, Any]) -> list[str]:
-    """What the reference page says of Create Message, written from the schema in the page's own form."""
+    """Return the lines of Create Message in the form of the reference page, made from the schema."""
     schemas = schema["components"]["schemas"]
     operation = schema["paths"]["/threads/{thread_id}/messages"]["post"]
     (thread_id,) = (parameter for parameter in operation["parameters"] if parameter["in"] == "path")
@@ -76,7 +76,7 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
     assert body["required"]
 
     def resolved(content: dict[str, Any]) -> dict[str, Any]:
-        """The default shape, which stands first."""
+        """Return the schema of the default shape, which comes first."""
         found: dict[str, Any] = content["content"]["application/json"]["schema"]
         while "properties" not in found:
             found = found["anyOf"][0] if "anyOf" in found else schemas[found["$ref"].rpartition("/")[2]]
@@ -192,7 +192,7 @@ def test_answers_of_both_shapes_are_what_the_schema_says(
 
 
 def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[str, Any]) -> None:
-    """In the shape of v2 each; in the default shape the first, which a newcomer's page is filled in with."""
+    """The v2 shape accepts each example. The default shape accepts the first, which the page fills in."""
     thread_id = api.post("/threads").body["id"]
     message_id = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "x"}).body["id"]
     for path, operations in schema["paths"].items():
@@ -314,7 +314,7 @@ def test_examples_of_responses_are_what_the_service_answers(
         "KeyReused": reuse_key,
         "TooManyRequests": exceed_rate,
     }
-    # No request of this test causes these. They are held against the code that answers.
+    # No request of this test causes these. They are compared with the responses of the error handlers.
     in_code: dict[str, Callable[[], Any]] = {
         "RequestInProgress": lambda: exception_handler(wire_error(KeyInUse(), {}), {}),
         "ServiceUnavailable": lambda: answer_of_database(OperationalError()),

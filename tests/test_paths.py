@@ -1,4 +1,4 @@
-"""What holds for every request: paths, methods, headers, and errors that the framework raises."""
+"""Rules for every request: paths, methods, headers, and errors that the framework raises."""
 
 import pytest
 from django.test import Client, override_settings

@@ -30,7 +30,7 @@ def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     def limited(number: int, seconds: int, file: str = "rates") -> Any:
         return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / file)
 
-    # DRF reads its settings only once. A process with a limit starts with this throttle.
+    # DRF reads its settings only once, before the test sets a limit. So add the throttle that a limit would add.
     monkeypatch.setattr(APIView, "throttle_classes", [RateLimit])
     return limited
 

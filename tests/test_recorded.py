@@ -91,7 +91,7 @@ class Exchange(NamedTuple):
         return ("openai-beta", "assistants=v2") in {(name.lower(), v) for name, v in self.recorded["headers"].items()}
 
     def new(self, prefix: str) -> dict[str, Any]:
-        """Return the values that the service generated for a new row. Their form must be right."""
+        """Return the values that the service generated for a new row. Fails if their form is wrong."""
         generated = identity_of(self.answer.body)
         assert re.fullmatch("[0-9a-f]{24}", generated["_id"])
         assert re.fullmatch(f"{prefix}_[0-9a-z]+", generated["id"])

@@ -86,7 +86,7 @@ BAD_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory. Set THREADSVC_DATA_DIR to"),
     ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
 ]
-# What `serve` finds only when it uses the value.
+# Values that look valid: `serve` fails only when it uses them.
 UNUSABLE_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_TLS": "1"}, "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES"),
     ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),

@@ -1,4 +1,4 @@
-"""The documentation site: what fails its build, and the built site in a browser.
+"""The documentation site: errors that fail its build, and the built site in a browser.
 
 These tests need the site that `make docs` builds. They run only if SITE has its path, as in `.ci/run`.
 """
@@ -25,7 +25,7 @@ if "SITE" not in os.environ:
 
 pytestmark = [pytest.mark.stateless, pytest.mark.process]
 
-# What fails the build
+# Errors that fail the build
 
 HOME = '<a class="md-nav__link" href="">Home</a> <a class="md-nav__link" href="./settings/">Settings</a>'
 SETTINGS = '<a class="md-nav__link" href="../">Home</a> <h2 id="rates">Rates</h2> <img src="../front.png">'

@@ -305,7 +305,7 @@ REFUSALS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
         ],
     ),
     ({"attachments": [{"file_id": "a"}], "file_ids": [str(i) for i in range(10)]}, [TOO_MANY_FILES]),
-    # Too many files together is told only where nothing else is wrong.
+    # The number of all files is checked only if there is no other error.
     (
         {"attachments": [{"file_id": "a"}], "file_ids": [str(i) for i in range(10)], "x": 1},
         [detail_of("extra", "x")],
@@ -381,7 +381,7 @@ def test_error_stands_beside_the_detail_and_is_its_first(
     assert set(answer.body) == {"detail", "error"}
     assert answer.body["error"] == {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     default = api.post("/threads/thread_none/messages", body).body
-    if isinstance(body, bytes):  # what is wrong with any body is the same in both shapes
+    if isinstance(body, bytes):  # errors of the body as a whole are the same in both shapes
         assert answer.body["detail"] == default["detail"]
     assert set(default) == {"detail"}
 

@@ -77,6 +77,6 @@ def unknown_path(request: HttpRequest) -> HttpResponse:
 
 
 def openai_resource(path: str) -> str | None:
-    """Return the resource of OpenAI's API that a path without a route belongs to, as `runs`; None for other paths."""
+    """Return the OpenAI resource, such as `runs`, that a path without a route belongs to; None for other paths."""
     match = _OPENAI_PATH.fullmatch(path)
     return match and (match["of_threads"] or match["resource"])

@@ -237,7 +237,7 @@ SILENCED_SYSTEM_CHECKS = [
 if not TLS:  # threadsvc.W001 replaces them with one line that names the setting
     SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W016"]
 
-# What is installed
+# Apps and middleware
 
 INSTALLED_APPS = [
     "threadsvc",  # before the admin, whose base template it extends

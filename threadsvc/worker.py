@@ -87,7 +87,7 @@ class Worker(ThreadWorker):
         util.close(connection)
 
     def murder_pending(self) -> None:
-        """Close the connections whose time is over. gunicorn calls this periodically."""
+        """Close the lingering connections that have timed out. gunicorn calls this periodically."""
         super().murder_pending()
         now = time.monotonic()
         for connection in [connection for connection, left in self.lingering.items() if left.end < now]:

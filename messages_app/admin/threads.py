@@ -168,7 +168,7 @@ def position_in(request: HttpRequest, name: str) -> int | None:
 
 
 def transcript_pages(transcript: Transcript) -> list[tuple[str, str | None]]:
-    """Return the names and addresses of the other pages; an address is None if the page is this one."""
+    """Return the names and addresses of the links between pages. The address is None if a link leads nowhere."""
     if not (transcript.has_earlier or transcript.has_later) or transcript.activity is None:
         return []
     first, last = transcript.messages[0].position, transcript.messages[-1].position

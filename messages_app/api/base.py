@@ -83,7 +83,7 @@ class JSONViewSet(ViewSet):
 
 
 class DescribedField(Field[Any, Any, Any, Any]):
-    """Replaces the OpenAPI schema that drf-spectacular guesses from a DRF Field by the one that the field states.
+    """States its own OpenAPI schema. Replaces the schema that drf-spectacular guesses from a DRF Field.
 
     Keys of the `schema` argument override those of the class. A key of a body has its name as its title.
     """
@@ -177,7 +177,7 @@ def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
 
 
 class WireSerializer(serializers.Serializer[Any]):
-    """The base of both kinds below. Replaces an instance for each request by one for each class: see `instance_of`.
+    """The base of both kinds below. Each class has one instance, not one per request: see `instance_of`.
 
     DRF copies all fields for each instance: 24 % of the CPU time of a create.
     """
@@ -200,7 +200,7 @@ class WireSerializerExtension(OpenApiSerializerExtension):
 
 
 class RequestSerializer(WireSerializer):
-    """A part of a request. Replaces `is_valid`, `errors` and `validated_data` by one call that returns or raises."""
+    """A part of a request. Replaces `is_valid`, `errors` and `validated_data` with one call that returns or raises."""
 
     @classmethod
     def validated(cls, data: Any) -> dict[str, Any]:
@@ -239,11 +239,11 @@ class QuerySerializer(RequestSerializer):
 
 
 class ResponseSerializer(WireSerializer):
-    """A row, page or file of a response. Replaces `data`, which needs a serializer for each row, by `shown`."""
+    """A row, page or file of a response. Replaces `data`, which needs a serializer for each row, with `shown`."""
 
     @classmethod
     def shown(cls, value: Any) -> dict[str, Any]:
-        """Return what clients see of this row, page or file."""
+        """Return the JSON value of this row, page or file."""
         return {name: show(value) for name, show in shows_of(cls)}
 
     def to_representation(self, instance: Any) -> dict[str, Any]:

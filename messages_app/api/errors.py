@@ -1,4 +1,4 @@
-"""The errors of the API: every code with its words, the exception that carries them, and what domain exceptions become.
+"""The errors of the API: the codes and their messages, the exception for them, and the mapping of domain exceptions.
 
 Source: create-message contract, section 6; threads-api contract, "Lists" and "A retried POST must not store twice".
 """

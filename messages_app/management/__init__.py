@@ -1,4 +1,4 @@
-"""What the commands share: the check of --tenant, garbage collection in bulk commands, progress."""
+"""Shared by the commands: the check of --tenant, garbage collection in bulk commands, progress."""
 
 import gc
 import sys

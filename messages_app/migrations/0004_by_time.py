@@ -1,4 +1,4 @@
-"""Threads and messages of all tenants in the order of their times, and messages of a run: what the admin lists."""
+"""Indexes for the admin's lists: threads and messages of all tenants by time, and messages of a run."""
 
 from django.db import migrations, models
 from django.db.models import Q

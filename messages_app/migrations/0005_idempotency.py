@@ -1,4 +1,4 @@
-"""What is kept of requests with an idempotency key."""
+"""Records of requests with an idempotency key."""
 
 from django.db import migrations, models
 

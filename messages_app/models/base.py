@@ -1,4 +1,4 @@
-"""What the models of threads and messages share."""
+"""The base of the models of threads and messages."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, TypeVar
@@ -12,7 +12,7 @@ Row = TypeVar("Row", bound=models.Model)
 class FastModel(models.Model):
     """A model whose rows are made without Django's constructor and its signals: they cost ten times as much."""
 
-    # What makes the values of columns that `from_values` may leave out.
+    # The functions that make default values, for columns that `from_values` may leave out.
     DEFAULTS: ClassVar[dict[str, Callable[[], Any]]] = {"deleted_at": lambda: None}
 
     class Meta:

@@ -9,7 +9,7 @@ REFERENCE_KEYS = ("url", "file_id", "image_url", "file_url", "filename", "id")
 
 
 def text_part(value: str) -> dict[str, Any]:
-    """Return the part of a content that is this text."""
+    """Return a content part with this text."""
     return {"type": "text", "text": {"value": value, "annotations": []}}
 
 

@@ -4,7 +4,7 @@ from django.db import models
 
 
 class IdempotencyRecord(models.Model):
-    """What a request with an Idempotency-Key created, and the response that it got."""
+    """The row that a request with an Idempotency-Key created, and the response to that request."""
 
     # Of tenant, path and key.
     digest = models.CharField(primary_key=True, max_length=64)

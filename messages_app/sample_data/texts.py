@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class DialogTurn(NamedTuple):
-    """What one role says; `attached` is "document", "table" or "picture" if it comes with a file, else empty."""
+    """One message of a dialog. `attached` is the kind of its file: "document", "table", "picture", or empty."""
 
     role: str
     text: str

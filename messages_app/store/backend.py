@@ -1,4 +1,4 @@
-"""How an engine keeps the store's promises: with transactions or without them. This module makes that choice, once.
+"""The store on each engine: with transactions or without them. This module makes that choice, once.
 
 A backend holds only the differences. Code that is the same on all engines is in the modules of the verbs (threads.py,
 messages.py, ...), which call the backend.
@@ -94,7 +94,7 @@ class Backend(ABC):
 
     @abstractmethod
     def once(self, request: "KeyedRequest") -> "KeyedResponse":
-        """Create what a request asks for, once for all requests with its key. See store/idempotency.py."""
+        """Create the row of a request. Further requests with the same key create nothing. See store/idempotency.py."""
 
     @abstractmethod
     def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
@@ -149,11 +149,11 @@ class Backend(ABC):
 
     @abstractmethod
     def mark_deleted(self, threads: ThreadQuerySet, ids: Collection[str]) -> int:
-        """Hide those threads of this query that have one of these ids; return their number."""
+        """Hide the threads of this query that have one of these ids; return their number."""
 
     @abstractmethod
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
-        """Hide those of these threads that are idle; return the numbers of threads and of messages in them.
+        """Hide the threads with these ids that are idle; return the numbers of threads and of messages in them.
 
         A thread that gets a message meanwhile stays.
         """

@@ -39,8 +39,9 @@ class CompiledStatement:
 class CompiledQuery:
     """A query for whole rows, or for some columns (`values_list`).
 
-    `build` makes the query from one argument for each of `kinds` (str or int: types that need no conversion). Each run
-    takes values with the same names. The values must not change the form of the query.
+    `kinds` names the values of the query, with their types: str or int, which need no conversion. `build` takes them as
+    keyword arguments and returns the query. Each run takes values with the same names. The values must not change the
+    form of the query.
     """
 
     def __init__(self, build: Callable[..., models.QuerySet[Any, Any]], **kinds: type) -> None:

@@ -1,4 +1,4 @@
-"""What the store asks of an engine, beyond what Django asks of it. The project implements it for each engine."""
+"""The interface between the store and an engine, beyond Django's own. The project implements it for each engine."""
 
 import time
 from collections.abc import Callable, Sequence

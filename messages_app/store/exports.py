@@ -1,4 +1,4 @@
-"""What an export reads: threads, oldest first, and the columns of their messages."""
+"""The reads of an export: threads, oldest first, and the columns of their messages."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an import stores: new threads, and changes of stored ones."""
+"""The writes of an import: new threads, and changes to stored ones."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,12 +54,12 @@ def remove_remains(thread_id: str) -> None:
 
 
 def threads_by_id(ids: Sequence[str]) -> dict[str, Thread]:
-    """Return those of these threads that are stored, deleted ones included."""
+    """Return the stored threads with these ids, deleted ones included."""
     return {row.id: row for row in _by_id(Thread.objects.all(), ids)}
 
 
 def messages_by_id(ids: Sequence[str], *columns: str) -> dict[str, Message]:
-    """Return those of these messages that are stored, deleted ones included, with all columns or only these."""
+    """Return the stored messages with these ids, deleted ones included, with all columns or only these."""
     return {row.id: row for row in _by_id(Message.objects.only(*columns), ids)}
 
 

@@ -92,8 +92,8 @@ def delete(tenant: str, thread_id: str, message_id: str) -> None:
 def erase(thread_id: str, message_id: str) -> None:
     """Hide a message of any tenant and empty it, in one write. Raises Message.DoesNotExist.
 
-    The row keeps its ids, times and position, because clients may use its id as a cursor: for a day, and as long as it
-    is the last of its thread.
+    The row keeps its ids, times and position. Clients may use its id as a cursor for a day, and for as long as the
+    message is the last of its thread.
     """
 
     def write() -> None:

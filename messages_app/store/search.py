@@ -193,7 +193,7 @@ def searchable_threads() -> ThreadQuerySet:
 
 
 def threads(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
-    """Return threads, newest first. With terms, the range and the order are those of the newest matching messages."""
+    """Return threads, newest first. With terms, the range and the order apply to the newest matching messages."""
     if filters.terms:
         return _threads_by_terms(filters, filters.terms, time_range)
     if filters.metadata:
@@ -262,7 +262,7 @@ def lookup_threads(any_id: str) -> list[Thread]:
 
 
 def with_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
-    """Return the rows with an `_id`. `_id` has no index, but it contains the creation time, which has one."""
+    """Return the rows with this `_id`. `_id` has no index, but it contains the creation time, which has one."""
     at = clamped_time(int(object_id[:8], 16))
     low, high = at - OBJECT_ID_LEEWAY, at + OBJECT_ID_LEEWAY
     return rows.filter(object_id=object_id, created_at__gte=low, created_at__lte=high)
@@ -302,8 +302,9 @@ def messages(filters: MessageFilters, time_range: TimeRange) -> SearchResult:
 
 
 def lookup_messages(any_id: str) -> list[Message]:
-    """Return the messages with this id or `_id`, or else the newest messages of the thread with it. At most three
-    queries.
+    """Return the messages with this id or `_id`, or else the newest messages of the thread with this id.
+
+    At most three queries.
     """
     visible = searchable_messages()
     found = list(with_object_id(visible, any_id)) if OBJECT_ID.fullmatch(any_id) else []

@@ -1,4 +1,4 @@
-"""SQLite and PostgreSQL: a transaction keeps each promise.
+"""The backend of SQLite and PostgreSQL, which relies on transactions.
 
 PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time, so its writers queue.
 """

@@ -1,4 +1,4 @@
-"""What operators see of a thread: a summary for lists, and pages of a transcript."""
+"""Threads as operators see them: a summary for lists, and pages of a transcript."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What an import accepts under each key of a thread and of a message, in the classes of api/fields.py."""
+"""The fields of imported threads and messages, built on the classes of api/fields.py."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -57,7 +57,7 @@ class StoredPartField(fields.PartField):
 
 
 class StoredContentField(fields.ContentOrPartsField):
-    """A list of parts, which may be empty. The limit on the sum of the texts is that of a create."""
+    """A list of parts, which may be empty. The texts together have the same limit as in a create."""
 
     parts = fields.ListField(StoredPartField(), at_most=fields.MAX_PARTS)
 

@@ -36,7 +36,7 @@ class ImportSummary:
     threads: int = 0  # new ones
     messages: int = 0  # of new threads
     existing: int = 0  # threads
-    differing: int = 0  # existing threads that are not as the files say
+    differing: int = 0  # existing threads that differ from the files
     added: int = 0  # messages that existing threads lack
     changed: int = 0  # messages of existing threads whose contents differ
     deleted: int = 0  # messages of existing threads that were deleted from the store
@@ -49,9 +49,9 @@ class ImportSummary:
 class Importer:
     """Imports files, or threads one by one. `report` is called with one line for each fault.
 
-    `tenant`: the owner of all threads, whatever the files say. `update`: make existing threads as the files say.
-    `dry_run`: write nothing. Raises the errors of the database that are not about single rows, such as
-    OperationalError; what is stored by then is complete, and the same import continues from there.
+    `tenant`: the owner of all threads, whatever the files say. `update`: make existing threads match the files.
+    `dry_run`: write nothing. Raises database errors that are not about single rows, such as OperationalError. All
+    threads stored by then are complete, and running the same import again continues from there.
     """
 
     def __init__(self, report: Callable[[str], Any], *, tenant: str | None, update: bool, dry_run: bool) -> None:
@@ -140,7 +140,7 @@ class Importer:
                     self._meet_existing(each, stored[each.thread.id])
 
     def _store(self, new: list[ValidThread], deleted: Collection[str]) -> None:
-        """Store threads that do not exist. Rows of `deleted` ones may be left in the store."""
+        """Store new threads. The ids in `deleted` belong to deleted threads, whose rows may still be in the store."""
         # Try a batch first if the engine can roll it back: look up its messages only after a refusal.
         if self.dry_run or not imports.undoes_rejected_writes() or not self._stores_all(new, deleted):
             new = list(self._without_messages_of_other_threads(new))

@@ -108,7 +108,7 @@ def _read_message(
 ) -> dict[str, Any] | None:
     """Return the columns of a message except thread and position, or None; adds its faults to `faults`.
 
-    `thread_id` is None if the thread is invalid; `ids` are those of the messages before it.
+    `thread_id` is None if the thread is invalid; `ids` has the ids of the messages before it.
     """
     values = _read(source, fields.MESSAGE_FIELDS, skipped, faults)
     if values is None:

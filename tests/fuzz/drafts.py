@@ -294,7 +294,7 @@ V2 = (b"OpenAI-Beta", b"assistants=v2")
 
 
 def drafts(openapi: dict[str, Any], admin: dict[str, dict[str, str]]) -> st.SearchStrategy[Draft]:
-    """Return a strategy for mutated requests to the operations of the description and the pages of the admin."""
+    """Return a strategy for mutated requests, to the described operations and to admin pages."""
     valid = {"operation": list(operations(openapi)), "page": list(pages(admin))}
 
     @st.composite

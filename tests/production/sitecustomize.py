@@ -1,7 +1,7 @@
-"""What Python runs at the start of each process of the service that a test starts (`tests.conftest.environment`).
+"""Hides packages that production does not have. Python runs this in each service process that a test starts.
 
-In production these packages are not installed; tests need them. Libraries of the service load them where they are
-found, which changes what is tested and takes a quarter of the time of a start.
+`tests.conftest.environment` sets this up. The tests need these packages, but libraries of the service would load them
+if they find them. That would change the tested behaviour and take a quarter of the start time.
 """
 
 import sys

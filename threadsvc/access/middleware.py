@@ -1,4 +1,4 @@
-"""The middleware of pages and of the admin. The API's is in threadsvc/api/middleware.py."""
+"""The middleware of pages and of the admin. See threadsvc/api/middleware.py for the API."""
 
 from typing import Any
 

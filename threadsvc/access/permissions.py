@@ -1,4 +1,4 @@
-"""What DRF checks before a view handles a request: body size, origin of writes, rights of the key."""
+"""The checks that DRF makes before a view handles a request: body size, origin of writes, rights of the key."""
 
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any

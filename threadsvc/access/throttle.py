@@ -39,7 +39,7 @@ class RateLimit(BaseThrottle):
 
 
 def throttled_client(request: Request) -> str:
-    """Return the name that requests are counted under: that of the key, or the address of a client without a key."""
+    """Return the name that requests are counted under: the key's prefix, or the address of a client without a key."""
     key: Any = request.auth
     if key is not None:
         return f"key {key.prefix}"

@@ -13,7 +13,7 @@ API_KEY = "YOUR_API_KEY"
 
 
 class Sample(NamedTuple):
-    """A request. `ids` are those of its path, in order. `sdk` is a method of OpenAI's client, or empty."""
+    """A request. `ids` has the ids in its path, in order. `sdk` is a method of OpenAI's client, or empty."""
 
     method: str
     path: str

@@ -1,6 +1,6 @@
 """The middleware of API requests, in the order of settings: CORS, response shape, error bodies, headers, Host.
 
-The first three handle the requests of pages too.
+The first three also handle requests for pages.
 """
 
 import json
@@ -56,7 +56,7 @@ class ShapeMiddleware(Middleware):
 
 
 def openai_error(detail: Any) -> dict[str, Any]:
-    """Return OpenAI's error object for our `detail`; of a list, for its first error."""
+    """Return OpenAI's error object for our `detail`. If that is a list, use its first error."""
     if isinstance(detail, str):
         message, param, code = detail, None, None
     elif detail[0]["type"] == "json_invalid":

@@ -38,8 +38,8 @@ OPENAI_BETA = OpenApiParameter(
     ],
 )
 
-# The errors of the project, by status: what the document calls them, and the texts that they answer with. An operation
-# adds the examples of its own 404 and 422.
+# The errors of the project, by status: their description in the document, and the example texts by name. An operation
+# adds examples of its own 404 and 422.
 DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
     "400": ("The body is not UTF-8", {"NotUTF8": UNREADABLE_BODY}),
     "401": ("Invalid API key", {"InvalidAPIKey": "Invalid API key"}),
@@ -58,7 +58,7 @@ DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def in_both_shapes(name: str, summary: str, detail: Any) -> dict[str, Any]:
-    """Return the examples of one error: as it is by default, and with the `error` of v2."""
+    """Return two examples of an error: in the default shape, and in the v2 shape, which adds `error`."""
     default = {"detail": detail}
     return {
         name: {"summary": summary, "value": default},
@@ -149,7 +149,7 @@ class ContractSchema(AutoSchema):
 
 
 class EitherShape(PolymorphicProxySerializerExtension):
-    """anyOf instead of oneOf: a body may be sound in both shapes."""
+    """anyOf instead of oneOf: a body may be valid in both shapes."""
 
     priority = 1
 
@@ -158,7 +158,7 @@ class EitherShape(PolymorphicProxySerializerExtension):
 
 
 def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Every path answers under `/` and `/v1` alike; the schema says that once, under `servers`."""
+    """Leave out the paths under /v1. They are the same as under /, so the schema lists both as `servers`."""
     return [endpoint for endpoint in endpoints if not endpoint[0].startswith("/v1/")]
 
 
@@ -184,7 +184,7 @@ def with_components(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
 
 @functools.cache
 def rendered_schema(renderer: type[BaseRenderer]) -> str | bytes:
-    """Return the schema of this version in one format. It depends on nothing else."""
+    """Return the schema in one format. Cached: the schema is the same for every request."""
     return renderer().render(SchemaGenerator().get_schema(request=None, public=True))
 
 
@@ -203,7 +203,7 @@ def redoc_bundle(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_redoc_bundle(), content_type="text/javascript; charset=utf-8")
 
 
-# The one thing that Redoc loads from elsewhere, an image beside its own link in the menu, and an empty one instead.
+# Redoc loads only this image from another server: the logo beside its link in the menu. Replace it with an empty one.
 _REDOC_LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 _NO_LOGO = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 

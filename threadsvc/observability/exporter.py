@@ -89,7 +89,7 @@ def new_directory(port: int, data_directory: Path) -> Path:
     """
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else data_directory
     prefix = f"threadsvc-metrics-{port}-"
-    for left in parent.glob(f"{prefix}*"):  # of a killed service: this service has its port now
+    for left in parent.glob(f"{prefix}*"):  # a killed service on this port left it
         if left.stat(follow_symlinks=False).st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))

@@ -88,9 +88,9 @@ def with_messages(exc_info: ExcInfo) -> str:
 
 
 def without_messages(exc_info: ExcInfo) -> str:
-    """Return types and tracebacks of an exception and its causes, the first cause first.
+    """Return the types and tracebacks of an exception and its causes, the first cause first.
 
-    Leaves out the messages, which may quote data of the request, as those of databases and of int() do.
+    Leaves out the messages: those of databases and int(), for example, quote data of the request.
     """
     chain: list[BaseException] = []
     error: BaseException | None = exc_info[1]
@@ -105,7 +105,7 @@ def without_messages(exc_info: ExcInfo) -> str:
 
 
 def type_and_code(error: BaseException) -> str:
-    """Return the type of an exception, with the code of an operating system's or a database's."""
+    """Return the type of an exception, with the code of an operating system error or a database error."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     codes = [getattr(error, name, None) for name in ("errno", "sqlstate", "sqlite_errorname")]
     return " ".join([kind, *(str(code) for code in codes if code)])

@@ -85,7 +85,7 @@ def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
 
 
 def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function and time it, unless it is part of another operation, as BEGIN is of "begin"."""
+    """Call a function and time it, unless it runs inside another timed operation, as BEGIN does inside "begin"."""
     if connection.is_timed:
         return function(*arguments)
     connection.is_timed = True

@@ -1,7 +1,7 @@
-"""What the OpenAPI document says of each operation: a decorator for each method of the views.
+"""The OpenAPI description of each operation: a decorator for each method of the views.
 
-The ids and times in the examples are of one thread with one message. tests/test_openapi.py holds every example against
-what the service answers.
+The ids and times in the examples belong to one thread with one message. tests/test_openapi.py compares every example
+with the service's response.
 """
 
 from typing import Any
@@ -66,7 +66,7 @@ def fault(loc: list[str | int], msg: str, error_type: str, **ctx: Any) -> dict[s
     return {"loc": loc, "msg": msg, "type": error_type, **({"ctx": ctx} if ctx else {})}
 
 
-# The texts of the 404 and the items of the 422 that an operation answers with
+# The texts of 404 responses, and the items of 422 responses
 NO_THREAD = f"Thread with ID '{THREAD_ID}' not found"
 NO_MESSAGE = f"Message with ID '{MESSAGE_ID}' in thread '{THREAD_ID}' not found"
 NO_FILE = f"File with ID '{FILE_ID}' in message '{MESSAGE_ID}' not found"
@@ -93,7 +93,7 @@ def shown(default: dict[str, Any], v2: dict[str, Any] | None = None) -> list[Ope
 
 
 def refused(status: str, name: str, summary: str, detail: Any) -> OpenApiExample:
-    """Return the example of an error. The project adds the shape of v2 to it."""
+    """Return the example of an error. threadsvc/api/openapi.py adds an example in the v2 shape."""
     return OpenApiExample(name, summary=summary, value={"detail": detail}, response_only=True, status_codes=[status])
 
 
@@ -149,7 +149,7 @@ def in_path(name: str, example: str) -> OpenApiParameter:
 
 
 def either(component_name: str, attribute: str) -> Any:
-    """Return the schema of a body that differs between the two shapes: one of both forms."""
+    """Return the schema of a body that differs between the two shapes: either form is valid."""
     forms = [getattr(shape, attribute) for shape in (DEFAULT, V2)]
     return PolymorphicProxySerializer(component_name, forms, resource_type_field_name=None)
 
@@ -164,8 +164,8 @@ def operation(
 ) -> Any:
     """Return the decorator that describes a view's method. `response` is the serializer of its 200.
 
-    The code samples call `sdk`, a method of OpenAI's client, or send the request themselves if it is empty. They ask a
-    list with `query`.
+    `sdk` is the method of OpenAI's client that the code samples call. If it is empty, they send the HTTP request
+    themselves. `query` is the query string of a list in the samples.
     """
     return extend_schema(
         operation_id=operation_id,

@@ -1,7 +1,7 @@
 """Threads and messages over HTTP. A view parses the request, calls one verb of the store, and renders its row.
 
-The order of checks is the contract's: the form of body or query, then what the path names, then what depends on stored
-data.
+The contract fixes the order of checks: first the form of the body or query, then the objects in the path, then the
+checks against stored data.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from messages_app.store.idempotency import Create, IdempotencyKey
 
 
 class ContractViewSet(JSONViewSet):
-    """What both view sets need of a request: its tenant, shape, body, query and idempotency key."""
+    """The base of both view sets: reads the tenant, shape, body, query and idempotency key of a request."""
 
     @property
     def tenant(self) -> str:
@@ -48,7 +48,7 @@ class ContractViewSet(JSONViewSet):
         return serializer_class.validated(self.request.query_params)
 
     def idempotency_key(self, path: str) -> IdempotencyKey | None:
-        """Return the request's Idempotency-Key on that path, or None.
+        """Return the request's Idempotency-Key for this path, or None.
 
         Call it before the body is parsed: the key covers the bytes of the body.
         """

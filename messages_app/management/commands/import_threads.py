@@ -52,7 +52,7 @@ class Command(BaseCommand):
         for line in summary_lines(summary, seconds, update, dry_run):
             self.stdout.write(line)
         if summary.invalid:
-            raise CommandError(f"{summary.invalid:,} not imported because of the faults above")
+            raise CommandError(f"{summary.invalid:,} not imported because of the errors above")
 
 
 def summary_lines(summary: ImportSummary, seconds: float, update: bool, dry_run: bool) -> Iterator[str]:
