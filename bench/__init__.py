@@ -1,1 +1,1 @@
-"""Programs that measure. `python -m bench` (make bench) compares the service with a yardstick (yardstick/)."""
+"""Benchmarks. `python -m bench` (make bench) compares the service with a yardstick (bench/yardstick)."""

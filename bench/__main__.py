@@ -1,7 +1,7 @@
-"""Measure the service beside a yardstick, and print the results as Markdown (docs/performance.md).
+"""Measure the service and a yardstick, and print the results as Markdown (docs/performance.md).
 
-Exits with 1 if a response is wrong or a message is lost. A missed target is only marked. The stores are in the system's
-directory for temporary files (TMPDIR), so the run measures that disk.
+Exits with 1 if a response is wrong or a message is lost. A missed target is marked, but does not change the exit
+status. The stores are in the directory for temporary files (TMPDIR), so the run measures the disk of that directory.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.servers import Unavailable
 
 
 def commands(options: Options) -> str:
-    """Return the table of bench/commands.py. Only this part imports it."""
+    """Return the table of bench/commands.py, or a note if that file is missing."""
     if importlib.util.find_spec("bench.commands") is None:
         return "Not measured: there is no bench/commands.py."
     bench = importlib.import_module("bench.commands")
@@ -72,13 +72,13 @@ def options_from(arguments: argparse.Namespace) -> Options:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    # If no part is given, argparse checks that the empty list is among the choices.
+    # If no part is given, argparse requires that the choices contain the empty list.
     help_of_parts = f"{', '.join(PARTS)} (default: all)"
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=help_of_parts)
     parser.add_argument("--engine", action="append", choices=ENGINES, help="may be repeated (default: all)")
-    parser.add_argument("--seconds", type=float, default=5, help="seconds of load per turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns per server (default: %(default)s)")
-    tiny = "tiny sizes, to check that the program runs; the figures are meaningless"
+    parser.add_argument("--seconds", type=float, default=5, help="seconds of each load (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="loads per server (default: %(default)s)")
+    tiny = "use tiny sizes, only to check that the program runs (the figures are meaningless)"
     parser.add_argument("--quick", action="store_true", help=tiny)
     parser.add_argument(
         "--yardstick-server", choices=WORKER_CLASSES, default="ours", help="stock: gunicorn's worker with threads"

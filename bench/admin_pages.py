@@ -1,14 +1,19 @@
-"""Measure the server time of every admin page on SQLite, in a large and in a small store.
+"""Measure the server time of every admin page on SQLite, in a large and a small store.
 
     .venv/bin/python bench/admin_pages.py [DATA_DIR]
 
-The large store has 1,000,000 messages in 50,000 threads. The small store has 1,000 messages in 50 threads. DATA_DIR is
-a migrated and seeded data directory to use as the large store; the program adds an account "bench" to it. Without
-DATA_DIR, the program creates both stores, which takes some minutes.
+The large store has 1,000,000 messages in 50,000 threads. The small store has 1,000 messages in 50 threads. To use your
+own large store, pass its data directory, which must be migrated and seeded. The program adds an account "bench" to it.
+Without DATA_DIR, the program creates the large store, which takes several minutes.
 
-Prints one table: the number of queries, the median and the slowest of RUNS responses in milliseconds, and the ratio of
-the medians. A ratio near 1 means that the page takes the same time at any size. Exits with 1 if a page took longer than
-LIMIT_MS.
+Prints one table. Each row has these values of one page:
+
+- the number of queries
+- the median and the longest response time of RUNS requests to the large store, in milliseconds
+- the median in the small store, and the ratio of the two medians
+
+If the ratio is near 1, the size of the store does not affect the page. Exits with 1 if a page of the large store took
+longer than LIMIT_MS.
 """
 
 import json
@@ -40,7 +45,7 @@ def seeded(directory: Path, size: str) -> Path:
 
 
 def measure_in_process(directory: Path) -> dict[str, Any]:
-    """Measure the pages of a store in a process of its own."""
+    """Measure the pages of a store in a child process. Return the results by description of the page."""
     variables = {
         **os.environ,
         "THREADSVC_DATA_DIR": str(directory),
@@ -55,7 +60,7 @@ def measure_in_process(directory: Path) -> dict[str, Any]:
 
 
 def pages() -> dict[str, str]:
-    """Return the path of each kind of page, by description."""
+    """Return one path for each kind of page. The keys are descriptions of the pages."""
     from django.db.models import Count, Max
 
     from messages_app.models import Message, Thread

@@ -1,17 +1,18 @@
-"""Measure the speed and the memory of `seed`, `export_threads` and `import_threads` at 1,000,000 messages.
+"""Measure the speed and memory use of `seed`, `export_threads` and `import_threads` with 1,000,000 messages.
 
     .venv/bin/python bench/commands.py [--messages NUMBER] [--database-url FIRST SECOND]
 
-Creates a store of NUMBER messages in a tenth as many threads, exports it to a file, and imports the file into a second
-store. The stores are SQLite files in temporary directories, or the two empty databases at the URLs.
+Creates a store of NUMBER messages with 10 messages per thread, exports it to a file, and imports the file into a second
+store. By default, the stores are SQLite files in temporary directories. With `--database-url`, they are the databases
+at these two URLs, which must be empty.
 
-Prints one table with a row per command:
+Prints one table. Each row has these values of one command:
 
 - messages per second, and the target
-- seconds of the whole process, including its start, and seconds of CPU
+- elapsed seconds of the process, including its start, and CPU seconds
 - peak memory of the process, peak memory of an idle process that ran one query, and the difference
 
-`!` marks a missed target. Exits with 1 if the exports of the two stores are not equal, byte for byte.
+`!` marks a missed target. Exits with 1 if the exports of the two stores differ in any byte.
 """
 
 import filecmp
@@ -34,7 +35,10 @@ IDLE = ("shell", "-c", "from messages_app.models import Thread; Thread.objects.e
 
 
 class Row(NamedTuple):
-    """The measurements of one run of a command. `peak_mb` and `idle_mb` are MB of resident memory."""
+    """Measurements of one command. `peak_mb` is its peak memory, and `idle_mb` is the peak of an idle process.
+
+    Both are resident memory in MB.
+    """
 
     command: str
     messages: int
@@ -70,7 +74,7 @@ class Used(NamedTuple):
 
 
 class Store:
-    """A new data directory, and the database in it or at a URL."""
+    """A new data directory and a database, which is a SQLite file in the directory or the database at a URL."""
 
     def __init__(self, directory: Path, database_url: str = "") -> None:
         self.environment = {**os.environ, "THREADSVC_DATA_DIR": str(directory)}
@@ -100,7 +104,7 @@ class Store:
 
 
 def measured(messages: int = MESSAGES, database_urls: Sequence[str] = ("", "")) -> list[Row]:
-    """Return a row per command. Raises DifferentError if the exports of the two stores differ."""
+    """Return one row for each command. Raises DifferentError if the exports of the two stores differ."""
     with tempfile.TemporaryDirectory(prefix="threadsvc-bench-") as scratch:
         first, second = (Store(Path(scratch) / f"store-{i}", url) for i, url in enumerate(database_urls, start=1))
         export, again = Path(scratch) / "export.jsonl", Path(scratch) / "again.jsonl"

@@ -1,7 +1,7 @@
 """Compare gunicorn and granian with this project's application, and print one table.
 
-Measures create throughput, slow clients, chunked bodies and a clean shutdown. Requires `wrk` (a package of Debian) and
-`pip install granian gunicorn`.
+Measures create throughput, and response times while many slow clients are connected. Also tests chunked bodies, a long
+URL, and a shutdown during a request. Requires `apt-get install wrk` and `pip install granian gunicorn`.
 
     .venv/bin/python bench/compare_servers.py [seconds]
 """
@@ -81,7 +81,7 @@ def throughput(threads: list[str]) -> str:
 
 
 def slow_clients(thread: str, count: int) -> str:
-    """Let `count` clients send one byte of their bodies per second, while a normal client sends requests."""
+    """Measure a normal client while `count` slow clients send one byte of their bodies per second. Return a summary."""
     head = f"POST /threads/{thread}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     slow = []
     for _ in range(count):
@@ -115,7 +115,10 @@ def slow_clients(thread: str, count: int) -> str:
 
 
 def chunked(*chunks: bytes, end: bool) -> str:
-    """Return the status line for a POST /threads with these chunks. If `end`, the client closes its side after them."""
+    """Send POST /threads with these chunks, and return the status line of the response.
+
+    If `end` is true, the client shuts down its sending side after the chunks.
+    """
     with socket.create_connection(("127.0.0.1", PORT), timeout=5) as connection:
         connection.sendall(
             b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -127,7 +130,7 @@ def chunked(*chunks: bytes, end: bool) -> str:
 
 
 def shutdown(server: subprocess.Popen[bytes], thread: str) -> str:
-    """Send SIGTERM while the body of a request is in flight."""
+    """Send SIGTERM while a request body is in flight. Return the status line, the exit code and the time to exit."""
     body = b'{"role":"user","content":"sent around the end"}'
     with socket.create_connection(("127.0.0.1", PORT), timeout=20) as connection:
         connection.sendall(
@@ -165,7 +168,7 @@ def main() -> None:
             try:
                 row = {"first response after start": f"{wait_until_up():.2f} s"}
                 threads = [json.loads(call("POST", "/threads")[1])["id"] for _ in range(200)]
-                throughput(threads)  # warm up
+                throughput(threads)  # warm up the server
                 row[f"create message, {WORKERS} workers, 16 connections"] = throughput(threads)
                 row["complete chunked body"] = chunked(b"1\r\n{\r\n", b"1\r\n}\r\n", b"0\r\n\r\n", end=False)
                 row["truncated chunked body"] = chunked(b"40\r\n{}", end=True)

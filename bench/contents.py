@@ -1,7 +1,9 @@
-"""Print facts about a store as JSON, in a process with the service's settings. Works on every engine.
+"""Print the number of messages or some ids of a store as JSON. Uses the service's settings, and works on every engine.
 
-`python -m bench.contents count` prints the number of messages. `sample N` prints up to N ids for requests. `long N`
-prints ids of the long thread. If it is missing, the program creates it with N messages.
+- `python -m bench.contents count` prints the number of messages.
+- `python -m bench.contents sample N` prints the ids of up to N threads and messages.
+- `python -m bench.contents long N` prints the id of the long thread and some cursors in it. If this thread does not
+  exist, the program creates it with N messages.
 """
 
 import json
@@ -17,7 +19,7 @@ import django
 
 BATCH = 500
 
-# In the long thread, the position modulo this number determines the text. All pages of 20 therefore have the same size.
+# In the long thread, the texts repeat after this number of messages, so all pages of 20 have the same size.
 PERIOD = 20
 LONG = {"bench": "long"}
 
@@ -29,7 +31,10 @@ def count() -> dict[str, int]:
 
 
 def sample(number: int) -> dict[str, list[Any]]:
-    """Return up to `number` random threads and messages, the same in every run. The long thread is left out."""
+    """Return the ids of up to `number` random threads and messages. They are the same in every run.
+
+    The long thread and its messages are excluded.
+    """
     from messages_app.models import Message, Thread
 
     rng = random.Random(7)
@@ -51,7 +56,7 @@ def sample(number: int) -> dict[str, list[Any]]:
 
 
 def long(number: int) -> dict[str, Any]:
-    """Return the id of the long thread, and cursors for pages in its middle and at both ends."""
+    """Return the id of the long thread, and cursors for pages in its middle and near both ends."""
     from messages_app.models import Message
 
     found = find_long_thread()
@@ -63,7 +68,7 @@ def long(number: int) -> dict[str, Any]:
 
 
 def find_long_thread() -> list[Any]:
-    """Return the long thread, if it exists."""
+    """Return a list with the long thread, or an empty list if it does not exist."""
     from messages_app.store.backend import backend
     from messages_app.store.paging import Window
 

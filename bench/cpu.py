@@ -1,8 +1,8 @@
-"""The part `cpu`: CPU microseconds of one request in process, and as a multiple of DRF's empty view.
+"""The part `cpu`: the CPU time of a request in process, in microseconds and as a multiple of DRF's empty view.
 
-Each application has a process of its own, without a server and sockets, and handles one request after the other. Blocks
-of requests take turns in alternating order. The figures are medians of the blocks. CPU time covers the whole
-process, including the driver and the kernel, but not a database server.
+Each application runs in its own process, without a server or sockets, and handles one request at a time. In each
+round, the run sends one block of requests for each operation. Every second round has the reverse order. The figures are
+medians over the blocks. CPU time includes the database driver and system calls, but not a database server.
 """
 
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from bench.tables import at_most, table
 
 EMPTY = Operation("empty view", [Request("GET", "/empty")], "{}")
 
-# At most this multiple of the empty view.
+# The highest permitted multiple of the CPU time of the empty view.
 TARGETS = {("sqlite", "service", "create message"): 3.4}
 
 
@@ -27,7 +27,10 @@ class Subject(NamedTuple):
 
 
 def subjects(stack: ExitStack, stores: Stores, engine: str, options: Options) -> list[Subject]:
-    """Return the measured subjects of one engine, the empty view first. Raises WrongResult if a response is wrong."""
+    """Return the subjects to measure on one engine. The empty view is the first.
+
+    Raises WrongResult if a response is wrong.
+    """
     service_store, yardstick_store = stores.new(), stores.new()
     for store in (service_store, yardstick_store):
         store.seed(*options.seeded(engine))

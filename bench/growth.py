@@ -1,11 +1,14 @@
-"""The part `growth`: the time of a request in a large store, beside its time in a small one.
+"""The part `growth`: the time of a request in a large store, compared with a small store.
 
-Each store has threads of some ten messages, and one long thread, whose pages all have the same size. Blocks of
-requests in process take turns between the two stores. The figures are medians of two times: wall-clock time, which
-includes the disk and a database server, and CPU time of the process. Creates are measured last, and their number is
-small, so that the small store stays small.
+Each store has threads of about ten messages, and one long thread. All pages of the long thread have the same size. The
+run sends blocks of requests in process and alternates between the two stores. It reports the medians of two times:
 
-MongoDB is left out: the run uses mongo-java-server, whose indexes differ from those of MongoDB.
+- the wall-clock time, which includes the disk and a database server
+- the CPU time of the process
+
+Creates are measured last and are few, so the small store remains small.
+
+This part does not measure MongoDB. The test server is mongo-java-server, whose indexes differ from MongoDB's.
 """
 
 import shutil
@@ -21,14 +24,14 @@ from bench.stores import Store, Stores, on_each_engine
 from bench.tables import at_most, table
 
 ENGINES = ("sqlite", "postgresql")
-TARGET = 1.2  # at most this multiple of the wall-clock time in the small store
+TARGET = 1.2  # the highest permitted ratio of wall-clock times: large store to small store
 SAMPLE = 2000
-MAX_CREATES = 50  # per block
+MAX_CREATES = 50  # maximum number of creates per block
 HEADINGS = ("operation", "engine", "small: us", "large: us", "ratio", "target", "small: CPU us", "large: CPU us")
 
 
 def sized_store(stores: Stores, size: Growth, kept: Path | None) -> Store:
-    """Return a store of this size. Uses the store in the directory `kept` if it was completed."""
+    """Return a store of this size. Reuse the store in the directory `kept` if it is complete and has this size."""
     if kept is None:
         return fill(stores.new(), size)
     mark = kept / "size"
@@ -77,7 +80,7 @@ def require_full_page(application: InProcess, operation: Operation) -> None:
 
 def rows(engine: str, stores: Stores, options: Options) -> list[tuple[str, ...]]:
     sizes = {"small": options.sizes.small, "large": options.sizes.large}
-    # Only a SQLite store can be kept: the servers of other engines are temporary.
+    # Only a SQLite store can be kept, because the servers of other engines are temporary.
     kept = options.stores / "sqlite-large" if options.stores and engine == "sqlite" else None
     places = {"small": None, "large": kept}
     with ExitStack() as stack:

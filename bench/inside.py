@@ -1,7 +1,8 @@
-"""Calls an application in a process of its own, in one thread and without a server, to measure the cost of a request.
+"""Measure the cost of a request to an application in a child process, in one thread and without a server.
 
-`python -m bench.inside MODULE` loads the `application` of a module. It reads commands from stdin and prints one result
-per command. Both are lines of JSON. The process is idle between commands, so that processes can take turns.
+`python -m bench.inside MODULE` imports `application` from a module. It reads commands from stdin and prints one result
+for each command. Each command and each result is one line of JSON. The process is idle between commands, so several
+such processes can be measured in alternation.
 
     {"keep": NAME, "operation": ..., "headers": ...}    stores an operation under a name
     {"run": NAME, "number": ...}                        sends the next requests of a stored operation
@@ -30,14 +31,14 @@ from tests.servers import last_line
 
 
 class Cost(NamedTuple):
-    """Microseconds of one request: the mean CPU time of a block, and the median wall-clock time."""
+    """Microseconds per request in one block of requests: the mean CPU time and the median wall-clock time."""
 
     cpu: float
     clock: float
 
 
 class InProcess:
-    """The parent's side: an application in a child process."""
+    """The parent process's interface to an application in a child process."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]", log: Path) -> None:
         self.name, self.process, self.log = name, process, log
@@ -59,7 +60,7 @@ class InProcess:
         self._send(keep=operation.name, operation=operation, headers=dict(headers or {}))
 
     def run(self, name: str, number: int) -> Cost:
-        """Send the next `number` requests of the operation that was kept under this name."""
+        """Send the next `number` requests of the operation that `keep` stored under this name. Return their cost."""
         return Cost(*self._send(run=name, number=number))
 
     def ask(self, request: Request) -> Any:
@@ -69,7 +70,7 @@ class InProcess:
 @contextmanager
 def in_process(name: str, module: str, environment: dict[str, str], store: Store) -> Iterator[InProcess]:
     log = store.log(name.replace(" ", "-"))
-    with log.open("w") as output:  # a kept store still has the log of the last run
+    with log.open("w") as output:  # truncates the log, because a kept store still has the log of the last run
         program = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.inside", module]
         process = subprocess.Popen(
             program, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
@@ -77,10 +78,10 @@ def in_process(name: str, module: str, environment: dict[str, str], store: Store
     try:
         yield InProcess(name, process, log)
     finally:
-        process.kill()  # no work is in flight
+        process.kill()  # no request is in flight
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):  # an unread command is still in the buffer
+            with suppress(OSError):  # fails if the buffer still contains an unread command
                 pipe.close()  # type: ignore[union-attr]  # both are pipes
 
 
@@ -99,11 +100,11 @@ def yardstick_in_process(store: Store) -> Iterator[InProcess]:
         yield found
 
 
-# The child's side
+# Code of the child process
 
 
 def environ_of(request: Request, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the WSGI environ that a server creates for a request."""
+    """Return the WSGI environ that a server would create for a request."""
     path, _, query = request.path.partition("?")
     body = request.body.encode()
     sent = {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))} if body else {}
@@ -131,7 +132,7 @@ def environ_of(request: Request, headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Application:
-    """The application, and the operations that were kept."""
+    """The application and its stored operations, in the child process."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -159,7 +160,7 @@ class Application:
         requests, headers, expected = self.kept[name]
         environs = [environ_of(request, headers) for request in islice(requests, number)]
         times, answers = [], []
-        gc.collect()  # garbage of the previous block must not count for this one
+        gc.collect()  # so that this block does not include the cost of earlier garbage
         cpu = time.process_time()
         for environ in environs:
             start = time.perf_counter()

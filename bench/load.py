@@ -1,4 +1,4 @@
-"""Load by wrk with one thread and several connections. The requests cover many conversation threads."""
+"""Generate load with wrk, which uses one thread and several connections. The requests cover many conversations."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ from bench.running import Served
 from tests.servers import install
 
 CONNECTIONS = 16
-MAX_REQUESTS = 2000  # distinct requests; wrk keeps them as bytes
+MAX_REQUESTS = 2000  # distinct requests, which wrk keeps in memory as bytes
 SECONDS_TO_ANSWER = 30
 
-# `init` encodes each request once, and `request` returns the bytes. Responses are checked only if `expected` is set: a
-# check costs wrk as much CPU as sending, on the same CPUs.
+# `init` encodes each request once, and `request` returns the bytes. Responses are checked only if `expected` is set. A
+# check costs wrk as much CPU time as sending a request, and wrk runs on the same CPUs as the server.
 SCRIPT = """
 local sent = {%(requests)s}
 local headers = {%(headers)s}
@@ -53,7 +53,7 @@ end
 
 
 class Load(NamedTuple):
-    """The results of wrk: the number of responses, and percentiles of their time in milliseconds."""
+    """Results from wrk. `requests` is the number of responses. `p50` and `p99` are response times in milliseconds."""
 
     requests: int
     rate: float  # responses per second
@@ -62,13 +62,16 @@ class Load(NamedTuple):
 
 
 def require_wrk() -> None:
-    """Install wrk if it is missing. Raises tests.servers.Unavailable if that is not possible."""
+    """Install wrk if it is missing. Raises tests.servers.Unavailable if it cannot be installed."""
     if not shutil.which("wrk"):
         install("wrk")
 
 
 def run_load(served: Served, operation: Operation, seconds: float, check: bool = False) -> Load:
-    """Run wrk. `check` compares each body with the expected text. Raises WrongResult if a response is wrong."""
+    """Run wrk and return its results. With `check`, each response body must contain the expected text.
+
+    Raises WrongResult if a request fails or a response is wrong.
+    """
     headers = {**served.headers, **({"Content-Type": "application/json"} if operation.requests[0].body else {})}
     # JSON strings are valid in Lua, because they are ASCII.
     requests = [f"{{{','.join(map(json.dumps, request))}}}" for request in operation.requests[:MAX_REQUESTS]]

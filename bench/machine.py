@@ -1,4 +1,4 @@
-"""A description of the machine. Without it, the figures of a run mean little."""
+"""Describe the machine of a run. The figures depend on it."""
 
 import os
 import platform
@@ -50,12 +50,12 @@ def distribution() -> str:
 
 
 def file_system() -> str:
-    """Return the file system of the stores. On tmpfs nothing is durable, so the figures would mean little."""
+    """Return the file system type of the stores. On tmpfs no write is durable, so the figures would be meaningless."""
     return output_of("stat", "--file-system", "--format=%T", tempfile.gettempdir())
 
 
 def sync_microseconds() -> float:
-    """Return the median time of a durable 4 KiB write. No commit can be faster."""
+    """Return the median time of a durable 4 KiB write, in microseconds. No commit can be faster."""
     times = []
     with tempfile.TemporaryFile(buffering=0) as file:
         for _ in range(SYNCS):

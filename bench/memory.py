@@ -1,7 +1,7 @@
 """The part `memory`: the memory of one worker after its start, after many requests, and after large bodies.
 
-RSS counts each page of the worker, including pages that it shares with its parent process. PSS counts a shared page in
-proportion. The peak is the highest RSS so far.
+RSS counts all memory pages of the worker in full, including pages that it shares with its parent process. PSS divides
+the size of each shared page by the number of processes that share it. The peak is the highest RSS so far.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from bench.tables import at_most, table
 
 HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
 PEAK = 100  # MB
-AFTER_LARGE_BODIES = 3  # times the RSS of the first count; it was 37 times when the worker kept the bodies
-# A body of 3 MB that is rejected. Its parsed value takes about 70 MB.
+AFTER_LARGE_BODIES = 3  # highest permitted multiple of the RSS after the first load (37 if the worker keeps the bodies)
+# The service rejects this body of 3 MB. Its parsed value takes about 70 MB.
 LARGE = Request("POST", "/threads", '{"messages": [' + ",".join(["{}"] * 1_000_000) + "]}")
 LARGE_BODIES = 40
-GROWTH = 1.05  # times the RSS of the first count: up to this, the worker does not grow
+GROWTH = 1.05  # highest permitted multiple of the RSS after the first load
 SECONDS_PER_LOAD = 5
-# mongo-java-server would take an hour for more requests.
+# More requests would take an hour on mongo-java-server.
 MAX_REQUESTS = {"mongodb": 5_000}
 
 
@@ -66,7 +66,7 @@ def send_large_bodies(engine: str, served: Served) -> None:
 
 
 def figures(worker: int) -> tuple[float, tuple[str, ...]]:
-    """Return the worker's RSS in MB, and the columns of RSS, PSS and peak."""
+    """Return the worker's RSS in MB, and the table cells for RSS, PSS and peak."""
     resident, peak = megabytes(worker, "status", "VmRSS"), megabytes(worker, "status", "VmHWM")
     share = megabytes(worker, "smaps_rollup", "Pss")
     return resident, (f"{resident:.1f}", f"{share:.1f}", f"{peak:.1f}")

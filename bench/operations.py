@@ -1,4 +1,4 @@
-"""The requests that are sent to the service and to the yardstick, and the expected responses."""
+"""The requests to the service and the yardstick, and the expected responses."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ GENERATED = ("_id", "id", "created_at")
 
 
 class WrongResult(Exception):
-    """A response or a store is wrong, or there is no response. The run ends."""
+    """A response or a store is wrong, or there is no response. This error ends the run."""
 
 
 class Request(NamedTuple):
@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Requests that are sent in turn and then repeated. A correct response contains the text `expected`."""
+    """A list of requests. They are sent in order and then repeated. Each response must contain the text `expected`."""
 
     name: str
     requests: list[Request]
@@ -45,15 +45,16 @@ def retrieve(messages: list[list[str]]) -> Operation:
 
 
 def list_20(thread_ids: list[str]) -> Operation:
-    """The threads must have more than 20 messages."""
+    """Return the operation that lists 20 messages of a thread. Each thread must have more than 20 messages."""
     requests = [Request("GET", f"/threads/{thread_id}/messages") for thread_id in thread_ids]
     return Operation("list of 20", requests, '"has_more":true')
 
 
 def sample_operations(sample: dict[str, Any]) -> list[Operation]:
-    """Return the three compared operations, for the ids that `python -m bench.contents sample` found in a store.
+    """Return the three operations to compare, for ids from `python -m bench.contents sample`.
 
-    No thread is both written to and listed. Otherwise the side with more creates would list other messages.
+    Creates and lists use different threads. Otherwise, the application that is faster at creates would add more
+    messages, and its lists would return other messages.
     """
     listed = sample["long_threads"][: len(sample["long_threads"]) // 2]
     written = [thread_id for thread_id in sample["threads"] if thread_id not in set(listed)]
@@ -61,14 +62,17 @@ def sample_operations(sample: dict[str, Any]) -> list[Operation]:
 
 
 def mixed(operations: list[Operation]) -> Operation:
-    """Return one operation that sends a request of each in turn."""
+    """Return one operation that sends one request of each operation in turn."""
     count = max(len(operation.requests) for operation in operations)
     requests = [op.requests[number % len(op.requests)] for number in range(count) for op in operations]
     return Operation("a mix of create, retrieve and list", requests, '"object":"')
 
 
 def compare(service: Ask, yardstick: Ask, operations: list[Operation]) -> None:
-    """Raise WrongResult if the responses to a first request differ. Ids and times of created messages are ignored."""
+    """Raise WrongResult if the responses to the first request of an operation differ.
+
+    The ids and times of created messages may differ.
+    """
     for operation in operations:
         request = operation.requests[0]
         left, right = service(request), yardstick(request)

@@ -1,8 +1,9 @@
-"""The part `http`: requests per second of service and yardstick, which take turns under the same load.
+"""The part `http`: requests per second of the service and the yardstick under the same load.
 
-Each round loads each of them once, in alternating order. The ratio is the median of the rounds' ratios, and the other
-figures are medians of the rounds. Each side has a store of its own, with the same rows. The run checks each response of
-the warm-up, and counts the created messages in the stores.
+Each round loads the service and the yardstick once. Every second round has the reverse order. The ratio is the median
+of the rounds' ratios, and the other figures are medians of the rounds. The service and the yardstick have separate
+stores with the same rows. The run checks each response of the warm-up. At the end, it compares the number of stored
+messages with the number of acknowledged creates.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ HEADINGS = (
 WARM_UP_SECONDS = 1
 TURNS_ON_SQLITE = {"queue": "queue", "polling": "poll"}
 
-# At least this multiple of the yardstick's requests per second.
+# The lowest permitted ratio of the service's requests per second to the yardstick's.
 TARGETS = {
     "sqlite": {"create message": 0.75, "retrieve message": 1.0, "list of 20": 1.0},
     "postgresql": {"create message": 0.6, "list of 20": 0.9},
@@ -36,7 +37,7 @@ TARGETS = {
 
 @dataclass
 class Rounds:
-    """The results of one operation in all rounds, by subject name."""
+    """The results of one operation in all rounds, by server name."""
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
 
@@ -52,7 +53,10 @@ class Rounds:
 
 
 class Ledger:
-    """The bounds of the number of messages in a store: requests that wrk left in flight may be stored or not."""
+    """The permitted numbers of messages in a store, from `least` to `most`.
+
+    The bounds differ, because the store may contain the requests that were in flight when wrk stopped.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store, self.least = store, store.count()
@@ -63,7 +67,7 @@ class Ledger:
         self.most += messages + in_flight
 
     def check(self, name: str) -> None:
-        """Raise WrongResult if the number is wrong. Afterwards, the number in the store is exact."""
+        """Raise WrongResult if the number of stored messages is out of bounds. Set both bounds to this number."""
         stored = self.store.count()
         if not self.least <= stored <= self.most:
             raise WrongResult(f"{name}: {stored:,} messages are stored instead of {self.least:,} to {self.most:,}")
@@ -71,7 +75,7 @@ class Ledger:
 
 
 class Bench:
-    """One engine, with two stores of the same rows: one for the service and one for the yardstick."""
+    """One engine and two stores with the same rows: one for the service and one for the yardstick."""
 
     def __init__(self, engine: str, stores: Stores, options: Options) -> None:
         self.engine, self.options = engine, options
@@ -93,7 +97,10 @@ class Bench:
         return self.ledgers["yardstick" if served.name == "yardstick" else "service"]
 
     def turns(self, workers: int) -> tuple[str, str]:
-        """Measure both ways in which the yardstick's writers wait on SQLite. Return the faster, and a note."""
+        """Measure both ways in which the yardstick's writers can wait for each other on SQLite.
+
+        Return the faster way, and a note for the results.
+        """
         create = self.operations[0]
         with ExitStack() as stack:
             server = self.options.yardstick_server
@@ -115,7 +122,7 @@ class Bench:
         return faster, f"Writers of the yardstick on SQLite, {count}: {rates_of_both}. The run used the faster."
 
     def rounds(self, workers: int, notes: list[str]) -> Iterator[tuple[str, Rounds]]:
-        """Yield the results of each operation. Adds to `notes`."""
+        """Yield the name and the results of each operation. Append notes for the results to `notes`."""
         turns = "queue"
         if self.engine == "sqlite":
             turns, note = self.turns(workers)
@@ -140,7 +147,10 @@ class Bench:
             ledger.check(name)
 
     def compare(self, anonymous: Served, keyed: Served, by_yardstick: Served) -> None:
-        """Compare the first responses. Raises WrongResult if they differ, or if no key is required."""
+        """Compare the first responses of the three servers.
+
+        Raises WrongResult if they differ, or if the second server accepts a request without an API key.
+        """
         request = self.operations[1].requests[0]
         if anonymous.ask(request) != keyed.ask(request):
             raise WrongResult("the service responds differently to a client with a key")

@@ -1,4 +1,7 @@
-"""Service and yardstick as server processes. Each ends with its `with` block, at the latest with this program."""
+"""Run the service and the yardstick as server processes.
+
+A server stops at the end of its `with` block, or when this program ends.
+"""
 
 import http.client
 import json
@@ -22,7 +25,7 @@ SECONDS_TO_START = 60
 SECONDS_TO_STOP = 15
 THREADS = 8  # the service's default
 
-# The yardstick's servers: the choices of --yardstick-server.
+# The yardstick's worker class for each value of --yardstick-server.
 WORKER_CLASSES = {"ours": "threadsvc.worker.Worker", "stock": "gthread"}
 
 
@@ -87,7 +90,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
         except subprocess.TimeoutExpired:
             pass
         finally:
-            with suppress(ProcessLookupError):  # its children may still run after it has ended
+            with suppress(ProcessLookupError):  # its child processes may still be running
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()
 
@@ -96,7 +99,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
 def service(
     store: Store, workers: int | None = None, key: str = "", ready_path: str = "/healthz", host: str = "127.0.0.1"
 ) -> Iterator[Served]:
-    """Run `manage.py serve` as users do, with its log in a file. With a key, it requires keys."""
+    """Run `manage.py serve` as users do, and write its log to a file. If `key` is set, it requires API keys."""
     port, name = free_port(), "service with API key" if key else "service"
     settings = {"HOST": host, "PORT": str(port), "THREADSVC_ALLOW_ANONYMOUS": "0" if key else "1"}
     if workers:
@@ -110,7 +113,7 @@ def service(
 
 
 def gunicorn_options(port: int, workers: int, server: str) -> list[str]:
-    """Return the options of `manage.py serve` (Server.load_config) that affect speed, for gunicorn's command line."""
+    """Return gunicorn options for the settings of `manage.py serve` (Server.load_config) that affect speed."""
     return [
         *("--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--threads", str(THREADS)),
         *("--worker-class", WORKER_CLASSES[server], "--preload", "--no-control-socket"),

@@ -1,8 +1,8 @@
-"""The part `scaling`: the disk space of messages, and two services over one PostgreSQL (docs/scaling.md).
+"""The part `scaling`: the disk space of messages, and two services that share one PostgreSQL (docs/scaling.md).
 
-Like two machines, the services have their own data directories and addresses (127.0.0.1 and 127.0.0.2). Four writers,
-two at each service, add to one thread. A reader follows the thread at both services in turn. Raises WrongResult if the
-order is not the same for all, or if a message is missing or duplicated.
+To simulate two machines, each service has its own data directory and address (127.0.0.1 and 127.0.0.2). Four writers,
+two at each service, add messages to one thread. A reader pages through the thread, alternating between the services.
+Raises WrongResult if two reads return different orders, or if a message is missing or duplicated.
 """
 
 import json
@@ -37,7 +37,7 @@ SPACE_SQL = {
 
 
 def disk_space(engine: str, store: Store, messages: int) -> Iterator[tuple[str, ...]]:
-    """Yield the space of each table and index of threads and messages, the largest first, and the total."""
+    """Yield the disk space of all threads and messages, and then of each table and index, the largest first."""
     store.seed(messages // MESSAGES_PER_THREAD, messages)
     if engine == "sqlite":
         with closing(sqlite3.connect(store.directory / "threadsvc.db")) as database:
@@ -62,7 +62,7 @@ def write(served: Served, path: str, writer: int, number: int) -> list[str]:
 
 
 def follow(services: list[Served], path: str, number: int) -> list[str]:
-    """Read a thread to its end with `after`, at each service in turn. Return the ids as they came."""
+    """Page through a thread with `after`, alternating between the services. Return the ids in the order received."""
     seen: list[str] = []
     for served in cycle(services):
         after = f"&after={seen[-1]}" if seen else ""
@@ -73,7 +73,10 @@ def follow(services: list[Served], path: str, number: int) -> list[str]:
 
 
 def check_order(services: list[Served], number: int) -> list[str]:
-    """Check the order of messages, and return the notes about it. Raises WrongResult if it is wrong."""
+    """Check that all reads return the messages in the same order. Return notes for the results.
+
+    Raises WrongResult if the order is wrong, or if a message is missing or duplicated.
+    """
     thread: str = services[0].ask(Request("POST", "/threads"))["id"]
     path, total = f"/threads/{thread}/messages", WRITERS * number
     with ThreadPoolExecutor(WRITERS + 1) as pool:
@@ -88,12 +91,12 @@ def check_order(services: list[Served], number: int) -> list[str]:
         if [each for each in seen if each in set(ids)] != ids:
             raise WrongResult("a writer's messages are not in the order in which they were acknowledged")
     read_once = (
-        f"{WRITERS} writers, two at each service, wrote {total:,} messages to one thread. A reader followed with "
-        "`after`, at both services in turn, and got each message exactly once."
+        f"{WRITERS} writers, two at each service, wrote {total:,} messages to one thread. A reader paged through the "
+        "thread with `after`, alternating between the services, and got each message exactly once."
     )
     same_order = (
-        "Later walks at either service returned the same order. The messages of each writer were in the order of its "
-        "responses."
+        "Later, each service returned the whole thread in the same order. The messages of each writer were in the "
+        "order of its responses."
     )
     return [read_once, same_order]
 
@@ -104,7 +107,7 @@ def two_services(options: Options) -> str:
         store = stores.new()
         store.seed(*options.seeded("postgresql"))
         operation = create(store.contents("sample", options.seeded("postgresql")[0])["threads"])
-        # The second machine shares only the database.
+        # The two simulated machines share only the database.
         both = [store, replace(store, directory=Path(f"{store.directory}-other"))]
         both[1].migrate()
         services = [
@@ -127,7 +130,7 @@ def two_services(options: Options) -> str:
 
 
 def load_all(services: list[Served], operation: Operation, seconds: float) -> tuple[int, str, str]:
-    """Load all services at once. Return the number of responses, and the columns of rate and times."""
+    """Load all services concurrently. Return the number of responses, and the table cells for rate and times."""
     with ThreadPoolExecutor(len(services)) as pool:
         loads = list(pool.map(lambda served: run_load(served, operation, seconds), services))
     times = "; ".join(f"{load.p50:.1f}, {load.p99:.1f}" for load in loads)

@@ -1,7 +1,7 @@
 """The part `start`: seconds from the start of `manage.py serve` to its first response and to its first created thread.
 
-Measured on a migrated store with messages, and in an empty data directory, where the service first creates a secret key
-and its tables.
+The run starts the service on a migrated store with messages, and in an empty data directory. In the empty directory,
+the service first creates a secret key and its tables.
 """
 
 import time
@@ -18,7 +18,7 @@ TARGET = 3  # seconds to the first response
 
 
 def measure_start(store: Store) -> tuple[float, float]:
-    """Return the seconds to the first 200 of /healthz, and to the response that has the first thread."""
+    """Return the seconds to the first 200 from /healthz, and to the response to the first POST /threads."""
     start = time.monotonic()
     with service(store) as served:
         answered = time.monotonic()

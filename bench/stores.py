@@ -1,4 +1,4 @@
-"""The measured stores. Each has a data directory, and a database on a server that the run starts."""
+"""The stores to measure. Each has a data directory. Its database is a SQLite file or on a server of the run."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from bench.options import Options
 from tests.engines import start
 from tests.servers import DatabaseServer
 
-# Variables that would change how a measured process works.
+# Variables with these prefixes are removed, because they would change how a measured process works.
 SETTINGS = (
     "THREADSVC_",
     "DATABASE_URL",
@@ -32,8 +32,8 @@ SETTINGS = (
 
 @dataclass
 class Store:
-    directory: Path  # log files are next to it
-    url: str  # THREADS_DATABASE_URL; empty for the SQLite file of the data directory
+    directory: Path  # the log files are in its parent directory
+    url: str  # THREADS_DATABASE_URL; empty for the SQLite file in the data directory
 
     def environment(self, **settings: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
@@ -48,7 +48,7 @@ class Store:
         return self.directory.with_name(f"{self.directory.name}-{name}.log")
 
     def run(self, *arguments: str) -> str:
-        """Run a program of this project on this store, and return its output. Raises WrongResult if it fails."""
+        """Run one of the project's programs on this store, and return its output. Raises WrongResult if it fails."""
         done = subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True
         )
@@ -75,7 +75,7 @@ class Store:
 
 
 class Stores:
-    """Creates stores of one engine in a directory of the run."""
+    """Creates stores of one engine in a temporary directory."""
 
     def __init__(self, directory: Path, server: DatabaseServer | None) -> None:
         self.directory, self.server = directory, server
@@ -90,7 +90,10 @@ class Stores:
 
 @contextmanager
 def stores_of(engine: str) -> Iterator[Stores]:
-    """Provide stores, and remove them and the engine's server at the end. Raises tests.servers.Unavailable."""
+    """Yield a `Stores` object for an engine. At the end, remove all its stores and stop the engine's server.
+
+    Raises tests.servers.Unavailable if the server cannot be started.
+    """
     server = start(engine)
     try:
         with TemporaryDirectory(prefix="threadsvc-bench-") as directory:
@@ -103,7 +106,7 @@ def stores_of(engine: str) -> Iterator[Stores]:
 def on_each_engine(
     rows: Callable[[str, Stores, Options], Iterable[tuple[str, ...]]], engines: Iterable[str], options: Options
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a part for one engine after the other. Each engine has its own stores."""
+    """Yield the rows of a part, one engine after the other. Each engine has its own stores."""
     for engine in engines:
         with stores_of(engine) as stores:
             yield from rows(engine, stores, options)

@@ -1,4 +1,4 @@
-"""Markdown tables, and the text of targets."""
+"""Format Markdown tables and targets."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def at_most(target: float | None, found: float) -> str:
 
 
 def target_text(target: float | None, bound: str, is_met: bool) -> str:
-    """Return the text of a target, which marks a missed one."""
+    """Return the text of a target. A missed target is marked."""
     if target is None:
         return ""
     return f"{bound} {target:g}" if is_met else f"**missed**: {bound} {target:g}"

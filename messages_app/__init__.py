@@ -1,1 +1,1 @@
-"""The domain: threads and the messages in them. It knows nothing of the project around it."""
+"""The domain: threads and their messages. This package does not import `threadsvc`, the rest of the project."""

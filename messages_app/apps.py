@@ -1,4 +1,4 @@
-"""The app, and the group of admin users that it creates."""
+"""The app configuration, which also creates a group of admin users."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 from django.db import router
 from django.db.models.signals import post_migrate
 
-# Members can read every conversation in the admin, and delete nothing.
+# Members can read every conversation in the admin, but cannot delete anything.
 VIEWERS = "Conversation viewers"
 
 
@@ -19,18 +19,18 @@ class MessagesAppConfig(AppConfig):
 
 
 def create_viewers_group(using: str, apps: Any, **kwargs: Any) -> None:
-    """Create the group of viewers if it is missing, on the database of Django's own tables.
+    """Create the viewers group in the database of Django's own tables, if the group is missing.
 
-    An existing group is left alone: the operator may have changed its permissions.
+    An existing group stays unchanged, because the operator may have changed its permissions.
     """
     try:
         group_model, permission_model = (apps.get_model("auth", name) for name in ("Group", "Permission"))
-    except LookupError:  # a migration to a state without these models
+    except LookupError:  # this state of the migrations does not have these models
         return
     if router.db_for_write(group_model) != using or group_model.objects.using(using).filter(name=VIEWERS).exists():
         return
     view_permissions = permission_model.objects.using(using).filter(
         content_type__app_label="messages_app", codename__in=["view_thread", "view_message"]
     )
-    if view_permissions.count() == 2:  # auth creates them before, on the database of its tables
+    if view_permissions.count() == 2:  # django.contrib.auth creates them first, in this database
         group_model.objects.using(using).create(name=VIEWERS).permissions.set(view_permissions)

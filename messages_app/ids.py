@@ -1,4 +1,4 @@
-"""Public ids, which sort by creation time, and object ids in MongoDB's form."""
+"""Public ids, which sort by creation time, and MongoDB ObjectIds."""
 
 import os
 import re
@@ -9,28 +9,29 @@ from typing import Any, NamedTuple, Self
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Unix seconds of 0001-01-01 and of the end of 9999-12-31: the limits of Python's datetime.
+# The limits of Python's datetime in Unix seconds: the start of 0001-01-01 and the end of 9999-12-31.
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 OBJECT_ID = re.compile("[0-9a-f]{24}")
 
-# Base 32 in ULID's alphabet (Crockford's, lower case). Its digits sort by code point, so ids sort as text in the same
-# order as the numbers in them.
+# ULID's alphabet for base 32 (Crockford's, in lower case). Its digits sort by code point, so ids sort as text in the
+# order of their numbers.
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # ten bits at a time
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # each pair of digits encodes ten bits
 
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_id(prefix: str, at: datetime, random_bytes: bytes) -> str:
-    """Return `<prefix>_` and a ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26
-    digits.
+    """Return `<prefix>_` followed by a ULID (https://github.com/ulid/spec).
+
+    A ULID has 26 digits. They encode 48 bits of Unix milliseconds and 80 random bits.
     """
     return id_at(prefix, (at - EPOCH) // _MILLISECOND, random_bytes)
 
 
 def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
-    """Return an id like `new_id`, for a time in Unix milliseconds."""
+    """Return an id in the form of `new_id`, for a time in Unix milliseconds."""
     number, pairs = milliseconds << 80 | int.from_bytes(random_bytes, "big"), _PAIRS
     return (
         f"{prefix}_{pairs[number >> 120]}{pairs[number >> 110 & 1023]}{pairs[number >> 100 & 1023]}"
@@ -41,8 +42,9 @@ def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
 
 
 class SystemBytes:
-    """Random bytes from the operating system, read in blocks: each call of os.urandom releases the GIL to other
-    threads.
+    """Random bytes from the operating system, read in blocks.
+
+    Large blocks save calls of os.urandom, each of which releases the GIL to other threads.
     """
 
     AT_ONCE = 4096
@@ -69,23 +71,23 @@ system_bytes = SystemBytes()
 
 
 def new_object_id(at: datetime, random_bytes: bytes) -> str:
-    """Return a MongoDB ObjectId as 24 hex digits: 4 bytes of Unix seconds, 8 random bytes.
+    """Return a MongoDB ObjectId as 24 hex digits: 4 bytes of Unix seconds, then 8 random bytes.
 
-    Source: https://www.mongodb.com/docs/manual/reference/bson-types/#objectid. The bytes that MongoDB uses for the
-    machine and the counter are random here, so processes need no coordination.
+    Source: https://www.mongodb.com/docs/manual/reference/bson-types/#objectid. MongoDB uses some of these 8 bytes for
+    the machine and a counter. Here all of them are random, so processes need no coordination.
     """
     return object_id_at(int(at.timestamp()), random_bytes)
 
 
 def object_id_at(seconds: int, random_bytes: bytes) -> str:
-    """Return an object id like `new_object_id`, for a time in Unix seconds."""
+    """Return an ObjectId in the form of `new_object_id`, for a time in Unix seconds."""
     return (seconds.to_bytes(4, "big") + random_bytes).hex()
 
 
 class Origin(NamedTuple):
-    """A time and a seed that determine all ids of one creation: repeating the creation makes the same rows."""
+    """A time and a seed that determine all ids of one create. A create with the same Origin makes the same rows."""
 
-    at: datetime  # to the millisecond, which every engine keeps
+    at: datetime  # in whole milliseconds, which every engine can store
     seed: str
 
     @classmethod
@@ -96,7 +98,7 @@ class Origin(NamedTuple):
         return Random(self.seed)  # noqa: S311  # the seed itself has 128 random bits
 
     def first_id(self, prefix: str) -> str:
-        """Return the id of the first row that is made."""
+        """Return the id of the first row that this create makes."""
         first: str = identity(prefix, self.at, self.random())["id"]
         return first
 

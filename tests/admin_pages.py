@@ -1,4 +1,4 @@
-"""Helpers for tests of the admin: URLs, a logged-in client, and stored threads."""
+"""Helpers for admin tests: URLs, a logged-in client, and stored threads."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def page(client: Client, path: str, **query: Any) -> str:
 
 
 def store_thread(number: int, **fields: Any) -> Thread:
-    """Store a thread with this many messages: "number 1.", "number 2." and so on."""
+    """Store a thread with `number` messages. Their texts are "number 1.", "number 2." and so on."""
     thread = new_thread(**fields)
     messages = [
         new_message(thread=thread, position=i, role="user", content=[text_part(f"number {i}.")])

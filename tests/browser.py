@@ -1,7 +1,7 @@
-"""Chromium, driven by Playwright, for tests of pages and for screenshots.
+"""Chromium, controlled with Playwright, for page tests and screenshots.
 
-Playwright runs an event loop in its thread, and Django refuses queries in a thread with an event loop. While a browser
-runs, read and write data through the service.
+Playwright runs an event loop in the calling thread, and Django refuses database queries in a thread with an event loop.
+While a browser is open, tests must therefore read and write data through the service.
 """
 
 import re
@@ -30,7 +30,7 @@ SECONDS_TO_WAIT = 15
 
 
 def find_program() -> str:
-    """Return the path of Debian's Chromium. Installs it if it is missing. Raises Unavailable."""
+    """Return the path of Debian's Chromium. Install Chromium if it is missing. Raise Unavailable if that fails."""
     if not shutil.which("chromium"):
         install("chromium")
     if program := shutil.which("chromium"):
@@ -39,7 +39,7 @@ def find_program() -> str:
 
 
 class Browser:
-    """A Chromium process, as a context manager. Raises Unavailable if Chromium is missing or does not start."""
+    """A context manager that runs Chromium. Raises Unavailable if Chromium is missing or does not start."""
 
     def __init__(self, *flags: str) -> None:
         self.program, self.flags = find_program(), [*FLAGS, *flags]
@@ -61,8 +61,9 @@ class Browser:
     def open(self, origin: str, refusals: Collection[int] = (), **options: Any) -> Iterator[Page]:
         """Yield a page for this origin, with its own cookies, storage and permissions.
 
-        At the end, raises AssertionError if the console had errors or warnings, or if a request failed or went to
-        another origin. Responses with a status in `refusals` are not errors. `options` go to Playwright's context.
+        At the end, raise AssertionError if the browser console contains errors or warnings, if a request failed, or if
+        a request was sent to another origin. Responses with a status in `refusals` are not errors. `options` are passed
+        to Playwright's new context.
         """
         options = {"viewport": DESKTOP, "reduced_motion": "reduce", "base_url": origin, **options}
         context = self.chromium.new_context(**options)
@@ -79,7 +80,7 @@ class Browser:
                 problems.append(f"request to another origin: {request.url}")
 
         def on_failure(request: Request) -> None:
-            if request.failure != "net::ERR_ABORTED":  # the browser left the page or started a download
+            if request.failure != "net::ERR_ABORTED":  # aborted: the browser left the page or started a download
                 problems.append(f"request failed: {request.method} {request.url}: {request.failure}")
 
         context.on("console", on_console)
@@ -98,8 +99,8 @@ class Browser:
 
 
 def serious_problems(page: Page, *rules: str) -> list[str]:
-    """Return what axe-core finds on the page with the impacts serious and critical, a line for each element."""
-    # A transition to another colour scheme has colours in between.
+    """Return the problems that axe-core rates as serious or critical, with one string per element."""
+    # Wait until all transitions have ended. Otherwise axe-core would check intermediate colours.
     page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished.catch(() => null)))")
     page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
     options = {"preload": False, "resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}

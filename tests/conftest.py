@@ -1,6 +1,6 @@
-"""Shared fixtures: real databases for the whole run, an HTTP client, and a served process.
+"""Shared fixtures: databases for the whole test run, an HTTP client, and a service in its own process.
 
-Tests do not flush tables. Each test creates its own threads.
+Tests do not empty the tables. Each test creates its own threads.
 """
 
 import atexit
@@ -38,7 +38,7 @@ from threadsvc.wsgi import application
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# This thread's connection to the database of threads and messages.
+# The connection to the database that stores threads and messages. Each Python thread gets its own connection.
 connection = cast(
     BaseDatabaseWrapper, ConnectionProxy(connections, "threads" if "threads" in settings.DATABASES else "default")
 )
@@ -48,9 +48,10 @@ connection = cast(
 def database(
     django_test_environment: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Create the SQLite database and, if another engine is chosen (tests/engines.py), a new database of that engine.
+    """Create the SQLite database. For another engine (tests/engines.py), also create a database on its server.
 
-    The SQLite database is a file, as in production: tests depend on journal mode, locks and several connections.
+    The SQLite database is a file, as in production, because tests depend on its journal mode, its locks and several
+    connections.
     """
     connections["default"].settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
     with django_db_blocker.unblock():
@@ -61,9 +62,9 @@ def database(
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[[str, int | str], None]:
-    """Return a function that records a figure under a name. The run prints the figures at its end.
+    """Return a function that records a named figure. The test run prints all figures at its end.
 
-    Integers with the same name are added up.
+    Integers with the same name are summed.
     """
 
     def record(name: str, value: int | str) -> None:
@@ -92,7 +93,7 @@ class Answer(NamedTuple):
 
 
 def wait_for_next_millisecond() -> None:
-    """Wait until ids have a new time: the order of threads created within one millisecond is undefined."""
+    """Wait for the next millisecond, because threads created in the same millisecond have no defined order."""
     now = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 == now:
         time.sleep(0.0002)
@@ -100,12 +101,12 @@ def wait_for_next_millisecond() -> None:
 
 class EnvironFactory(RequestFactory):
     def request(self, **request: Any) -> Any:
-        """Return the WSGI environ that a server would build for a request, not a request object."""
+        """Return the request's WSGI environ, as a server would build it, instead of a request object."""
         return self._base_environ(**request)  # type: ignore[attr-defined]  # not in the stubs
 
 
 class Api:
-    """Calls the WSGI application in this process, as a server does. Sends bytes as they are, other bodies as JSON."""
+    """Calls the WSGI application in this process, as a server does. Sends bytes unchanged and other bodies as JSON."""
 
     def __init__(self) -> None:
         self.factory = EnvironFactory()
@@ -178,7 +179,7 @@ def answer_of(
 
 
 def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dict[str, Any]:
-    """Return the item of a 422 that the contract defines for an error (docs/contract/create-message.md, section 6)."""
+    """Return the `detail` item of a 422 response for an error code (docs/contract/create-message.md, section 6)."""
     permitted = ", ".join(map(repr, ctx.get("enum_values", ())))
     limit = ctx.get("limit_value")
     message, error_type = {
@@ -207,7 +208,7 @@ def detail_of(code: str, *loc: str | int, root: str = "body", **ctx: Any) -> dic
 
 
 class Served:
-    """`manage.py serve` in its own process, with its own data directory."""
+    """A service that runs `manage.py serve` in its own process, with its own data directory."""
 
     def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory, self.port = directory, free_port()
@@ -217,7 +218,7 @@ class Served:
         self.log = directory.with_suffix(".log")
         started = time.monotonic()
         with self.log.open("wb") as log:
-            # The kernel stops the service when the test process ends, even if that is killed.
+            # The kernel stops the service when the test process ends, even if the test process is killed.
             command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve", *options]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
@@ -248,7 +249,7 @@ class Served:
         return answer_of(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), method, path, body, named)
 
     def children(self) -> list[int]:
-        """Return the pids of the process that serves metrics, if there is one, and of the workers, in this order."""
+        """Return the child processes' pids: first the metrics process, if there is one, then the workers."""
         return children_of(self.process.pid)
 
     def new_thread(self) -> str:
@@ -256,14 +257,14 @@ class Served:
         return thread_id
 
     def stored(self, model: str, **equal: Any) -> list[dict[str, Any]]:
-        """Return the rows of "thread", "message" or "threadpair" with these column values, as stored."""
+        """Return the stored rows of a model ("thread", "message" or "threadpair") that have these column values."""
         return stored(database_url(self.directory, self.environment), model, **equal)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def send(self, request: bytes, end: bool = False) -> bytes:
-        """Send raw bytes and return everything received. With `end`, shut down the sending side first."""
+        """Send raw bytes and return all received bytes. With `end`, shut down the sending side before receiving."""
         with self.connect() as connection:
             connection.sendall(request)
             if end:
@@ -278,20 +279,21 @@ class Served:
         return self.process.wait(40)
 
     def kill(self) -> None:
-        """Kill the service and its workers. A no-op if the service has ended."""
+        """Kill the service and its workers. Do nothing if the service has already ended."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
-# Settings for processes that import test modules: these need packages that production does not have.
+# Settings for processes that import test modules. Test modules need packages that production does not have.
 WITH_TEST_PACKAGES = {"PYTHONPATH": ""}
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    """Return this process's variables without threadsvc's own, and add a data directory, a database and `settings`.
+    """Return the environment variables for a service or a command.
 
-    API keys are not required unless `settings` require them.
+    Copies this process's environment without the variables that configure threadsvc, Django or Python. Adds a data
+    directory, a database and `settings`. API keys are required only if `settings` require them.
     """
     excluded = (
         "PYTHON",
@@ -313,14 +315,14 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
 
 
 def database_url(directory: Path, variables: dict[str, str]) -> str:
-    """Return the URL of the database in which a process with these variables stores threads and messages."""
+    """Return the URL of the database that stores threads and messages for a process with these variables."""
     return (
         variables.get("THREADS_DATABASE_URL") or variables.get("DATABASE_URL") or f"sqlite:///{directory}/threadsvc.db"
     )
 
 
 def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of manage.py and wait for its end."""
+    """Run a manage.py command and wait until it ends."""
     command = [sys.executable, "manage.py", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(directory, **settings), capture_output=True, text=True, timeout=60
@@ -328,13 +330,16 @@ def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.Comp
 
 
 def in_transaction(*statements: str) -> list[str]:
-    """Return the statements, between BEGIN and COMMIT if the chosen engine has transactions."""
+    """Return the statements. If the chosen engine has transactions, add BEGIN before them and COMMIT after them."""
     return list(statements) if engines.chosen == "mongodb" else ["BEGIN", *statements, "COMMIT"]
 
 
 @functools.cache
 def migrated_file() -> Path:
-    """Return a migrated SQLite database. It is created once, because that takes longer than most tests."""
+    """Return the path of a migrated SQLite database.
+
+    The database is created only once, because a migration takes longer than most tests.
+    """
     directory = Path(tempfile.mkdtemp(prefix="threadsvc-tests-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     done = manage(directory, "migrate", "-v0")
@@ -343,14 +348,14 @@ def migrated_file() -> Path:
 
 
 def prepare(directory: Path) -> None:
-    """Create a data directory with a migrated SQLite database. A no-op if the directory exists."""
+    """Create a data directory with a migrated SQLite database. Do nothing if the directory exists."""
     if not directory.exists():
         directory.mkdir(mode=0o700, parents=True)
         shutil.copyfile(migrated_file(), directory / "threadsvc.db")
 
 
 def migrate(directory: Path) -> None:
-    """Create the tables of threads and messages in the chosen engine."""
+    """Create the tables for threads and messages with the chosen engine."""
     prepare(directory)
     if engines.chosen == "sqlite":
         return
@@ -360,7 +365,10 @@ def migrate(directory: Path) -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Return a function that starts a service on `tmp_path / "data"`. Its services are killed after the test."""
+    """Yield a function that starts a service whose data directory is `tmp_path / "data"`.
+
+    The services are killed after the test.
+    """
     services: list[Served] = []
 
     def start(*options: str, **settings: str) -> Served:

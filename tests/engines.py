@@ -1,7 +1,7 @@
-"""The option `--engine`: the engine that stores threads and messages in the tests.
+"""A pytest plugin. Its option `--engine` chooses the engine that stores threads and messages in the tests.
 
-pytest loads this plugin before Django reads its settings. Django's own tables stay in the SQLite file of a data
-directory, as they do in production with THREADS_DATABASE_URL.
+pytest loads this plugin before Django reads its settings. Django's own tables stay in a SQLite file in the data
+directory, as in production with THREADS_DATABASE_URL.
 """
 
 import atexit
@@ -20,13 +20,14 @@ ENGINES = ("sqlite", "postgresql", "mongodb")
 MARKERS = (
     "stateless: neither stores nor queries anything; runs on SQLite only",
     "once: stores rows, but behaves the same on every engine; runs on SQLite only",
-    "engine(name, ...): is about these engines; does not run on others",
+    "engine(name, ...): runs only on these engines",
 )
-# Passes the database server to the pytest-xdist workers. The controller starts one server for all of them.
+# This variable gives the database server's port and directory to the pytest-xdist workers. The controller starts one
+# server for all workers.
 SERVER_VARIABLE = "TESTS_DATABASE_SERVER"
 
 chosen = "sqlite"
-is_long = False  # with --requests (`make fuzz`), tests with random values run longer
+is_long = False  # true with --requests (`make fuzz`): tests with random values then run longer
 server: DatabaseServer | None = None
 _urls: dict[Path, str] = {}
 
@@ -40,9 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Start the server. A wrapper runs before pytest-django, which reads the settings in this hook."""
+    """Start the database server. As a wrapper, this hook runs before pytest-django's hook, which reads the settings."""
     global chosen, server, is_long
-    # SIGTERM, like Ctrl-C, ends the tests and the processes that they started.
+    # Handle SIGTERM like Ctrl-C: end the tests and the processes that they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = early_config.known_args_namespace.engine
     is_long = early_config.known_args_namespace.requests > 0
@@ -57,7 +58,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
         if early_config.known_args_namespace.numprocesses:
             os.environ[SERVER_VARIABLE] = json.dumps([server.port, str(server.directory)])
         os.environ["THREADS_DATABASE_URL"] = server.new_database()
-    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # tests of API keys override it
+    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # API key tests override this setting
     return (yield)
 
 
@@ -75,13 +76,13 @@ def server_type(engine: str) -> type[DatabaseServer] | None:
 
 
 def start(engine: str) -> DatabaseServer | None:
-    """Start the engine's server; None for SQLite, which has none. Raises Unavailable."""
+    """Start and return the engine's server. Return None for SQLite, which has no server. Raises Unavailable."""
     kind = server_type(engine)
     return kind() if kind else None
 
 
 def shared_server() -> DatabaseServer | None:
-    """Return the server that the controller started, in a worker of pytest-xdist; None elsewhere."""
+    """Return the controller's server if this process is a pytest-xdist worker. Otherwise return None."""
     kind, found = server_type(chosen), os.environ.pop(SERVER_VARIABLE, None)
     if not kind or not found:
         return None
@@ -90,7 +91,7 @@ def shared_server() -> DatabaseServer | None:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """Return the variables with which a service uses the chosen engine. Each data directory gets its own database."""
+    """Return the variables that make a service use the chosen engine. Each data directory gets its own database."""
     if server is None:
         return {}
     if directory not in _urls:

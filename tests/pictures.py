@@ -1,6 +1,7 @@
-"""Take the pictures of the README and the documentation: `python -m tests.pictures` (scripts/pictures).
+"""Take the screenshots for the README and the documentation, with `python -m tests.pictures` (scripts/pictures).
 
-The service has the same data in every run. To add a picture, add to PICTURES a function that opens its page.
+The service has the same data in every run. To add a picture, write a function that opens its page, and add the function
+to PICTURES.
 """
 
 import os
@@ -21,7 +22,7 @@ from tests.servers import Unavailable, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images"
-ORIGIN = "http://127.0.0.1:8000"  # the address in the pictures; the service listens on a free port
+ORIGIN = "http://127.0.0.1:8000"  # the pictures show this address, although the service listens on a free port
 OPERATOR, PASSWORD = "ann", "correct horse battery"
 SECONDS_TO_START = 30
 MAX_BYTES = 200_000
@@ -29,7 +30,7 @@ MAX_BYTES = 200_000
 
 class Picture(NamedTuple):
     visit: Callable[[Page], None]
-    options: dict[str, Any] = {}  # of Playwright's context
+    options: dict[str, Any] = {}  # for Playwright's browser context
 
 
 def front(page: Page) -> None:
@@ -50,7 +51,7 @@ def create_message(page: Page) -> None:
     call.locator("tr[data-param-name=thread_id]").evaluate("element => element.scrollIntoView()")
 
 
-# Replaces new ids and times with fixed ones, so that the picture is the same in every run.
+# This script replaces new ids and times with fixed values, so the picture is the same in every run.
 USE_FIXED_VALUES = r"""() => {
   const texts = document.createTreeWalker(document.querySelector(".live-responses-table"), NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
@@ -84,7 +85,7 @@ def log_in(page: Page) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-# The default window is 1280x800.
+# This window is taller than the default window of 1280x800.
 TALLER = {"viewport": {"width": 1280, "height": 1340}, "device_scale_factor": 0.75}
 PICTURES = {
     "front": Picture(front),
@@ -97,7 +98,7 @@ PICTURES = {
 
 @contextmanager
 def service() -> Iterator[int]:
-    """Start a service with sample conversations and yield its port. It uses none of this process's settings."""
+    """Start a service with sample conversations and yield its port. Settings of this process have no effect."""
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         settings = {"THREADSVC_DATA_DIR": directory, "PORT": str(port), "WEB_CONCURRENCY": "2"}

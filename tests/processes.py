@@ -1,4 +1,4 @@
-"""The marker `process`, for tests that start a process. `make quick` skips them.
+"""Define the marker `process` for tests that start a process. `make quick` skips these tests.
 
 Tests that use one of PROCESS_FIXTURES get the marker automatically. An unmarked test that starts a process fails.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-MARKER = "process: starts a process: a service, a command, a browser, a server; `make quick` skips it"
+MARKER = "process: starts a process (a service, command, browser or server); `make quick` skips it"
 PROCESS_FIXTURES = {"serve", "served"}
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 
-_unmarked: str | None = None  # the id of the running test, if it must not start a process
+_unmarked: str | None = None  # the id of the running test if it has no marker, otherwise None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_process)
 
 
-@pytest.hookimpl(tryfirst=True)  # so that -m sees the added markers
+@pytest.hookimpl(tryfirst=True)  # first, so that -m can select tests by the added markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):

@@ -30,7 +30,7 @@ def append(thread_id: str, tenant: str = "default", **content: Any) -> Message:
 
 
 def delete_thread(thread_id: str) -> None:
-    """Hide a thread as a delete does, but do not wake the purger. Its rows stay until the next purge."""
+    """Hide a thread like a DELETE request, but do not wake the purger. Its rows remain until the next purge."""
     assert backend().mark_deleted(Thread.objects.visible(None).filter(id=thread_id), [thread_id])
 
 

@@ -12,13 +12,16 @@ TIME_COLUMNS = ("created_at", "deleted_at")
 
 
 def stored(url: str, model: str, **equal: Any) -> list[dict[str, Any]]:
-    """Return the rows of a model ("thread", "message") with these column values, as Python types, ordered by id."""
+    """Return the rows of a model ("thread" or "message") that have these column values, ordered by id.
+
+    The values are converted to Python types.
+    """
     read = {"sqlite": _from_sqlite, "postgresql": _from_postgresql, "mongodb": _from_mongodb}[urlsplit(url).scheme]
     return sorted(read(url, f"messages_app_{model}", equal), key=lambda row: str(row["id"]))
 
 
 def tables(url: str) -> set[str]:
-    """Return the names of the tables or collections, without the engine's own."""
+    """Return the names of all tables or collections, except the database's internal ones."""
     match urlsplit(url).scheme:
         case "sqlite":
             found = {row["name"] for row in _from_sqlite(url, "sqlite_master", {"type": "table"})}
@@ -73,7 +76,7 @@ def _from_postgresql(url: str, table: str, equal: dict[str, Any]) -> list[dict[s
     import psycopg
     from psycopg.rows import dict_row
 
-    without_options = url.partition("?")[0]  # libpq does not know all of them
+    without_options = url.partition("?")[0]  # libpq rejects some options of the service
     with psycopg.connect(without_options, row_factory=dict_row) as connection:
         return connection.execute(_sql(table, equal, "%s"), list(equal.values())).fetchall()
 

@@ -1,4 +1,4 @@
-"""Access: every path with every kind of key, with and without required keys, and two tenants on one service."""
+"""Access control: every path with every kind of key, required and optional keys, and two tenants on one service."""
 
 import json
 import re
@@ -27,18 +27,18 @@ from threadsvc.access.models import APIKey
 UNKNOWN_PATHS = [path for path in NO_PATHS if not path.startswith("/static/")]
 INVALID = {"detail": "Invalid API key"}
 
-# The requests are generated from the routes, so they include new routes.
+# The tests generate requests from the routes, so they automatically cover new routes.
 
 
 def routes(patterns: Any = None, prefix: str = "/") -> Iterator[tuple[str, Any]]:
     """Yield the path template and the view of each route."""
     for pattern in patterns or get_resolver().url_patterns:
-        if not isinstance(pattern.pattern, RoutePattern):  # a fallback for unknown paths
+        if not isinstance(pattern.pattern, RoutePattern):  # this pattern is the fallback for unknown paths
             continue
         route = prefix + re.sub(r"<\w+:(\w+)>", r"{\1}", str(pattern.pattern))
         if isinstance(pattern, URLPattern):
             yield route, pattern.callback
-        elif isinstance(pattern, URLResolver) and route != "/admin/":  # has its own login
+        elif isinstance(pattern, URLResolver) and route != "/admin/":  # the admin has its own login
             yield from routes(pattern.url_patterns, route)
 
 
@@ -60,7 +60,7 @@ def allowed(route: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def bodies() -> dict[str, bytes]:
-    """Return a valid body for each route with POST: the first example of the API's description."""
+    """Return a valid body for each POST route: the first example in the OpenAPI description."""
     found = {}
     for path, operations in SchemaGenerator().get_schema(request=None, public=True)["paths"].items():
         if "requestBody" in operations.get("post", {}):
@@ -90,7 +90,7 @@ def send(figures: Callable[[str, int | str], None]) -> Iterator[Sender]:
 
 
 def comparable(answer: Answer) -> tuple[int, str, dict[str, str]]:
-    """Return what must not differ between two responses: everything except the request id."""
+    """Return the parts of a response that must match in two responses: all except the request id."""
     headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
     return answer.status, json.dumps(answer.body), headers
 
@@ -118,7 +118,7 @@ def new_key(**fields: Any) -> str:
 
 
 def new_tenant(name: str) -> Tenant:
-    """Create a tenant with a thread and a message with a file. Every tenant's thread has the same metadata."""
+    """Create a tenant with one thread, and one message that has a file. All tenants' threads have the same metadata."""
     key = new_key(tenant=name)
     meta = {"HTTP_AUTHORIZATION": f"Bearer {key}"}
     thread = Api().post("/threads", {"metadata": {"customer": "customer-17"}}, **meta).body["id"]
@@ -174,7 +174,8 @@ def test_stranger_gets_401_before_any_other_check(
                 assert method == "HEAD" or answer.body is not None
             else:
                 assert answer.status != 401
-                if "{thread_id}" in route and method in allowed(route):  # anonymous requests use the tenant default
+                # Anonymous requests use the tenant `default`, so they do not find this thread.
+                if "{thread_id}" in route and method in allowed(route):
                     assert answer.status == 404, (method, route)
     assert acme.stored == before
 
@@ -241,13 +242,13 @@ def test_object_of_another_tenant_looks_like_a_missing_one(
     with keys_required(required):
         for route, method, (existing, missing) in product(API, METHODS, pairs_of_ids):
             bodies_to_send = {bodies.get(route, b"{"), b"{"} if method == "POST" else {b""}
-            one_query_only = method != "GET" or route.startswith("/v1")  # query strings only for GET without /v1
+            one_query_only = method != "GET" or route.startswith("/v1")  # only GET routes without /v1 get all queries
             for query, body in product([""] if one_query_only else queries, bodies_to_send):
                 path = route + query
                 if (existing[0] == other.thread_id or existing[1] == other.message_id) and "{message_id}" not in path:
-                    continue  # an object of the tenant itself
+                    continue  # the path names no foreign object, or of_acme already covers it
                 if route.endswith("/threads") and method == "POST":
-                    continue  # refers to no stored object
+                    continue  # the request refers to no stored object
                 for_existing, for_missing = (
                     send(method, Tenant("", *names).path(path), other.key, body, HTTP_OPENAI_BETA=shape)
                     for names in (existing, missing)
@@ -345,7 +346,7 @@ def test_foreign_credentials_are_ignored_or_refused(api: Api, authorization: str
 def test_wrong_key_is_401_even_if_keys_are_not_required(api: Api, authorization: str) -> None:
     key = new_key()
     swapped = key.swapcase().replace("TSK_", "tsk_")
-    guessed = key[:-1] + ("a" if key[-1] != "a" else "b")  # a wrong secret for an existing prefix
+    guessed = key[:-1] + ("a" if key[-1] != "a" else "b")  # an existing prefix with a wrong secret
     meta = {"HTTP_AUTHORIZATION": authorization.format(key=key, cut=key[:-1], swapped=swapped, guessed=guessed)}
     for required in (True, False):
         with keys_required(required):
@@ -386,7 +387,7 @@ def test_cross_origin_write_requires_a_key(api: Api) -> None:
 def test_keys_are_long_random_and_not_stored() -> None:
     keys = [new_key() for _ in range(50)]
     for key in keys:
-        form = re.fullmatch(r"tsk_([0-9A-Za-z]{8})_([0-9A-Za-z]{40})", key)  # 40 of 62 characters: 238 bits
+        form = re.fullmatch(r"tsk_([0-9A-Za-z]{8})_([0-9A-Za-z]{40})", key)  # 40 characters, 62 values each: 238 bits
         assert form
         row = APIKey.objects.get(prefix=form[1])
         assert form[2] not in str(vars(row))

@@ -21,7 +21,7 @@ from tests.rows import append, delete_message, delete_thread, new_message, new_t
 
 @pytest.fixture(scope="module")
 def thread() -> Thread:
-    """A thread with markup in its texts. One message has a run, one has a tool's role, and one has files."""
+    """A thread with markup in its texts. One message has a run, one has the role of a tool, and one has files."""
     thread = new_thread(metadata={"topic": "otters", "<b>": "x=y & z", "items": "<i>value</i>"})
     texts: list[tuple[str, str, dict[str, Any]]] = [
         (
@@ -113,14 +113,15 @@ def test_staff_see_only_what_their_permissions_allow(thread: Thread) -> None:
     user.user_permissions.add(Permission.objects.get(codename="view_thread"))
     assert [client.get(path).status_code for path in every_page] == [200, 200, 403, 403, 403, 403]
     shown = page(client, THREADS, q=thread.id) + page(client, f"{THREADS}{thread.id}/change/")
-    assert "otters" in shown  # in the metadata
+    assert "otters" in shown  # the metadata contains this word
     assert "hold hands" not in shown
     assert "radeau" not in shown
     searched = page(client, THREADS, q="radeau")
     assert "you do not have permission to search messages" in searched
     assert thread.id not in searched
     user.user_permissions.add(Permission.objects.get(codename="delete_thread"))
-    assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403  # needs delete_message
+    # To delete a thread, a user also needs the permission delete_message.
+    assert client.post(f"{THREADS}{thread.id}/delete/", {"post": "yes"}).status_code == 403
     user.user_permissions.set([Permission.objects.get(codename="view_message")])
     assert [client_of(user).get(path).status_code for path in every_page] == [403, 403, 403, 200, 200, 200]
     user.user_permissions.set(Permission.objects.filter(codename__in=["change_thread", "change_message"]))
@@ -241,7 +242,7 @@ def test_images_are_shown_by_url_or_file_id(admin: Client, api: Api, thread_id: 
         assert "[image_file: file-9]" in html
 
 
-# Parts that the API does not accept yet, and the line that the admin shows.
+# Content parts that the API does not accept yet, and the line that the admin shows for each part.
 UNKNOWN_PARTS: list[tuple[Any, str]] = [
     ({"type": "refusal", "refusal": "I <b>cannot</b>."}, "I <b>cannot</b>."),
     ({"type": "input_text", "text": "hi"}, "hi"),
@@ -362,7 +363,7 @@ def test_delete_of_a_thread_asks_first_and_equals_the_api(
     assert thread.id not in page(admin, THREADS, q="topic=to go")
     purging.purge_threads()
     assert not Message.objects.filter(thread=thread.id).exists()
-    assert thread.id in page(admin, "/admin/")  # in the history of the admin
+    assert thread.id in page(admin, "/admin/")  # the admin's history still shows the id
 
 
 def test_delete_of_selected_threads_counts_their_messages(admin: Client, api: Api) -> None:
@@ -389,7 +390,8 @@ def test_delete_of_a_message_equals_the_api(admin: Client, api: Api) -> None:
     admin.post(MESSAGES, {**action, "post": "yes"})
     listed = api.get(f"/threads/{thread.id}/messages?order=asc&after={first.id}")
     assert (listed.status, listed.body["data"]) == (200, [])
-    assert api.get(f"/threads/{thread.id}/messages?order=asc&after={second.id}").status == 200  # still a cursor
+    # The id of a deleted message is still a valid cursor.
+    assert api.get(f"/threads/{thread.id}/messages?order=asc&after={second.id}").status == 200
     assert Message.objects.get(id=second.id).content == []
     assert admin.get(f"{MESSAGES}{second.id}/change/").status_code == 302
 
@@ -426,7 +428,7 @@ def test_query_count_does_not_grow_with_rows(admin: Client, api: Api, thread: Th
         return len(captured)
 
     message = thread.messages.get(position=1)
-    own = 2 if connection.alias == "default" else 0  # session and user
+    own = 2 if connection.alias == "default" else 0  # queries for the session and the user
     paths = {
         THREADS: 4,
         f"{THREADS}?tenant=default": 4,

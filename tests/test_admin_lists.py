@@ -1,4 +1,4 @@
-"""Search in the admin: matches, their order, pages, and the limit of a scan."""
+"""Lists and search in the admin: matches, their order, their pages, and the scan limit."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -17,11 +17,11 @@ from tests.admin_pages import MESSAGES, THREADS, page, store_thread
 from tests.rows import delete_message, delete_thread, new_message, new_thread, store_rows
 
 DAY = timedelta(days=1)
-YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # before the rows of other tests
+YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # earlier than the rows of other tests
 
 
 def ids_in(html: str) -> list[str]:
-    """Return the ids of a list's rows, in order."""
+    """Return the row ids of an admin list, in the order of the list."""
     return [unescape(row_id) for row_id in re.findall(r'class="field-id">.*?>([^<]+)</a>', html)]
 
 
@@ -36,7 +36,7 @@ def link(html: str, text: str) -> str | None:
 
 
 def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
-    """Follow a link from page to page and return the ids on each page."""
+    """Follow the link with this text from page to page. Return the row ids of each page."""
     start, _, first = path.partition("?")
     pages: list[list[str]] = []
     query: str | None = f"?{first}"
@@ -49,14 +49,14 @@ def walk(client: Client, path: str, link_text: str) -> list[list[str]]:
 
 
 def cells(html: str, row_id: str, *columns: str) -> list[str]:
-    """Return the texts of these columns of a row, without markup."""
+    """Return the text in each of these columns for one row, without markup."""
     (row,) = [row for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if f">{row_id}</a>" in row]
     found = {name: re.sub("<[^>]+>", "", text) for name, text in re.findall(r'<td class="field-(\w+)">(.*?)</td>', row)}
     return [unescape(found[name]).strip() for name in columns]
 
 
 def store_at(at: datetime, *texts: str, tenant: str = "default", metadata: Any = None, **fields: Any) -> Thread:
-    """Store a thread that starts at this time, with one message per minute."""
+    """Store a thread created at `at`. Its messages follow at intervals of one minute."""
     thread = new_thread(at=at, tenant=tenant, metadata=metadata or {})
     messages = [
         new_message(
@@ -135,7 +135,8 @@ def test_threads_are_found_by_date_metadata_and_words(
     assert ids_in(html) == [threads[number] for number in reversed(expected)]
 
 
-# Search by metadata covers the first 20 tenants by name. The names here sort before those of other tests.
+# A metadata search covers the first 20 tenants in the order of their names. The tenant names in these tests sort before
+# the tenant names in other tests.
 
 
 def test_metadata_search_covers_all_tenants_or_one(admin: Client) -> None:
@@ -311,7 +312,8 @@ def test_scan_that_stops_early_says_so_and_continues(admin: Client, monkeypatch:
     assert link(page(admin, f"{MESSAGES}{link(no_match, 'Search older messages')}"), "Newest")
     monkeypatch.setattr(search, "SCAN_LIMIT", 24)
     assert "Searched" not in description(page(admin, f"{MESSAGES}?q=nowhere&{days}"))
-    # Too many candidates also stop a scan. In SQL, the JSON of each message contains this word.
+    # A scan also stops after too many candidates. On SQL engines, every message is a candidate here, because the JSON
+    # of each message contains the word.
     monkeypatch.setattr(search, "CANDIDATE_LIMIT", 3)
     pages = walk(admin, f"{MESSAGES}?q=annotations&{days}", "Search older messages")
     assert (len(pages), list(chain(*pages))) == (1 if engines.chosen == "mongodb" else 9, [])

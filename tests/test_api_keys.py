@@ -1,4 +1,4 @@
-"""How operators create, list and revoke API keys, with commands and in the admin, and see their last use."""
+"""API keys: operators create, list and revoke them with commands and in the admin, and see their last use."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_key_is_created_used_listed_and_revoked_at_run_time(serve: Callable[...,
     assert head.split() == ["PREFIX", "NAME", "TENANT", "RIGHTS", "CREATED", "EXPIRES", "LAST", "USED", "STATE"]
     assert re.split("  +", row)[:4] == [key[4:12], "an app", "acme", "read and write"]
     assert re.split("  +", row)[-1] == "active"
-    assert "never" not in row  # neither as last use nor as expiry
+    assert "never" not in row  # the key has a last use and an expiry
     assert key[13:] not in listed
     revoked = manage(tmp_path / "data", "revoke_api_key", key)
     assert (revoked.returncode, revoked.stderr) == (0, "")
@@ -207,7 +207,7 @@ def test_first_use_is_recorded_at_once_and_later_ones_throttled() -> None:
     for _ in range(1000):
         uses.record(row.prefix)
     uses.record(other.prefix)
-    wait_for_new_use(other, None)  # the recording thread ran in the meantime
+    wait_for_new_use(other, None)  # the recording thread has handled all uses before this one
     assert last_use(row) == first
     assert wait_for_new_use(row, first) > first
     assert time.monotonic() - started > 1.5
@@ -223,7 +223,8 @@ def test_last_use_never_moves_back() -> None:
 def test_last_use_is_retried_if_the_database_is_unreachable(caplog: pytest.LogCaptureFixture) -> None:
     uses, row = LastUses(seconds_between=0.2), new_row()
     name = connections["default"].settings_dict["NAME"]
-    connections["default"].settings_dict["NAME"] = "/no/such/directory/x.db"  # for the thread that record() starts
+    # record() starts a thread that tries to open this file.
+    connections["default"].settings_dict["NAME"] = "/no/such/directory/x.db"
     try:
         threads = set(threading.enumerate())
         uses.record(row.prefix)

@@ -1,4 +1,4 @@
-"""`manage.py backup` and `manage.py restore`, also while a service is running."""
+"""`manage.py backup` and `manage.py restore`, with and without a running service."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def database_of(tmp_path: Path) -> Path:
 
 
 def make_large(database: Path, megabytes: int) -> None:
-    """Add data to a database so that its copy takes some time."""
+    """Add data to a database so that a backup takes some time."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE ballast (content BLOB)")
         connection.execute("INSERT INTO ballast VALUES (zeroblob(?))", (megabytes * 1_000_000,))
@@ -66,12 +66,12 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-Acknowledged = list[tuple[str, float]]  # ids of messages, and the times of their responses
+Acknowledged = list[tuple[str, float]]  # each message's id, and the time of its response
 
 
 @contextmanager
 def writers(service: Served, threads: list[str]) -> Iterator[tuple[Acknowledged, list[int]]]:
-    """Run one writer per thread. Yields the acknowledged messages and the statuses of refused requests."""
+    """Run one writer per thread. Yield the acknowledged messages and the statuses of refused requests."""
     acknowledged: Acknowledged = []
     refused: list[int] = []
     done = False
@@ -129,7 +129,7 @@ def backup(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, backup: Path) -> Path:
-    """A data directory with a copy of that backup."""
+    """A data directory whose database is a copy of the fixture `backup`."""
     (tmp_path / "data").mkdir()
     shutil.copy(backup, database_of(tmp_path))
     return tmp_path / "data"
@@ -152,8 +152,8 @@ def test_backup_has_all_writes_acknowledged_before_it_began(serve: Callable[...,
     assert set(threads) <= ids(file, "thread")
     assert_sound(file)
     assert_gapless(file)
-    assert names(file.parent) == ["copy.db"]  # one complete file, and no drafts are left
-    assert len(acknowledged) > len(before)  # the writers continued
+    assert names(file.parent) == ["copy.db"]  # no drafts are left
+    assert len(acknowledged) > len(before)  # the writers continued during the backup
     assert refused == []
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -186,7 +186,8 @@ def test_running_service_continues_with_the_restored_data(serve: Callable[..., S
     restored = manage(data, "restore", str(file), "--yes")
     assert (restored.returncode, restored.stderr) == (0, "")
     assert "1 threads, 3 messages, 0 accounts" in restored.stdout
-    for _ in range(8):  # more requests than workers: each worker has its own connections
+    # Each worker has its own connections, so the requests must reach every worker.
+    for _ in range(8):
         assert service.call("GET", f"/threads/{later}").status == 404
         assert service.call("GET", f"/threads/{kept}/messages").body == before
         assert [row["id"] for row in service.call("GET", "/threads?metadata[mark]=kept").body["data"]] == [kept]
@@ -201,7 +202,8 @@ def test_running_service_continues_with_the_restored_data(serve: Callable[..., S
     assert manage(data, "restore", str(old), "--yes", "--discard").returncode == 0
     assert service.call("GET", f"/threads/{later}").status == 200
     assert service.stop() == 0
-    # No drafts are left. The WAL may be left: the last worker to end is not always the last to close the database.
+    # No drafts are left. The WAL may be left, because the last worker to end is not always the last to close the
+    # database.
     ours = set(names(data)) - {"threadsvc.db-wal", "threadsvc.db-shm"}
     assert ours == {"secret_key", "threadsvc.db", old.name, "threadsvc.db.turn"}
 
@@ -252,7 +254,7 @@ def test_restore_fails_cleanly_if_the_database_stays_locked(tmp_path: Path, data
     file = tmp_path / "copy.db"
     with closing(sqlite3.connect(database_of(tmp_path), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert manage(data, "backup", str(file)).returncode == 0  # a backup does not wait for the writer
+        assert manage(data, "backup", str(file)).returncode == 0  # a backup does not wait for a writer
         url = f"sqlite:///{database_of(tmp_path)}?timeout=0.2"
         waited = manage(data, "restore", str(file), "--yes", DATABASE_URL=url)
     expected = f"CommandError: cannot restore {file}: database is locked\n"
@@ -283,7 +285,7 @@ def test_restore_migrates_a_backup_of_an_older_version(tmp_path: Path) -> None:
     assert manage(old, "migrate", "-v0", "messages_app", "0001").returncode == 0
     file = old / "threadsvc.db"
     before = file.read_bytes()
-    restored = manage(new, "restore", str(file))  # no database to replace, so no question
+    restored = manage(new, "restore", str(file))  # restore does not ask, because it replaces no database
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.startswith(f"Restored {new / 'threadsvc.db'} in ")
     assert migrations(new / "threadsvc.db") == migrations(Path(connections["default"].settings_dict["NAME"]))
@@ -291,7 +293,7 @@ def test_restore_migrates_a_backup_of_an_older_version(tmp_path: Path) -> None:
     assert [name for name in names(new) if name.startswith(".")] == []
 
 
-# Refused commands change nothing: these run on the tests' own database.
+# Refused commands change nothing, so these tests can use the shared test database.
 
 
 def refusal(command: str, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The yardstick of bench/ returns the same responses as the service, and stores the same messages."""
+"""The yardstick in bench/ returns the same responses as the service, and stores the same messages."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The pages in a real browser, used as people use them, on a real service."""
+"""The pages of a running service in a real browser, used as a person would use them."""
 
 import json
 import re
@@ -82,11 +82,11 @@ def test_copied_commands_make_a_thread_and_a_message(
 
 
 def copied(page: Page, button: Locator) -> str:
-    """Press a button from the keyboard and return the clipboard's text. Expects a message for screen readers."""
+    """Press a button with the keyboard and return the text in the clipboard. Expect a message for screen readers."""
     button.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Copied")
-    other = page.context.new_page()  # the page itself may have lost its clipboard
+    other = page.context.new_page()  # a test may have removed the clipboard from the first page
     other.goto("/healthz")
     text: str = other.evaluate("navigator.clipboard.readText()")
     other.close()
@@ -104,7 +104,7 @@ def test_front_page_without_scripts_has_its_commands_and_no_dead_buttons(browser
 
 
 def operation(page: Page, operation_id: str, thread_id: str = "") -> Locator:
-    """Unfold an operation on the API's page, fill in the thread's id, and return the operation."""
+    """Open an operation on the API page. Fill in the thread id if there is one. Return the operation."""
     found = page.locator(f"[id$=-{operation_id}]")
     found.locator(".opblock-summary-control").click()
     if thread_id:
@@ -146,7 +146,7 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
     thread_id = served.new_thread()
     with browser.open(origin) as page:
         page.goto("/docs")
-        status, threads = executed(operation(page, "list_threads"))  # the form sets no filter
+        status, threads = executed(operation(page, "list_threads"))  # the form sends no filter
         assert (status, threads["data"][0]["id"]) == (200, thread_id)
         create = operation(page, "create_message", thread_id)
         shape, body = create.locator(".opblock-section .examples-select select").all()
@@ -211,8 +211,8 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module")
 def operator(browser: Browser, origin: str, served: Served) -> Any:
-    """The cookies and storage of a browser after a log-in through the form."""
-    name = f"ann-{uuid4().hex}"  # unique: a test worker may run this fixture more than once
+    """A browser's cookies and storage after a login through the login form."""
+    name = f"ann-{uuid4().hex}"  # unique, because a test worker may run this fixture more than once
     made = manage(
         served.directory,
         *("createsuperuser", "--noinput", f"--username={name}", "--email=ann@shop.example"),
@@ -230,7 +230,7 @@ def operator(browser: Browser, origin: str, served: Served) -> Any:
 
 @pytest.fixture(scope="module")
 def conversation(served: Served) -> str:
-    """The id of a thread of 120 messages, one of which contains a script."""
+    """The id of a thread with 120 messages. One message contains a script."""
     texts = [f"Message number {number}." for number in range(1, 121)]
     texts[6] = "The platypus is here:\n<script>alert('run')</script><img src=x onerror=alert(1)>"
     parts = [{"role": "user", "content": text} for text in texts]
@@ -248,7 +248,7 @@ def search(page: Page, **values: str) -> None:
 
 
 def follow(link: Locator) -> None:
-    """Click, and wait for the next page."""
+    """Click a link or a button, and wait for the next page."""
     with link.page.expect_navigation():
         link.click()
 
@@ -371,13 +371,13 @@ def test_operator_deletes_after_a_question(browser: Browser, origin: str, operat
 
 @pytest.fixture(scope="module")
 def shared(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service that the pages of `origin` may use."""
+    """A service that accepts requests from pages of `origin`."""
     service = Served(tmp_path_factory.mktemp("shared") / "data", THREADSVC_CORS_ORIGINS=f"https://a.example,{origin}")
     yield service
     service.kill()
 
 
-# The headers that OpenAI's SDK sends from a browser. Every request with them needs a preflight.
+# The headers that OpenAI's SDK sends from a browser. A request with these headers needs a preflight request.
 SDK_HEADERS = {
     "Authorization": "Bearer any",
     "Content-Type": "application/json",
@@ -404,10 +404,13 @@ BLOCKED = "TypeError: Failed to fetch"
 
 @pytest.fixture
 def fetch(browser: Browser, origin: str) -> Iterator[Callable[..., Any]]:
-    """Fetch from a page of `origin`. Returns the status, some headers and the body, or the error as text."""
+    """Yield a function that fetches a URL from a page of `origin`.
+
+    The function returns the status, some headers and the body, or the error as text.
+    """
     with closing(browser.chromium.new_context()) as context:
         page = context.new_page()
-        page.goto(f"{origin}/healthz")  # a page whose policy allows requests to other origins
+        page.goto(f"{origin}/healthz")  # the policy of this page allows requests to other origins
         yield lambda url, **options: page.evaluate(FETCH, [url, options])
 
 
@@ -453,7 +456,7 @@ def test_preflight_is_answered_to_origins_that_may_and_is_a_405_to_others(shared
         assert (answer.status, answer.body) == (405, {"detail": "Method Not Allowed"})
         assert "access-control-allow-origin" not in answer.headers
         assert shared.call("POST", "/threads", Origin=other).status == 403
-    assert shared.call("OPTIONS", "/threads", Origin=origin).status == 405  # no preflight
+    assert shared.call("OPTIONS", "/threads", Origin=origin).status == 405  # this request is not a preflight
 
 
 # Every page

@@ -1,4 +1,4 @@
-"""Bulk commands: the fast path for ordinary values gives the same results as the exact path."""
+"""Bulk commands: the fast path for ordinary values produces the same results as the exact path."""
 
 import io
 import json
@@ -76,7 +76,7 @@ IDENTITY: dict[str, Callable[[Random], Any]] = {
     "_id": one_of(
         "65cbd1f2b1b1b1b1b1b10001", "65CBD1F2B1B1B1B1B1B10001", "65cbd1f2", "65cbd1f2b1b1b1b1b1b1000\n", *ODD
     ),
-    # No time is so early or so late that it breaks other tests, which look for the oldest and newest threads.
+    # Valid times are neither very early nor very late, because other tests search for the oldest and newest threads.
     "created_at": one_of(SECOND, 253402300800, None, True, -1, 1.5, "5", 10**12, 2**63, 10**30, []),
     "id": lambda rng: rng.choice(["", "a\0b", "\ud800", "x" * 65, None, 5, [], f"é {rng.getrandbits(96)}"]),
     "metadata": one_of(*PAIRS, *ODD),
@@ -99,7 +99,7 @@ OF_MESSAGE = {
 
 
 def with_changes(rng: Random, value: dict[str, Any], choices: dict[str, Callable[[Random], Any]]) -> dict[str, Any]:
-    """Replace or remove up to two keys of a value, in place, and return the value."""
+    """Replace or remove up to two keys of an object, in place, and return the object."""
     for key in rng.sample(sorted(choices), rng.choice([0, 0, 1, 1, 2])):
         if rng.random() < 0.1:
             value.pop(key, None)
@@ -143,7 +143,10 @@ def random_line(rng: Random, key: str, tenant: str) -> dict[str, Any]:
 
 
 def import_result(file: Path, content: bytes, **options: Any) -> tuple[list[str], list[str], str]:
-    """Import lines. Return the lines of stdout except the first (it has a duration), the lines of stderr, the error."""
+    """Import lines. Return the lines on stdout, the lines on stderr, and the error.
+
+    The first line on stdout is left out, because it contains a duration.
+    """
     file.write_bytes(content)
     out, err, failed = io.StringIO(), io.StringIO(), ""
     try:
@@ -154,7 +157,7 @@ def import_result(file: Path, content: bytes, **options: Any) -> tuple[list[str]
 
 
 def as_export_lines(lines: list[Any]) -> bytes:
-    """Format lines as an export does. Lines that UTF-8 cannot encode are escaped."""
+    """Return the lines in the format of an export. Escape lines that UTF-8 cannot encode."""
 
     def as_line(line: Any) -> bytes:
         try:
@@ -166,7 +169,7 @@ def as_export_lines(lines: list[Any]) -> bytes:
 
 
 def as_exact_lines(lines: list[Any]) -> bytes:
-    """Format the same lines for the exact path: with spaces, and with an unknown key that has no effect."""
+    """Return the lines in a format that requires the exact path: with spaces, and with an unknown key."""
     with_more = []
     for line in lines:
         messages = [{**each, "nothing": ""} if isinstance(each, dict) else each for each in line["messages"]]
@@ -183,7 +186,7 @@ def test_fast_and_exact_import_accept_and_store_the_same(tmp_path: Path, seed: i
     fast, exact = as_export_lines(lines), as_exact_lines(lines)
     fast_result = import_result(file, fast, dry_run=True)
     assert fast_result == import_result(file, exact, dry_run=True)
-    assert 50 < len(fast_result[1]) < 350  # some lines are refused, others are not
+    assert 50 < len(fast_result[1]) < 350  # some lines are refused, and others are accepted
     import_result(file, fast, tenant=tenant)
     again = import_result(file, exact, tenant=tenant, update=True)
     assert again[1] == import_result(file, fast, tenant=tenant)[1]
@@ -214,7 +217,7 @@ def test_fast_and_exact_reader_read_the_same(text: str) -> None:
 
 
 def test_rows_are_stored_as_django_stores_them() -> None:
-    at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)  # microseconds are stored too
+    at = datetime(2024, 2, 13, 20, 32, 50, 120, tzinfo=UTC)  # the microseconds must be stored too
     threads = [new_thread(at, metadata={"a.$x": "é", "": "2"}) for _ in range(2)]
     values: dict[str, Any] = {
         "position": 1,
@@ -267,8 +270,8 @@ def test_memory_does_not_grow_with_the_number_of_messages(tmp_path: Path) -> Non
             peak_mb(directory, "export_threads", str(file)),
             peak_mb(other, "import_threads", str(file)),
         ]
-    # Keeping 45,000 messages in memory would take about 70 MB. The limit is above SQLite's cache of 16 MB, which the
-    # small run does not fill.
+    # Keeping 45,000 messages in memory would take about 70 MB. The limit is higher than the
+    # 16 MB of SQLite's cache, because the small run does not fill the cache.
     assert all(large - small < 30 for small, large in zip(*peaks.values(), strict=True)), peaks
 
 

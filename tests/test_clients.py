@@ -1,4 +1,4 @@
-"""The newest openai-python against a served process. scripts/check-openai-1.6.1 checks an older version."""
+"""The newest openai-python with a running service. scripts/check-openai-1.6.1 checks an older version."""
 
 import pytest
 from openai import OpenAI
@@ -19,7 +19,7 @@ def test_openai_current(served: Served, check: Check) -> None:
         check(client)
 
 
-# The validating client must notice invalid responses: otherwise the checks prove nothing.
+# The validating client must detect invalid responses. Otherwise the checks prove nothing.
 
 
 def message_in_the_default_shape(client: OpenAI) -> Message:

@@ -1,4 +1,4 @@
-"""The code samples of the OpenAPI document: curl and Python are run, JavaScript and Go are parsed."""
+"""The code samples in the OpenAPI description. The tests run curl and Python, and parse JavaScript and Go."""
 
 import ast
 import contextlib
@@ -35,7 +35,7 @@ def sample(schema: dict[str, Any], operation_id: str, label: str) -> str:
 
 
 def run(label: str, source: str) -> Any:
-    """Return the JSON that a sample prints."""
+    """Run a sample and return the JSON that it prints."""
     if label == "curl":
         done = subprocess.run(
             ["sh", "-eu", "-c", source.replace("curl ", "curl -sS ", 1)], capture_output=True, timeout=30
@@ -71,7 +71,7 @@ def test_sample_gets_the_response_of_the_example(
         assert body["data"][0]["id"] == thread_id
         body |= {"data": body["data"][:1], "last_id": thread_id, "has_more": False}
     examples = examples_of(schema, described(schema, operation_id)[2]["responses"]["200"])
-    is_v2 = "OpenAI" in source  # the SDK asks for the shape of v2
+    is_v2 = "OpenAI" in source  # the SDK requests the v2 shape
     expected = examples["V2"] if is_v2 and "V2" in examples else examples["Default"]
     assert json.loads(masked(body)) == json.loads(masked(expected))
 

@@ -1,4 +1,4 @@
-"""The vectors of the contract: one test for each, and their player against a served process."""
+"""The contract's vectors: one test per vector, and one test that runs run_vectors.py with a running service."""
 
 import json
 import subprocess

@@ -77,7 +77,7 @@ def test_optional_field_is_returned_and_stored(api: Api, thread_id: str, field: 
         " ",
         "\t\r\n",
         "  x  ",
-        "e\u0301 and \u00e9",  # no Unicode normalization
+        "e\u0301 and \u00e9",  # Unicode normalization would change this text
         "\u2028\u2029\ufeff\u200d\u202e",
         "\x01\x1f\x7f",
         "<script>alert(1)</script> 'quotes' \"too\" \\ %s {0} ${x}",
@@ -147,7 +147,7 @@ REFUSALS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     *[("metadata", {"1": value}, [detail_of("str", "metadata", "1")]) for value in NOT_TEXT],
     (
         "metadata",
-        # The value of a bad key is not checked. Errors of keys and values are in the order of the pairs.
+        # If a key is invalid, its value is not checked. The errors are in the order of the pairs.
         {"k" * 65: None, "b": None, "\0": 1, "a": "\0", "__key__": "\ud800"},
         [
             detail_of("long", "metadata", "__key__", limit_value=64),
@@ -216,8 +216,8 @@ def test_body_is_checked_before_the_thread(api: Api) -> None:
     assert post(api, "thread_none", b"\xff")[0] == 400
 
 
-# SQLite needs one statement. PostgreSQL locks the thread first. MongoDB reads the thread before and after the insert,
-# and the last position.
+# The statements that store one message. SQLite needs only the INSERT. PostgreSQL first locks the thread. MongoDB reads
+# the thread before and after the insert, and also reads the last position.
 APPENDED = {
     "sqlite": ["INSERT"],
     "postgresql": ["BEGIN", "SELECT", "INSERT", "COMMIT"],
@@ -244,7 +244,7 @@ def test_query_count_does_not_grow_with_the_thread(api: Api, thread_id: str) -> 
 
 @pytest.mark.process
 def test_process_keeps_no_data_of_a_request(tmp_path: Path) -> None:
-    """Uses its own process, because the first request creates the objects that all requests share."""
+    """Use a separate process, because the first request of a process creates objects that all requests share."""
     program = """
 import gc, time
 from django.conf import settings

@@ -1,4 +1,4 @@
-"""Which databases can be used, and the error messages for those that cannot."""
+"""Supported databases, and the error messages for databases that cannot be used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ MONGODB_DRIVERS = ("djongo", "pymongo", "bson")
 
 @pytest.fixture
 def without_mongodb_drivers(tmp_path: Path) -> dict[str, str]:
-    """Return settings of a process that cannot import MongoDB's drivers, as if they were not installed."""
+    """Return the settings for a process that cannot import MongoDB's drivers, as if they were not installed."""
     directory = tmp_path / "path"
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(
@@ -83,7 +83,7 @@ def test_unreachable_server_is_a_one_line_error(tmp_path: Path, scheme: str, rea
     problems = [line for line in done.stderr.splitlines() if "threadsvc.E001" in line]
     assert problems == [f"?: (threadsvc.E001) THREADS_DATABASE_URL: {reason.format(port=port)}"]
     assert "hidden" not in done.stdout + done.stderr
-    done = manage(tmp_path / "data", "serve", **settings)
+    done = manage(tmp_path / "data", "serve", PORT=str(free_port()), **settings)
     problem = f"CommandError: cannot use the database of THREADS_DATABASE_URL: {reason.format(port=port)}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", problem)
 

@@ -1,4 +1,4 @@
-"""Deletes of threads and messages: hidden at once, then removed, also after a crash or a race."""
+"""Deletes of threads and messages. Deleted rows are hidden at once and removed later, even after a crash or a race."""
 
 import sqlite3
 import time
@@ -25,7 +25,7 @@ JSON = {"Content_Type": "application/json"}
 
 
 def new_filled_thread(api: Api, messages: int = 3) -> tuple[str, list[str]]:
-    """Create a thread with messages. Return its id and the ids of the messages, oldest first."""
+    """Create a thread with messages. Return its id and its message ids, oldest first."""
     thread: str = api.post("/threads", {"messages": [GOOD] * messages, "metadata": {"mark": "x"}}).body["id"]
     ids = Message.objects.filter(thread_id=thread).order_by("position").values_list("id", flat=True)
     return thread, list(ids)
@@ -39,7 +39,8 @@ def status_and_body(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.body
 
 
-# MongoDB has no rollback, so purge keeps the bare id of a deleted thread for an hour. Other engines keep no row.
+# The number of rows that purge leaves for a deleted thread. MongoDB has no rollback, so purge keeps a row with only the
+# id for an hour.
 THREADS_LEFT = 1 if engines.chosen == "mongodb" else 0
 
 
@@ -79,7 +80,7 @@ def test_one_write_hides_a_thread_before_its_rows_are_removed(api: Api) -> None:
     thread, ids = new_filled_thread(api)
     with CaptureQueriesContext(connection) as queries:
         delete_thread(thread)
-    # The UPDATE hides the thread. In SQL, the same transaction deletes its metadata pairs.
+    # The UPDATE hides the thread. On SQL engines, the same transaction deletes its metadata pairs.
     pairs = [] if engines.chosen == "mongodb" else ["DELETE"]
     assert [query["sql"].split()[0] for query in queries] == in_transaction("UPDATE", *pairs)
     assert not ThreadPair.objects.filter(thread_id=thread).exists()
@@ -123,7 +124,7 @@ def test_deleted_message_keeps_only_its_ids_and_its_place(api: Api) -> None:
         "object_id": before.object_id,
         "thread_id": thread,
         "position": 4,
-        "created_at": before.created_at,  # the ids contain it anyway
+        "created_at": before.created_at,  # the ids contain the time anyway
         "role": "",
         "content": [],
         "attachments": [],
@@ -156,7 +157,7 @@ def test_deleted_message_keeps_its_place_as_cursor_for_a_day(api: Api) -> None:
     purge()
     unknown = 422, {"detail": [detail_of("message", "after", root="query")]}
     assert status_and_body(api.get(f"{path}?after={ids[1]}")) == unknown
-    # The row of the last message stays, because the next position is counted from it.
+    # The last message's row is kept, because the next position depends on it.
     ids.append(api.post(path, GOOD).body["id"])
     assert Message.objects.get(id=ids[5]).position == 6
     assert after(ids[4]) == [5]
@@ -174,7 +175,10 @@ def test_purge_removes_old_tombstones_except_the_last_message(api: Api) -> None:
 
 
 def run(tmp_path: Path, program: str) -> str:
-    """Run a program in its own process, on its own database without another purger. Return its output."""
+    """Run a program in its own process and return its output.
+
+    The program has its own database, and no other process purges it.
+    """
     head = """
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -211,7 +215,7 @@ statements = [query["sql"] for query in queries]
 print(*(sql.count("'msg_") for sql in statements if sql.startswith('DELETE FROM "messages_app_message"')))
 print(statements.count("COMMIT"))
 """
-    # Three batches of messages, and the thread, whose removal looks for messages again.
+    # Purge removes three batches of messages and then the thread. On SQL engines, it looks for messages once more.
     expected = ["1 250 0 0", "100 100 50", "0"] if engines.chosen == "mongodb" else ["1 250 0 0", "100 100 50 0", "4"]
     assert run(tmp_path, program).splitlines() == expected
     assert ROWS_PER_REMOVAL == 100
@@ -246,7 +250,7 @@ def test_purge_or_restart_finishes_an_interrupted_removal(
     threads = [service.call("POST", "/threads", {"messages": [GOOD] * 3}, **JSON).body["id"] for _ in range(2)]
     service.process.kill()
     service.process.wait()
-    # As if the kill came after one thread was marked as deleted, and during the removal of the other.
+    # Simulate a kill after the first thread was marked as deleted and while the second thread was being removed.
     program = (
         "from messages_app.models import Message\nfrom tests.rows import delete_thread\n"
         f"for thread in {threads!r}: delete_thread(thread)\n"
@@ -287,7 +291,7 @@ def test_failed_removal_is_retried(serve: Callable[..., Served], tmp_path: Path)
         for thread in large:
             assert service.call("DELETE", f"/threads/{thread}").status == 200
         other.execute("BEGIN EXCLUSIVE")
-        # Wait for two failures: after the first, a pending wake may start a second purge at once.
+        # Wait for two failures, because a pending wake may start a second purge immediately after the first failure.
         service.wait_until(lambda: service.log.read_text().count("purge failed") >= 2)
         other.execute("ROLLBACK")
     service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
@@ -303,8 +307,8 @@ with CaptureQueriesContext(connection) as queries:
 print(*(query["sql"].split()[0] for query in queries))
 print(Message.objects.count())
 """
-    # In SQL, one query finds that no tombstone can be removed. On MongoDB, each tombstone needs a query, and the UPDATE
-    # shows threads that a killed process left hidden. The last query looks for idempotency keys.
+    # On SQL engines, one query finds that no tombstone can be removed. On MongoDB, each tombstone needs a query, and an
+    # UPDATE restores threads that a killed process left hidden. The last query looks for idempotency keys.
     statements = "UPDATE" + " SELECT" * (1 + 1 + 5 + 1 + 1) if engines.chosen == "mongodb" else "SELECT SELECT SELECT"
     assert run(tmp_path, program).splitlines() == ["0 0 0 0", statements, "5"]
 
@@ -346,12 +350,12 @@ print("removed twice")
     assert run(tmp_path, program) == "removed twice\n"
 
 
-# Races. The hook runs after a create has checked its thread and before it inserts.
+# Races. The hook runs after a create has checked its thread and before it inserts the message.
 
 
 @contextmanager
 def before_insert(hook: Callable[[], None]) -> Iterator[None]:
-    """Call `hook` in this thread's transaction, before a message is inserted."""
+    """Call `hook` in the transaction of each create, just before the create inserts its message."""
 
     def call(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.startswith('INSERT INTO "messages_app_message"'):
@@ -380,7 +384,7 @@ def test_delete_waits_for_a_create_and_removes_its_message(api: Api, thread_id: 
         def delete() -> None:
             deletes.append(in_a_thread(pool, lambda: api.delete(f"/threads/{thread_id}")))
             with pytest.raises(TimeoutError):
-                deletes[0].result(timeout=0.5)  # it waits for the create
+                deletes[0].result(timeout=0.5)  # the delete waits for the create
 
         with before_insert(delete):
             created = api.post(f"/threads/{thread_id}/messages", GOOD)

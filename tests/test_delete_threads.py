@@ -1,4 +1,4 @@
-"""`manage.py delete_threads`: idle threads are deleted. Threads in use stay, also if a message arrives meanwhile."""
+"""`manage.py delete_threads` deletes idle threads. It keeps a thread in which a message arrives during the run."""
 
 import io
 import signal
@@ -22,7 +22,7 @@ from tests.conftest import Api, connection, manage
 from tests.rows import append, delete_thread, new_message, new_thread, store_rows
 from tests.test_mongo import run_python, url
 
-__all__ = ["url"]  # a fixture
+__all__ = ["url"]  # the tests use this fixture
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -32,7 +32,7 @@ def days_ago(days: float) -> datetime:
 
 
 def stored_thread(tenant: str, age: float, *ages: float, **fields: Any) -> str:
-    """Store a thread of this age in days, with messages of these ages, and return its id."""
+    """Store a thread that is `age` days old, with one message for each age in `ages`. Return the thread's id."""
     thread = new_thread(at=days_ago(age), tenant=tenant, metadata={"mark": "x"}, **fields)
     rows = enumerate(ages, start=1)
     store_rows(
@@ -81,7 +81,7 @@ def test_age_counts_from_the_last_message_or_the_creation(tenant: str) -> None:
     output = delete("--older-than", "90d", "--tenant", tenant)
     assert output.startswith(f"Deleted {with_messages} {tenant}, idle since 20")
     assert remaining(tenant) == kept
-    # The rows are removed, not only hidden. MongoDB, which has no rollback, keeps the bare ids.
+    # The rows are removed, not only hidden. MongoDB has no rollback, so purge keeps a row with only the id.
     deleted = [*old, last_deleted]
     assert not Message.objects.filter(thread__in=deleted).exists()
     tenants = list(Thread.objects.filter(id__in=deleted).values_list("tenant", flat=True))
@@ -93,7 +93,7 @@ def test_age_counts_from_the_last_message_or_the_creation(tenant: str) -> None:
 
 
 def test_without_a_tenant_threads_of_all_tenants_are_deleted(api: Api) -> None:
-    delete("--older-than", "1972-01-01")  # threads of that time from other tests
+    delete("--older-than", "1972-01-01")  # removes old threads from other tests
     tenants = [uuid4().hex for _ in range(3)]
     threads = [
         new_thread(at=datetime(1971, 1, 1, tzinfo=UTC) + timedelta(seconds=i // 7), tenant=tenants[i % 3])
@@ -134,14 +134,14 @@ def test_thread_that_gets_a_message_during_the_run_stays(tenant: str) -> None:
             append(used, tenant, role="user", content=[])
             running = pool.submit(run)
             with pytest.raises(TimeoutError):
-                running.result(timeout=0.5)  # it found both threads idle, and waits for the writer
+                running.result(timeout=0.5)  # the run found both threads idle, and now waits for the writer
         assert running.result(timeout=10).startswith("Deleted 1 threads with 1 messages, ")
     assert remaining(tenant) == {used}
     assert Message.objects.visible_in(used).count() == 2
     assert not Thread.objects.filter(id=unused).exists()
 
 
-# MongoDB: no rollback and no locks.
+# MongoDB has neither rollback nor locks.
 
 
 @pytest.mark.engine("mongodb")
@@ -158,7 +158,7 @@ def test_message_between_the_writes_is_kept_or_refused(api: Api, monkeypatch: py
         nonlocal writes
         if self.name == "messages_app_thread":
             writes += 1
-            if writes == write + 1:  # the first write shows threads that a killed run left hidden
+            if writes == write + 1:  # the first write restores threads that a killed run left hidden
                 with ThreadPoolExecutor(1) as pool:
                     sent = {**HELLO, "metadata": {"mark": mark}}
                     answers.append(pool.submit(api.post, f"/threads/{used}/messages", sent).result())
@@ -179,8 +179,8 @@ def test_message_between_the_writes_is_kept_or_refused(api: Api, monkeypatch: py
     assert api.get(f"/threads/{unused}").status == 404
 
 
-# Deletes old threads in its own process, which is killed before its write number `deadly`. Just before it hides
-# threads, another client appends to one of them.
+# A program that deletes old threads and is killed before its write number `deadly`. Just before it hides the threads, a
+# message is appended to one of them.
 DELETE = """
 import os, signal, sys, pymongo
 from django.core.management import call_command
@@ -218,7 +218,7 @@ def test_run_killed_at_any_write_deletes_no_used_thread(api: Api, tmp_path: Path
             assert len(api.get(f"/threads/{used}/messages").body["data"]) == 2
             delete_thread(used)
         else:
-            assert deadly <= 2  # it was killed before the append
+            assert deadly <= 2  # the program was killed before the append
         if finished:
             break
     assert finished

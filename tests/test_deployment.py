@@ -30,12 +30,12 @@ EXAMPLES = ROOT / "docs" / "examples"
 HELLO = {"role": "user", "content": "hello"}
 V2 = {"OpenAI-Beta": "assistants=v2"}
 MEBIBYTE = 1024 * 1024
-# The account of the admin.
+# The admin account.
 NAME, PASSWORD = "ann", "correct horse battery"
 
 
 class Site:
-    """nginx with the configuration of the example, and the service behind it."""
+    """nginx with the example configuration, and the service behind nginx."""
 
     def __init__(self, nginx: Nginx, service: Served) -> None:
         self.nginx, self.service = nginx, service
@@ -50,7 +50,7 @@ class Site:
         self.key = {"Authorization": f"Bearer {found[0]}"}
 
     def call(self, method: str, path: str, body: Any = None, source: str = "127.0.0.1", **headers: str) -> Answer:
-        """Send a request over TLS, from a loopback address."""
+        """Send a request over TLS from the loopback address `source`."""
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self.nginx.port, timeout=30, context=self.nginx.tls, source_address=(source, 0)
         )
@@ -138,7 +138,7 @@ def test_clients_cannot_spoof_their_address(site: Site) -> None:
     (failure,) = re.findall(r'login failure by .*?ip_address: \\"(.*?)\\"', site.service.log.read_text())
     assert failure == "127.0.0.2"
     store_nine_more_failures(site)
-    for number in range(8):  # every worker applies the lock
+    for number in range(8):  # enough requests to reach every worker
         headers = {"X-Forwarded-For": f"203.0.113.{number}"}
         assert site.log_in(PASSWORD, "127.0.0.2", **headers) == 429
     assert site.log_in(PASSWORD, "127.0.0.3", **{"X-Forwarded-For": "127.0.0.2"}) == 302
@@ -175,7 +175,7 @@ def test_operator_logs_in_with_cookies_for_https_only(site: Site) -> None:
 
 
 def store_nine_more_failures(site: Site) -> None:
-    """Store the count after nine more failed logins. Real ones are slow: each hashes a password."""
+    """Set the failure count as nine more failed logins would. Real logins are slow, because each hashes a password."""
     execute(f"sqlite:///{site.service.directory}/threadsvc.db", "UPDATE axes_accessattempt SET failures_since_start=10")
 
 
@@ -215,7 +215,7 @@ def test_body_over_16_mib_is_413_in_both_shapes(site: Site) -> None:
 
 
 def test_refusal_before_the_body_is_read_reaches_the_client(site: Site) -> None:
-    body = b" " * (4 * MEBIBYTE + 1)  # the service reads none of it
+    body = b" " * (4 * MEBIBYTE + 1)  # the service does not read this body
     for _ in range(6):
         answer = site.call("POST", "/threads/x/messages", body, **site.key)
         assert (answer.status, answer.body) == (413, {"detail": "Request body too large"})
@@ -232,7 +232,7 @@ def test_sdk_works_through_nginx(site: Site) -> None:
         http_client=DefaultHttpxClient(verify=site.nginx.tls, trust_env=False),
     ) as client:
         thread = client.beta.threads.create(messages=[{"role": "user", "content": "0"}])
-        for number in range(1, 10):  # over one connection
+        for number in range(1, 10):  # all requests use one connection
             client.beta.threads.messages.create(thread.id, role="user", content=str(number))
         listed: list[Any] = list(client.beta.threads.messages.list(thread.id, order="asc", limit=3))
         assert [message.content[0].text.value for message in listed] == [str(number) for number in range(10)]
@@ -318,7 +318,7 @@ def test_200_slow_clients_do_not_delay_others(site: Site) -> None:
         dripping.join()
         assert max(waits) < 1
         assert len(waits) > 3 * SECONDS
-        for client in slow[-10:]:  # slow clients get their responses as well
+        for client in slow[-10:]:  # the slow clients get their responses too
             client.sendall(body[-1:])
             assert client.recv(12) == b"HTTP/1.1 200"
     assert len(site.service.stored("message", thread_id=thread)) == len(waits) + 10
@@ -328,7 +328,7 @@ def test_200_slow_clients_do_not_delay_others(site: Site) -> None:
 
 
 def example_environment() -> dict[str, str]:
-    """Return the variables of the example, including those that are commented out."""
+    """Return the variables in the example environment, including variables that are commented out."""
     lines = (EXAMPLES / "environment").read_text(encoding="utf-8").splitlines()
     pairs = [line.removeprefix("#").partition("=") for line in lines if re.match(r"#?[A-Z_]+=", line)]
     return {name: value.strip("'") for name, _, value in pairs}

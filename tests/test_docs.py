@@ -1,4 +1,4 @@
-"""The documentation agrees with the code: examples run, tables are complete, and links have targets."""
+"""The documentation agrees with the code: examples run, tables are complete, and links work."""
 
 import doctest
 import json
@@ -22,7 +22,7 @@ from threadsvc import __version__, settings
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
-SERVICE = "http://127.0.0.1:8000"  # in every example
+SERVICE = "http://127.0.0.1:8000"  # the service's address in every example
 
 
 def text_of(document: str) -> str:
@@ -34,7 +34,7 @@ def code_blocks(document: str, language: str) -> list[str]:
 
 
 def at(served: Served, example: str) -> str:
-    """Return an example with the address of the served service."""
+    """Return an example with its address replaced by the address of the running service."""
     assert SERVICE in example
     return example.replace(SERVICE, f"http://127.0.0.1:{served.port}")
 
@@ -54,7 +54,7 @@ def test_only_the_readers_of_settings_read_the_environment() -> None:
         path.read_text(encoding="utf-8") for app in ("threadsvc", "messages_app") for path in (ROOT / app).rglob("*.py")
     )
     readers = text_of("threadsvc/settings.py").count("os.environ")
-    # The others: DJANGO_SETTINGS_MODULE in wsgi.py, and the directory of metrics in exporter.py.
+    # The other two uses: DJANGO_SETTINGS_MODULE in wsgi.py, and the metrics directory in exporter.py.
     assert source.count("os.environ") == readers + 2
 
 
@@ -107,7 +107,7 @@ def test_options_of_a_command_are_those_of_its_help(name: str) -> None:
     first_cells = "\n".join(re.findall(r"^\| (`.+?) \|", COMMANDS[name], re.MULTILINE))
     assert usage.split()[0] == name
     assert options_in(first_cells) == real
-    assert options_in(usage) | {"--no-input"} == real | {"--no-input"}  # an alias that the usage leaves out
+    assert options_in(usage) | {"--no-input"} == real | {"--no-input"}  # the usage omits this alias
 
 
 @pytest.mark.stateless
@@ -133,7 +133,7 @@ def test_kills_in_the_readme_are_the_sums_of_the_durability_page() -> None:
 
 
 def masked(text: str) -> str:
-    """Return the text with ids and times masked: only they differ from run to run."""
+    """Mask the ids and times in a text, because only ids and times differ between runs."""
     text = re.sub(r"(thread|msg)_[0-9a-z]{26}", r"\1_...", text)
     text = re.sub(r'"_id":"[0-9a-f]{24}"', '"_id":"..."', text)
     return re.sub(r'"created_at":\d{10}', '"created_at":0', text)
@@ -143,7 +143,7 @@ def test_curl_commands_of_the_tutorial_get_the_responses_that_it_shows(served: S
     blocks = "\n".join(code_blocks("docs/tutorial.md", "console"))
     steps = re.findall(r"^\$ (curl .*)\n(.*)$", blocks, re.MULTILINE)
     assert len(steps) == 5
-    threads: dict[str, str] = {}  # the tutorial's id -> the one that we got instead
+    threads: dict[str, str] = {}  # maps the tutorial's ids to the ids that the service returned
     for command, shown in steps:
         for theirs, ours in threads.items():
             command = command.replace(theirs, ours)
@@ -187,7 +187,7 @@ def test_first_lines_for_those_who_come_from_elsewhere_work(served: Served, comi
 
 
 class Model(ThreadingHTTPServer):
-    """An OpenAI-compatible model server. It responds with the number of messages and the last one in capitals."""
+    """An OpenAI-compatible model server. It responds with the number of messages and the last message in capitals."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ModelHandler)
@@ -216,7 +216,7 @@ class ModelHandler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_request(self, *args: Any) -> None:
-        """Log nothing."""
+        """Write no log, because the default writes each request to stderr."""
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def prose_of(document: str) -> str:
 
 
 def anchors_of(document: str) -> set[str]:
-    """Return the anchors of a page's headings as GitHub makes them, and those that its HTML sets."""
+    """Return a page's anchors: GitHub's anchors for the headings, and the anchors in the page's HTML."""
     prose, found, times = prose_of(document), set[str](), Counter[str]()
     for heading in re.findall(r"^ {0,3}#{1,6} +(.*?)(?: +#+)? *$", prose, re.MULTILINE):
         text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -287,7 +287,7 @@ def anchors_of(document: str) -> set[str]:
 
 
 def links_of(document: str) -> set[str]:
-    """Return the targets of a page's links and pictures. Inline code holds none."""
+    """Return the targets of a page's links and pictures. Ignore inline code."""
     prose = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "`", prose_of(document))
     inline = re.findall(r"\]\(<?([^)\s>]+)>?(?: +\"[^\"]*\")?\)", prose)
     references = re.findall(r"^ {0,3}\[[^\]]+\]: +(\S+)", prose, re.MULTILINE)

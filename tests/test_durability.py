@@ -1,4 +1,4 @@
-"""Acknowledged writes survive kills of the service and its database: tests/torture.py with few kills."""
+"""Acknowledged writes survive kills of the service and its database. The tests run tests/torture.py with few kills."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.torture import Outcome, Torture, Write, message_body
 
 pytestmark = pytest.mark.process
 
-# The smallest numbers that include every kind of kill.
+# For each engine, the smallest number of kills that includes every kind of kill.
 KILLS = {"sqlite": 3, "postgresql": 4, "mongodb": 5}
 
 
@@ -33,7 +33,10 @@ def test_acknowledged_writes_survive_any_kill(torture: Torture, figures: Callabl
 
 
 def five_messages(torture: Torture) -> list[str]:
-    """Return the ids of five messages of one writer in one thread, each sent after the last was acknowledged."""
+    """Send five messages from one writer to one thread. Return their ids.
+
+    Each message is sent after the previous message was acknowledged.
+    """
     writer, thread = torture.writers[0], torture.threads[0]
     writer.stopping.clear()
     writer.keyed = 1  # with a key, the writer retries until it gets a response

@@ -51,7 +51,7 @@ def store(tenant: str) -> Callable[..., Thread]:
 
 
 def export(file: Path, tenant: str) -> str:
-    """Run the command and return its output."""
+    """Run the export command and return its output."""
     output = io.StringIO()
     call_command("export_threads", str(file), tenant=tenant, stdout=output)
     return output.getvalue()
@@ -102,7 +102,7 @@ def test_line_has_all_data_of_a_thread_with_sorted_keys(tmp_path: Path) -> None:
 
 
 def test_export_is_oldest_first_without_deleted_rows(tmp_path: Path, tenant: str, store: Callable[..., Thread]) -> None:
-    # Created in the same second: the ids contain milliseconds and decide the order.
+    # Two of these threads were created in the same second. Their ids contain milliseconds and determine their order.
     third = store(at=AT + timedelta(milliseconds=2))
     second = store("1", "2", "3", at=AT + timedelta(milliseconds=1))
     first = store("0", at=AT - timedelta(days=1))
@@ -137,7 +137,7 @@ def test_export_of_60_threads_costs_at_most_16_queries(tenant: str, store: Calla
         store("a", "b", at=AT + timedelta(days=i))
     with CaptureQueriesContext(connection) as queries:
         assert len(list(export_lines(threads_oldest_first(tenant)))) == 60
-    assert len(queries) <= 16  # two per batch of 1, 2, 4, 8, 16 and 32 threads, and the pages of threads
+    assert len(queries) <= 16  # two per batch of 1, 2, 4, 8, 16 and 32 threads, plus queries for pages of threads
 
 
 def test_file_is_private_and_compressed_if_its_name_ends_in_gz(
@@ -156,7 +156,7 @@ def test_file_is_private_and_compressed_if_its_name_ends_in_gz(
 
 @pytest.fixture
 def failing_after() -> Callable[[int], Any]:
-    """Return a context in which the database fails after the given number of queries."""
+    """Return a function that creates a context in which the database fails after a given number of queries."""
     left = 0
 
     def execute(call: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
@@ -217,7 +217,7 @@ def test_invalid_tenant_is_refused(command: str, tenant: str) -> None:
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data directory of a store with three threads."""
+    """A data directory with three stored threads."""
     directory = tmp_path_factory.mktemp("seeded") / "data"
     migrate(directory)
     assert manage(directory, "seed", "--threads", "3", "--messages", "40", "--seed", "3").returncode == 0
@@ -254,7 +254,7 @@ def test_thread_deleted_during_the_export_is_left_out(store: Callable[..., Threa
     def delete_after_the_first(execute: Any, sql: str, *more: Any) -> Any:
         nonlocal statements
         statements += 1
-        if statements == 2:  # after the read of the messages, or of their first page
+        if statements == 2:  # the messages, or their first page, have been read
             delete_thread(deleted.id)
             Message.objects.filter(thread=deleted.id, position__gt=1).delete()
         return execute(sql, *more)

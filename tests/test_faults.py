@@ -1,4 +1,4 @@
-"""Responses and stored data during a database outage, on a full disk, after the kill of a worker, and after a bug."""
+"""Responses and stored data after failures: a database outage, a full disk, a killed worker, and a bug."""
 
 import http.client
 import io
@@ -45,7 +45,7 @@ class Attempt(NamedTuple):
 
 
 class Load:
-    """Clients that write to a thread and read it continuously, until the end of the block."""
+    """Clients that continuously write to a thread and read it, until the `with` block ends."""
 
     def __init__(self, service: Served, clients: int = 12) -> None:
         self.service, self.thread = service, service.new_thread()
@@ -85,7 +85,7 @@ def status_and_body(answer: Answer) -> tuple[int, Any]:
 
 
 class AdminSession:
-    """A browser's session in the admin of a running service, with its cookies."""
+    """A browser session in the admin of a running service. It stores the cookies."""
 
     def __init__(self, service: Served) -> None:
         self.service, self.cookies = service, SimpleCookie()
@@ -133,7 +133,7 @@ def urls_of(service: Served) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[DatabaseServer]:
-    """A database server that only this module uses, so its tests may stop it."""
+    """A database server that only this module uses, so the tests may stop it."""
     server = engines.start(engines.chosen)
     assert server
     yield server
@@ -148,7 +148,7 @@ def test_database_outage_under_load_is_503_until_it_ends(
     service = serve(THREADS_DATABASE_URL=own_server.new_database())
     ann = create_ann(service)
     assert ann.log_in().status == 302
-    # Two seconds, or four for a MongoDB that hangs (docs/databases.md), and some more for a busy machine.
+    # A request waits two seconds, or four if MongoDB hangs (docs/databases.md). The rest allows for a busy machine.
     longest = 6 if (engines.chosen, outage) == ("mongodb", "suspend") else 3
     with Load(service) as load:
         service.wait_until(lambda: len(load.acknowledged()) > 20)
@@ -203,13 +203,13 @@ def test_killed_worker_is_replaced_and_loses_no_acknowledged_write(
 
 # Full disks
 
-BIG = "".join(map(chr, Random(7).choices(range(0x4E00, 0x9FFF), k=10_000)))  # no engine can compress it
+BIG = "".join(map(chr, Random(7).choices(range(0x4E00, 0x9FFF), k=10_000)))  # no engine can compress this text
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few megabytes. Skips the test if the system does not allow mounts."""
-    directory = (engines.server.directory if engines.server else tmp_path) / "small"  # the server can write there
+    directory = (engines.server.directory if engines.server else tmp_path) / "small"  # the server can write here
     directory.mkdir()
     megabytes = 24 if engines.chosen == "postgresql" else 4
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory)]
@@ -263,7 +263,7 @@ def test_full_disk_is_507_and_keeps_data_until_there_is_space(
     writes: list[Callable[[], Answer]] = [
         lambda: service.call("POST", f"/threads/{thread}/messages", big),
         lambda: service.call("POST", "/threads", {"messages": [MESSAGE, big], "metadata": {"a": "b"}}),
-        # If an engine changes pages in place, the following writes may still fit into existing pages.
+        # The following writes may still fit into existing pages, if the engine changes pages in place.
         lambda: service.call("POST", f"/threads/{thread}", {"metadata": {"b": BIG[:512]}}),
         lambda: service.call("POST", f"/threads/{thread}/messages/{message}", {"metadata": {"b": uuid4().hex}}),
         lambda: ann.delete(f"/admin/messages_app/message/{message}/delete/"),
@@ -288,31 +288,31 @@ def test_full_disk_is_507_and_keeps_data_until_there_is_space(
     if engines.chosen == "sqlite":
         assert status_and_body(AdminSession(service).log_in()) == FULL
         assert service.stop() == 0
-        ann.service = service = serve(**small_database)  # a new process can read, too
+        ann.service = service = serve(**small_database)  # a new process can also read
         assert service.call("GET", f"/threads/{thread}/messages").status == 200
 
     ballast.unlink()
     assert [write().status for write in writes] == [200, 200, 200, 200, 302, 404, 200]
-    service.wait_until(lambda: not service.stored("message", thread_id=thread))  # purged
+    service.wait_until(lambda: not service.stored("message", thread_id=thread))  # the purge removes them
     assert service.stop() == 0
     assert "Traceback" not in service.log.read_text()
 
 
 @pytest.mark.engine("sqlite")
 def test_full_file_is_507_for_each_write_and_stores_nothing(api: Api, admin: Client) -> None:
-    """PRAGMA max_page_count simulates a full disk, also if the system does not allow mounts."""
+    """Simulate a full disk with PRAGMA max_page_count, which works even if the system does not allow mounts."""
     big = {**MESSAGE, "content": BIG}
     full_of = {str(number): BIG[:512] for number in range(16)}
-    call_command("purge", stdout=io.StringIO())  # a purge during the test would free space
+    call_command("purge", stdout=io.StringIO())  # purge now, because a purge during the test would free space
     thread = api.post("/threads", {"messages": [MESSAGE]}).body["id"]
     (message,) = (each["id"] for each in api.get(f"/threads/{thread}/messages").body["data"])
     with connection.cursor() as cursor:
         ((pages,),) = cursor.execute("PRAGMA page_count").fetchall()
-        # Fetch every row: an open statement holds a snapshot. Writes of this connection would then fail as soon as
-        # another thread, such as the purger, has written.
+        # Fetch every row, because an open statement keeps a snapshot. After a write in another thread, such as the
+        # purger, this connection could then no longer write.
         cursor.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         try:
-            for content in (BIG, BIG[:1000], "x"):  # until there is no page even for a small message
+            for content in (BIG, BIG[:1000], "x"):  # until not even a small message fits
                 while api.post(f"/threads/{thread}/messages", {**MESSAGE, "content": content}).status == 200:
                     pass
             before = Thread.objects.count(), Message.objects.count()
@@ -325,7 +325,7 @@ def test_full_file_is_507_for_each_write_and_stores_nothing(api: Api, admin: Cli
                 assert status_and_body(api.post(path, body)) == FULL
             assert (Thread.objects.count(), Message.objects.count()) == before
             assert api.get(f"/threads/{thread}").body["metadata"] == {}
-            # With space for a few index pages, a delete succeeds, but a large message does not.
+            # With space for a few index pages, a delete succeeds, but a create with a large message is refused.
             cursor.execute(f"PRAGMA max_page_count = {pages + 4}").fetchall()
             assert api.delete(f"/threads/{thread}/messages/{message}").status == 200
             assert status_and_body(api.post(f"/threads/{thread}/messages", big)) == FULL
@@ -334,7 +334,7 @@ def test_full_file_is_507_for_each_write_and_stores_nothing(api: Api, admin: Cli
     assert api.post(f"/threads/{thread}/messages", big).status == 200
 
 
-# A bug of the service
+# A bug in the service
 
 
 @pytest.mark.once

@@ -14,12 +14,12 @@ WRITERS, READERS, PER_WRITER, INITIAL = 3, 2, 80, 30
 
 
 class History(NamedTuple):
-    """The reports of all processes about one thread."""
+    """The reports of all client processes about one thread."""
 
     initial: list[str]
-    written: list[list[Written]]  # by each writer
+    written: list[list[Written]]  # one list per writer
     deleted: list[str]
-    followed: list[list[str]]  # by each reader
+    followed: list[list[str]]  # one list per reader
     walked_back: list[Walk]
     final: list[str]  # a walk after all clients have ended
     final_reversed: list[str]
@@ -85,7 +85,7 @@ def test_acknowledged_messages_stay_in_each_writers_order(histories: list[Histor
         acknowledged = thread.acknowledged
         assert len(set(acknowledged)) == WRITERS * PER_WRITER
         victims = [message.message_id for message in thread.written[0]][1::2]
-        assert thread.deleted == victims  # each once, because the deleter follows the thread like a reader
+        assert thread.deleted == victims  # the deleter also reads each message only once
         remaining = set(thread.initial) | set(acknowledged) - set(thread.deleted)
         assert sorted(thread.final) == sorted(remaining)
         assert thread.final_reversed == thread.final[::-1]
@@ -101,7 +101,7 @@ def test_readers_see_each_message_once_and_in_one_order(histories: list[History]
             assert len(set(seen)) == len(seen)
             assert only(seen, thread.final) == thread.final
             assert set(seen) <= {*thread.final, *thread.deleted}
-            for writer in thread.written:  # also messages that were deleted later
+            for writer in thread.written:  # including messages that were deleted later
                 own = [message.message_id for message in writer]
                 assert only(seen, own) == only(own, seen)
             for other in thread.followed:
@@ -114,7 +114,7 @@ def test_backward_walk_has_each_earlier_message_once(histories: list[History]) -
         for started_at, seen in thread.walked_back:
             assert len(set(seen)) == len(seen)
             kept = only(seen, thread.final)
-            assert kept == newest_first[-len(kept) :]  # without a gap down to the first message
+            assert kept == newest_first[-len(kept) :]  # the walk misses no message down to the first one
             earlier = [
                 message.message_id
                 for writer in thread.written
@@ -122,5 +122,5 @@ def test_backward_walk_has_each_earlier_message_once(histories: list[History]) -
                 if message.answered_at < started_at
             ]
             assert set(seen) >= {*thread.initial, *earlier} - set(thread.deleted)
-            for reader in thread.followed:  # deleted messages were in the order that others saw
+            for reader in thread.followed:  # readers saw deleted messages in the same order
                 assert only(seen, reader) == only(reader, seen)[::-1]

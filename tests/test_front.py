@@ -1,4 +1,4 @@
-"""The front page, and the page of unknown paths."""
+"""The front page, and the page for unknown paths."""
 
 import re
 
@@ -54,7 +54,7 @@ def test_nothing_but_the_name_of_a_host_gets_into_the_commands(client: Client, h
 
 
 def unknown(client: Client, path: str = "/nowhere", **meta: str) -> HttpResponse:
-    """Return the response to a browser for a path without a page."""
+    """Request a path as a browser does, and return the response. The default path has no page."""
     return client.get(path, HTTP_ACCEPT="text/html,*/*;q=0.8", **meta)  # type: ignore[arg-type,return-value]  # headers
 
 

@@ -1,7 +1,7 @@
 """No request makes the service fail.
 
-Requests are generated from the API's description, or are valid requests with mutated parts and bytes. Each run sends
-the same requests unless --fuzz-seed is set. `make fuzz` sends many more (CONTRIBUTING.md).
+Some requests are generated from the OpenAPI description. Others are valid requests with mutated parts and bytes. Each
+run sends the same requests unless --fuzz-seed is set. `make fuzz` sends many more (CONTRIBUTING.md).
 """
 
 import math
@@ -24,10 +24,11 @@ from tests.fuzz.described import ACCEPTED_ANYWAY, REFUSED_ANYWAY, SHAPES, Schema
 from tests.fuzz.drafts import Draft, drafts
 from tests.fuzz.target import Answer, Finding, Target, broken_promise, summary
 
-# Requests per batch, and batches per round. The service is checked after each round.
+# The number of requests per batch and of batches per round. After each round, the test checks the service.
 BATCH_SIZE, BATCHES_PER_ROUND = 32, 16
 CLIENTS = 8
-# The approximate share of a long run that is generated from the description, and requests per try of all operations.
+# In a long run, about this share of the requests is generated from the description. One try of all operations sends
+# about REQUESTS_PER_TRY requests.
 GENERATED_SHARE = 0.04
 REQUESTS_PER_TRY = 25
 
@@ -41,7 +42,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture
 def counting(target: Target, figures: Callable[[str, int | str], None]) -> Callable[[str], Any]:
-    """Return a context that records the responses within it."""
+    """Return a function that creates a context. The context records the responses received in it."""
 
     @contextmanager
     def counting(name: str) -> Iterator[None]:
@@ -60,7 +61,8 @@ def test_generated_requests_get_the_described_responses(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config, shape: str
 ) -> None:
     wanted: int = pytestconfig.option.requests
-    with_coverage = engines.chosen == "sqlite" or wanted > 0  # other engines: only requests that reach the engine
+    # On other engines, a short run sends only requests that reach the engine.
+    with_coverage = engines.chosen == "sqlite" or wanted > 0
     if not with_coverage and shape == "default":
         pytest.skip("the v2 shape uses more features of the engine")
     run = SchemathesisRun(target, shape)
@@ -148,7 +150,7 @@ PAIRS = {f"key {number}": "x" for number in range(10)}
 @pytest.mark.process
 @pytest.mark.stateless
 def test_exceptions_cannot_be_expressed_in_the_description(api: Api, target: Target) -> None:
-    """Each request is valid by the description and refused by the contract. Otherwise, its exception is obsolete."""
+    """Check that the contract refuses requests that match the description. Otherwise their exceptions are obsolete."""
     thread_id = api.post("/threads", {"metadata": PAIRS}).body["id"]
     v2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
     messages = f"/threads/{thread_id}/messages"

@@ -1,4 +1,4 @@
-"""Idempotency keys: a retry stores nothing twice, also if it is concurrent or follows a crash."""
+"""Idempotency keys: a retry stores nothing twice, even if it is concurrent or follows a crash."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
 
 
 class Keyed:
-    """Sends POSTs with one key: the given key, or a new one."""
+    """Sends POST requests with one idempotency key. If no key is given, creates one."""
 
     def __init__(self, api: Api, key: str | None = None) -> None:
         self.api, self.key = api, uuid4().hex if key is None else key
@@ -71,7 +71,7 @@ def key_of(tenant: str) -> str:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Return a function that shifts the clock of keys and purges."""
+    """Return a function that moves the clock of idempotency keys and purges forward."""
 
     def shift(by: timedelta) -> None:
         clock = SimpleNamespace(now=lambda: timezone.now() + by)
@@ -127,7 +127,7 @@ def test_key_applies_to_one_path(api: Api, keyed: Keyed, thread_id: str) -> None
     for thread in (thread_id, other):
         assert not is_replay(keyed.post(f"/threads/{thread}/messages", GOOD))
     assert not is_replay(keyed.post("/threads"))
-    # Other requests ignore the key.
+    # Requests that create nothing ignore the key.
     for _ in range(2):
         assert not is_replay(keyed.post(f"/threads/{thread_id}", {"metadata": {"a": "b"}}))
 
@@ -136,7 +136,7 @@ def test_tenants_do_not_share_idempotency_keys(api: Api, keyed: Keyed) -> None:
     answers = [keyed.post("/threads", HTTP_AUTHORIZATION=f"Bearer {key_of(tenant)}") for tenant in ("a", "b", "a")]
     assert [is_replay(answer) for answer in answers] == [False, False, True]
     assert answers[0].body == answers[2].body != answers[1].body
-    # Another tenant's key with a different body is not refused.
+    # Another tenant can use the same idempotency key with a different body.
     assert keyed.post("/threads", {"metadata": {"a": "b"}}, HTTP_AUTHORIZATION=f"Bearer {key_of('c')}").status == 200
 
 
@@ -249,13 +249,13 @@ def test_key_costs_two_more_queries_in_the_same_transaction(api: Api, keyed: Key
         return [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]]
 
     first, retry = statements(), statements()
-    if engines.chosen == "mongodb":  # the thread and the record before the message, the response after it
+    if engines.chosen == "mongodb":  # the record is stored before the message, the response after it
         assert first == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
         assert retry == ["SELECT", "SELECT", "SELECT"]
     else:
         locked = ["SELECT"] if engines.chosen == "postgresql" else []
         assert first == in_transaction("SELECT", *locked, "INSERT", "INSERT")
-        # The last two check that the thread and the message still exist.
+        # The last two queries check that the thread and the message still exist.
         assert retry == in_transaction("SELECT", "SELECT", "SELECT")
 
 
@@ -287,8 +287,8 @@ def test_hundred_concurrent_requests_with_one_key_store_once(served: Served, kin
     assert row["id"] == successes[0].body["id"]
 
 
-# `call` forks a process that calls the API and is killed: before its statement number `kill_at`, or after it responded.
-# Returns the number of statements and the response, or None if it was killed before it responded.
+# `call` forks a process that calls the API. The process is killed before its statement number `kill_at`, or after it
+# responded. `call` returns the number of statements and the response, or None if there was no response.
 CALLS = """
 import json, os, signal, sys
 from datetime import timedelta
@@ -369,12 +369,12 @@ print(json.dumps([results, rows()]))
 @pytest.mark.parametrize("kind", ["thread", "message"])
 def test_retry_completes_a_request_killed_at_any_statement(in_processes: Callable[[str], Any], kind: str) -> None:
     results, (threads, messages) = in_processes(f"KIND = {kind!r}\n{CRASHES}")
-    # On SQLite, the kills are at BEGIN, SELECT, INSERT and INSERT, and after the response.
+    # On SQLite, the process is killed before BEGIN, SELECT, INSERT and INSERT, and after the response.
     assert len(results) >= (5 if kind == "message" else 4)
     soon_statuses = set()
     for path, killed, soon, late, again in results:
         assert (late[0], again) == (200, [200, late[1], "true"])
-        if killed:  # after it responded
+        if killed:  # the process was killed after it responded
             assert killed[:2] == late[:2]
             assert soon == again
         soon_statuses.add(soon[0])
@@ -429,7 +429,7 @@ def test_keyed_message_that_waited_for_a_lock_gets_a_later_id(api: Api, thread_i
 
 @contextmanager
 def raised(signal: Any, error: Exception) -> Iterator[None]:
-    """Raise an error in each write of a message: before it (`pre_save`), or after it (`post_save`)."""
+    """Raise `error` before each write of a message (`pre_save`), or after it (`post_save`)."""
 
     def fail(**_: Any) -> None:
         raise error
@@ -447,7 +447,7 @@ def raised(signal: Any, error: Exception) -> Iterator[None]:
     [(PermissionDenied("no"), 403), (Http404("no"), 404), (ZeroDivisionError("no"), 500), (DiskFull("no"), 507)],
 )
 def test_retry_gets_the_same_refusal(api: Api, keyed: Keyed, thread_id: str, error: Exception, status: int) -> None:
-    """MongoDB does not roll back. A leftover record would make the retry wait for the refused request."""
+    """Check that a refusal leaves no record. MongoDB does not roll back, and a record would make the retry wait."""
     path = f"/threads/{thread_id}/messages"
     with raised(pre_save, error):
         assert [keyed.post(path, GOOD).status for _ in range(2)] == [status, status]
@@ -478,7 +478,7 @@ def test_request_with_unknown_outcome_is_stored_once(
 def test_delete_that_waited_for_a_create_deletes_its_record(
     api: Api, keyed: Keyed, thread_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The delete takes its time, then waits for the create. So the record is newer than the delete."""
+    """Let the delete read the clock and then wait for the create. The record is then newer than the delete."""
     deleting: list[Future[Answer]] = []
     is_first = threading.Lock()
     now = timezone.now
@@ -492,7 +492,7 @@ def test_delete_that_waited_for_a_create_deletes_its_record(
     with ThreadPoolExecutor() as pool:
 
         def delete_first() -> datetime:
-            if is_first.acquire(blocking=False):  # the delete also calls now()
+            if is_first.acquire(blocking=False):  # only once, because the delete also calls now()
                 deleting.append(pool.submit(delete))
                 with pytest.raises(TimeoutError):
                     deleting[0].result(timeout=0.5)

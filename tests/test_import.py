@@ -1,4 +1,4 @@
-"""`manage.py import_threads`: lines of our own export, and files of OpenAI and Rubra."""
+"""`manage.py import_threads` with lines from our own export, and with files from OpenAI and Rubra."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
 
 
 class Output(NamedTuple):
-    """The lines of an import on stdout and stderr, and the message of its CommandError or ""."""
+    """The lines that an import prints on stdout and stderr, and its error message, which is "" after a success."""
 
     out: list[str]
     err: list[str]
@@ -77,7 +77,7 @@ def part(text: str) -> dict[str, Any]:
 
 
 def new_message(text: str = "Hi", **fields: Any) -> dict[str, Any]:
-    """Return a message of a line, with every key that a line can have."""
+    """Return a message for an import line, with every key that the message can have."""
     key = uuid4().hex
     return {
         "_id": key[:24],
@@ -109,7 +109,7 @@ def new_line(*messages: Any, **fields: Any) -> dict[str, Any]:
 
 
 def stored_line(thread_id: str) -> dict[str, Any]:
-    """Return the exported line of a thread, which must exist."""
+    """Return a stored thread as an export line."""
     value: dict[str, Any] = json.loads("".join(export_lines([Thread.objects.get(id=thread_id, deleted_at=None)])))
     return value
 
@@ -118,7 +118,7 @@ def texts_of(thread_id: str) -> list[str]:
     return [message["content"][0]["text"]["value"] for message in stored_line(thread_id)["messages"]]
 
 
-# Lines of our own export
+# Lines from our own export
 
 
 def test_import_keeps_ids_times_order_and_content(api: Api, run: Callable[..., Output]) -> None:
@@ -155,7 +155,7 @@ def test_line_needs_only_the_required_keys(run: Callable[..., Output], tenant: s
     first = stored_line(line["id"])
     assert (first["tenant"], first["metadata"], first["created_at"]) == (tenant, {}, 253402300799)
     assert first["messages"][0]["attachments"] == []
-    # The missing _id is generated. Each import generates the same one.
+    # The import generates the missing _id, and always generates the same _id for the same message.
     assert first["messages"][0]["_id"].startswith("00000000")
     delete_thread(line["id"])
     assert not run([line], tenant=tenant).error
@@ -411,7 +411,7 @@ def test_next_import_completes_a_killed_one(run: Callable[..., Output]) -> None:
 def test_running_purge_spares_a_restored_thread(run: Callable[..., Output]) -> None:
     line = new_line(*(new_message(str(i)) for i in range(3)))
     run([line])
-    # In the future, so the purger of this process skips it.
+    # The time is in the future, so the purger in this process skips the thread.
     Thread.objects.filter(id=line["id"]).update(deleted_at=timezone.now() + timedelta(minutes=1))
     still_deleted = Thread.objects.filter(id=line["id"], deleted_at=Thread.objects.get(id=line["id"]).deleted_at)
     assert purging.remove_messages(Message.objects.filter(thread=line["id"], position=1), of=still_deleted) == 1
@@ -499,7 +499,7 @@ def test_message_of_another_thread_is_an_error(run: Callable[..., Output]) -> No
     assert output.out[0].startswith("Imported 2 threads with 2 messages")
     assert run([second]).err == [f"given-0:1: {error}"]
     assert not Thread.objects.filter(id=second["id"]).exists()
-    # An update refuses it, too.
+    # An import with `update` also refuses the message.
     third["messages"].append(taken)
     assert run([third], update=True).err == [f"given-0:1: {error}"]
     assert texts_of(third["id"]) == ["fine"]
@@ -516,7 +516,7 @@ def test_thread_refused_by_the_database_does_not_stop_the_others(run: Callable[.
     assert not Thread.objects.filter(id=twin["id"], deleted_at=None).exists()
 
 
-# Files of other programs
+# Files from other programs
 
 
 @pytest.fixture
@@ -546,7 +546,7 @@ def test_lists_of_openai_v1_become_threads(run: Callable[..., Output], saved_fil
     assert (line["created_at"], line["metadata"], line["tenant"]) == (1699012949, {"user": "u-17"}, "default")
     first, second, third = line["messages"]
     assert first["content"] == [part("How did sales go?")]
-    # Created in the same second as the first: lists are newest first.
+    # The first two messages were created in the same second. The import reverses them, because lists are newest first.
     assert second["content"] == [part("And as a chart?")]
     assert second["attachments"] == [{"file_id": "file-cVbNm", "tools": []}, {"file_id": "file-xYz12", "tools": []}]
     assert (second["metadata"], second["assistant_id"], second["run_id"]) == ({"source": "web"}, None, None)
@@ -599,7 +599,8 @@ def test_collections_of_rubra_become_threads_with_their_object_ids(
     assert (question["_id"][4:], question["created_at"]) == ("d1f2a1b2c3d4e5f60011", 1707856370)
     assert (question["assistant_id"], question["run_id"]) == (None, None)
     assert (answer["assistant_id"], answer["run_id"]) == ("asst_welcome", "run_51b3c8")
-    assert texts_of(second["id"]) == ["Read this.", "And this."]  # created in the same second: in the order of the file
+    # Both messages were created in the same second, so they keep the order of the file.
+    assert texts_of(second["id"]) == ["Read this.", "And this."]
     assert stored_line(second["id"])["messages"][0]["attachments"] == [{"file_id": "file_77aa", "tools": []}]
 
 
@@ -613,7 +614,7 @@ def new_api_message(thread_id: str, text: str, created_at: int) -> dict[str, Any
 @pytest.mark.parametrize(
     ("layout", "times", "expected"),
     [
-        ("list", [9, 9, 9], "321"),  # equal times: a list is newest first
+        ("list", [9, 9, 9], "321"),  # if times are equal, a list is newest first
         ("list", [8, 9, 9], "123"),
         ("list", [9, 9, 8], "321"),
         ("lines", [9, 9, 9], "123"),
@@ -732,7 +733,7 @@ def test_missing_tables_are_reported_in_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith("CommandError: stopped: ")
 
 
-# Examples of docs/moving.md
+# Examples in docs/moving.md
 
 
 MOVING = (ROOT / "docs/moving.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Lists of threads, of messages and of a message's files: valid and invalid queries.
+"""Valid and invalid queries for lists of threads, messages and files.
 
 tests/test_paging.py tests the order and the pages.
 """
@@ -74,7 +74,7 @@ def test_empty_list_has_null_ids_and_no_more(api: Api, thread_id: str) -> None:
         ("limit=100", 25, False),
         ("limit=007", 7, True),
         ("limit=%2B3", 3, True),
-        ("limit=3&limit=4", 4, True),  # the last value counts
+        ("limit=3&limit=4", 4, True),  # the last value is used
         ("limit=x&limit=4", 4, True),
         ("after=&before=&run_id=", 20, True),  # empty values are ignored
         ("after=nonsense&after=", 20, True),
@@ -196,7 +196,7 @@ METADATA: list[dict[str, str]] = [
         ("metadata[user]=zoë&order=asc", [0, 1]),
         ("metadata[user]=zo%C3%AB&metadata[n]=2", [1]),
         ("metadata%5Buser%5D=zo%C3%AB&metadata[n]=3", []),
-        ("metadata[user]=x&metadata[user]=Zo%C3%AB", [2]),  # the last value of a repeated key counts
+        ("metadata[user]=x&metadata[user]=Zo%C3%AB", [2]),  # the last value of a repeated key is used
         ("metadata[user]=zo", []),
         ("metadata[USER]=zo%C3%AB", []),
         ("metadata[a.b]=$x", [3]),
@@ -272,14 +272,14 @@ def test_page_costs_one_query_and_two_with_a_cursor(api: Api, full: tuple[str, l
 
     thread, ids = full
     for limit in (1, 20, 100):
-        # MongoDB cannot join, so the lookup of the thread is a query of its own.
+        # MongoDB cannot join, so it looks up the thread in a separate query.
         joined = 0 if engines.chosen == "mongodb" else 1
         bounds = f"after={ids[9]}&before={ids[2]}"
         assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * (2 - joined)
         assert queries(f"/threads/{thread}/messages?limit={limit}&{bounds}") == ["SELECT"] * (3 - joined)
         assert queries(f"/threads?limit={limit}") == ["SELECT"]
         assert queries(f"/threads?limit={limit}&metadata[a]=b&after={thread}") == ["SELECT"] * 2
-        # SQL engines first find the rarest of several pairs. On MongoDB, one index has all pairs.
+        # If there are several pairs, SQL engines first find the rarest pair. On MongoDB, one index contains all pairs.
         several = 1 if engines.chosen == "mongodb" else 3
         assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * several
         files = f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1"

@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
-pytestmark = pytest.mark.stateless  # Django's own tables are in SQL with every engine
+pytestmark = pytest.mark.stateless  # with every engine, Django's own tables are in SQLite
 
 LOGIN = "/admin/login/"
 PASSWORD = "a long password"
@@ -21,7 +21,7 @@ PASSWORD = "a long password"
 
 @pytest.fixture(autouse=True)
 def quick_hashes() -> Iterator[None]:
-    """Hash passwords fast: each failed login costs a hash, and production hashes are slow."""
+    """Use a fast hash for passwords, because each failed login computes a hash and production hashes are slow."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield
 
@@ -148,5 +148,5 @@ def test_malformed_login_is_refused(form: bytes) -> None:
 
 def test_locked_login_costs_no_hash(name: str) -> None:
     lock(name)
-    with override_settings(PASSWORD_HASHERS=[]):  # the use of a hasher would raise
+    with override_settings(PASSWORD_HASHERS=[]):  # any hash would raise an exception
         assert log_in(name).status_code == 429

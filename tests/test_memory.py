@@ -1,4 +1,4 @@
-"""Requests leave no objects in memory that only a full garbage collection can free."""
+"""Memory use: requests leave no reference cycles, and workers free the memory of large bodies."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ REQUESTS: dict[str, tuple[int, str, str, Any, dict[str, str]]] = {
 
 @pytest.fixture
 def _no_collection() -> Iterator[None]:
-    """Disable garbage collection. The test collects by itself and keeps the garbage for inspection."""
+    """Disable automatic garbage collection. The test runs the collector itself and inspects the garbage."""
     gc.disable()
     yield
     gc.set_debug(0)

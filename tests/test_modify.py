@@ -1,4 +1,4 @@
-"""POST to a thread or a message changes its metadata key by key."""
+"""A POST to a thread or a message sets or removes individual metadata keys."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -129,7 +129,7 @@ def test_change_costs_a_fixed_number_of_queries(api: Api, path: str) -> None:
     is_message = "messages" in path
     lookup = ["SELECT"] * (1 + is_message)
     assert queries({}) == lookup
-    assert queries({"metadata": {"a": "1"}}) == [*lookup[1:], *in_transaction("SELECT")]  # a no-op
-    # In SQL, a thread's pairs are separate rows.
+    assert queries({"metadata": {"a": "1"}}) == [*lookup[1:], *in_transaction("SELECT")]  # no change, so no UPDATE
+    # SQL engines also store each metadata pair of a thread as a separate row.
     pairs = [] if is_message or engines.chosen == "mongodb" else ["DELETE", "INSERT"]
     assert queries({"metadata": {"a": "2", "b": None}}) == [*lookup[1:], *in_transaction("SELECT", "UPDATE", *pairs)]

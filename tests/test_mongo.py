@@ -1,4 +1,4 @@
-"""MongoDB's documents as pymongo reads them, and the bugs of djongo that threadsvc/engines/mongodb fixes."""
+"""MongoDB: the stored documents, read with pymongo, and the djongo bugs that threadsvc/engines/mongodb fixes."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.engine("mongodb")
 
 
 def collection(name: str) -> Any:
-    """Return a collection of the tests' database, without the engine."""
+    """Return a pymongo collection of the test database. Its queries bypass the engine."""
     return connections["threads"].get_new_connection(connections["threads"].get_connection_params())[
         f"messages_app_{name}"
     ]
@@ -42,7 +42,7 @@ def created_thread(api: Api, **body: Any) -> str:
 def run_python(
     tmp_path: Path, code: str, url: str, *flags: str, arguments: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in its own process, with the project set up for this database."""
+    """Run code in a new process, in which Django is set up for this database."""
     setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'threadsvc.settings'; django.setup()\n"
     settings = {"THREADS_DATABASE_URL": url, "THREADSVC_ALLOWED_HOSTS": "testserver", **WITH_TEST_PACKAGES}
     command = [sys.executable, *flags, "-c", setup + code, *arguments]
@@ -75,7 +75,7 @@ def test_documents_are_bson_and_the_api_shows_their_object_id(api: Api) -> None:
     message = api.post(f"/threads/{thread['id']}/messages", created).body
 
     stored = collection("thread").find_one({"id": thread["id"]})
-    # The stored time has no time zone.
+    # pymongo returns a time without a time zone, and `timestamp()` takes it as local time.
     assert stored.pop("created_at").timestamp() - thread["created_at"] == pytest.approx(0, abs=24 * 3600)
     assert stored == {
         "_id": ObjectId(thread["_id"]),
@@ -120,7 +120,7 @@ def test_server_has_every_index() -> None:
         },
         "message": {
             "__primary_key__": ({"id": 1}, True),
-            "message_position": ({"thread_id": 1, "position": 1}, True),  # also the index of lists
+            "message_position": ({"thread_id": 1, "position": 1}, True),  # lists use this index too
             "message_run": ({"thread_id": 1, "run_id": 1, "position": 1}, False),
             "message_deleted": ({"deleted_at": 1, "id": 1}, False),
             "message_by_time": ({"created_at": 1, "id": 1}, False),
@@ -194,7 +194,7 @@ def test_text_is_never_an_operator_or_a_pattern(api: Api, admin: Client, text: s
     assert api.get(f"/threads/{thread}/messages?after={quoted}").status == 422
     found = Message.objects.filter(thread__in=[thread, other], content__text__value__icontains=text.upper())
     assert [row.id for row in found] == [message["id"]]
-    # A search splits its text at spaces and finds each word as it is.
+    # A search splits its text at spaces and matches each word literally.
     page = admin.get("/admin/messages_app/message/", {"q": text}).content.decode()
     assert message["id"] in page
     assert "something else" not in page
@@ -208,7 +208,7 @@ def test_message_too_large_for_a_document_is_a_413(api: Api, thread_id: str, set
     assert api.get(f"/threads/{thread_id}/messages").body["data"] == []
 
 
-# Bugs of djongo
+# Bugs in djongo
 
 
 def test_condition_next_to_a_range_is_kept(api: Api, thread_id: str) -> None:
@@ -241,7 +241,7 @@ def test_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
 
 
 def test_updates_and_deletes_count_matched_rows(thread_id: str) -> None:
-    assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1  # matched, though nothing changed
+    assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1  # a match, although nothing changes
     assert Thread.objects.filter(id="none").update(tenant="x") == 0
     assert Thread.objects.get(id=thread_id).delete() == (1, {"messages_app.Thread": 1})
 
@@ -307,7 +307,7 @@ def test_unsupported_query_is_refused(query: Callable[[], Any]) -> None:
 def test_object_id_cannot_be_changed(thread_id: str) -> None:
     with pytest.raises(NotSupportedError):
         Thread.objects.filter(id=thread_id).update(object_id="0" * 24)
-    Thread.objects.get(id=thread_id).save()  # unchanged
+    Thread.objects.get(id=thread_id).save()  # permitted, because the object id is unchanged
 
 
 @pytest.mark.parametrize("key", ["a.b", "$where", "", "a\0"])

@@ -1,4 +1,4 @@
-"""Stored data and responses after crashes, races and outages on MongoDB, where nothing is rolled back."""
+"""Check stored data and responses on MongoDB after crashes, races and outages. This engine has no rollback."""
 
 import json
 import signal
@@ -34,11 +34,11 @@ from tests.conftest import Answer, Api, Served, connection
 from tests.servers.mongodb import MongoDB
 from tests.test_mongo import collection, created_thread, run_python, url
 
-__all__ = ["url"]  # a fixture
+__all__ = ["url"]  # a fixture that these tests use
 
 pytestmark = pytest.mark.engine("mongodb")
 
-# Calls the API in its own process, which is killed before its write number `kill_at`.
+# This program calls the API. It kills its own process before its write number `kill_at`.
 CALL = """
 import signal, sys, pymongo
 kill_at, writes = int(sys.argv[1]), 0
@@ -98,7 +98,7 @@ def listed(api: Api, mark: str) -> list[str]:
 
 
 def stored_counts(mark: str) -> tuple[int, int]:
-    """Return how many threads and messages with a mark are stored."""
+    """Return the number of stored threads and the number of stored messages that have this mark."""
     threads = collection("thread").count_documents({"metadata": {"k": "mark", "v": mark}})
     return threads, collection("message").count_documents({"content.text.value": mark})
 
@@ -122,7 +122,7 @@ def test_unfinished_thread_is_invisible_and_is_purged(
             assert api.get(f"/threads/{row.thread_id}").status == 404
             assert api.get(f"/threads/{row.thread_id}/messages").status == 404
         purge()
-        assert stored_counts(mark) == left_behind[-1]  # the writer may be slow, but alive
+        assert stored_counts(mark) == left_behind[-1]  # not purged yet, because the writer may still be running
         purge_two_hours_later()
         purge_two_hours_later()
         assert stored_counts(mark) == (0, 0)
@@ -153,12 +153,15 @@ def test_killed_delete_hides_a_whole_thread_or_nothing(
         if finished:
             break
         kills += 1
-    assert kills == 1  # one write deletes a thread
+    assert kills == 1  # deleting a thread takes a single write
 
 
 @pytest.fixture
 def deleted_before_the_insert(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Delete and purge the thread of the next message between its lookup and the insert. Returns the thread's id."""
+    """Delete and purge the thread of the next message, after the request has found it and before the insert.
+
+    Returns a list. When the thread is deleted, its id is added to this list.
+    """
     deleted: list[str] = []
     insert = pymongo.collection.Collection.insert_one
 
@@ -192,7 +195,7 @@ def test_message_left_in_a_deleted_thread_is_purged(
     purge_two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        # The second check fails, as if the process was killed before it.
+        # The second check of the thread fails, as if the process were killed before this check.
         checks: Iterator[Callable[[], Any]] = iter([lambda: None, lambda: 1 / 0])
         patched.setattr(DocumentBackend, "require_thread", lambda *_: next(checks)())
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
@@ -229,7 +232,7 @@ def test_concurrent_writers_lose_no_metadata(api: Api, thread_id: str) -> None:
     assert api.get(f"/threads/{thread_id}").body["metadata"] == {f"w{writer}": "9" for writer in range(12)}
 
 
-# Errors of the server
+# Server errors
 
 UNAVAILABLE: dict[str, PyMongoError] = {
     "no longer primary": NotPrimaryError("not primary"),
@@ -258,7 +261,7 @@ def test_temporary_error_of_the_server_is_a_503(
 
 
 def test_full_disk_of_the_server_is_a_507(api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulates MongoDB's error for one insert, a bulk insert and an update, because no MongoDB was available."""
+    """Simulate MongoDB's error for an insert, a bulk insert and an update, because no real MongoDB was available."""
     errors = {
         "insert_one": OperationFailure("out of disk space", 14031),
         "insert_many": BulkWriteError({"writeErrors": [{"code": 14031}]}),
@@ -295,7 +298,7 @@ def test_change_to_a_too_large_document_is_a_413(api: Api, thread_id: str, monke
 
 @pytest.fixture
 def before_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """Hooks that run after a hidden thread is stored and before its messages are."""
+    """A list of hooks. They run after a hidden thread is stored, and before its messages are stored."""
     hooks: list[Callable[[], None]] = []
     insert = pymongo.collection.Collection.insert_many
 
@@ -340,7 +343,7 @@ def test_thread_purged_during_its_creation_is_a_503(
 
 @pytest.fixture
 def mongodb() -> Iterator[MongoDB]:
-    """A server that only this test uses."""
+    """A server that the test may stop, because no other test uses it."""
     server = MongoDB()
     yield server
     server.close()
@@ -366,7 +369,7 @@ def test_outage_is_a_503_in_two_seconds_and_needs_no_restart(mongodb: MongoDB, s
         for answer, seconds in pool.map(timed, calls):
             assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
             assert answer.headers["retry-after"] == "1"
-            assert seconds < 3  # two, and one more for a busy machine
+            assert seconds < 3  # 2 s for the service, and 1 s for a busy machine
     assert service.call("GET", "/healthz").status == 200
     assert service.call("GET", "/readyz").status == 503
     mongodb.start()

@@ -24,10 +24,11 @@ pytestmark = pytest.mark.engine("mongodb")
 QUERIES = 1500 if engines.is_long else 500
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TENANTS = ["acme", "zoo", "a.b*(", "", "50%", "under_score", "back\\slash", "new\nline", "$where", "é"]
-# Only lower case: on SQLite, `contains` and `startswith` ignore case.
+# These runs are in lower case, because `contains` and `startswith` ignore case on SQLite.
 RUNS = ["run_1", "run_2", "run.1", "r(un", "[a-z]", "^$", "%", "_", "\\", "run_11", "línea\nzwei"]
 ASSISTANTS = ["", "asst_A", "ASST_a", "Asst.B", "asst_b\n", "x+y", "X+Y"]
-# SQLite's lookups find no key with non-ASCII characters or quotes, and read a key of digits as an array index.
+# On SQLite, lookups do not find keys with non-ASCII characters or quotes, and read a key of digits as an array index.
+# This list therefore has no such keys.
 KEYS = ["topic", "a.b", "$where", "$", "k", "with space", "key-2"]
 VALUES = ["v", "V", "a.b", "100%", "under_score", "", "$ne", "é"]
 SQLITE, MONGODB = "default", "queries"
@@ -73,7 +74,7 @@ def random_rows(rng: random.Random) -> tuple[list[Thread], list[Message]]:
 
 @pytest.fixture(scope="module")
 def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
-    """The same rows in an otherwise empty SQLite database and an otherwise empty MongoDB database."""
+    """The same rows in a SQLite database and in a MongoDB database. Both contain no other rows."""
     settings = connections["threads"].settings_dict
     connections.databases[MONGODB] = {**settings, "NAME": f"{settings['NAME']}_queries"}
     threads, messages = random_rows(random.Random(5))
@@ -93,14 +94,14 @@ def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
 
 
 class QueryGenerator:
-    """Generates random queries. Each is a function that takes the alias of a database."""
+    """Generates random queries. Each query is a function that takes a database alias."""
 
     def __init__(self, rng: random.Random, threads: list[Thread], messages: list[Message]) -> None:
         self.rng = rng
         self.rows: dict[type[models.Model], list[Any]] = {Thread: threads, Message: messages}
 
     def query(self) -> tuple[str, Callable[[str], Any]]:
-        """Return a description of a random query, and the query."""
+        """Return the description of a random query, and the query as a function."""
         rng = self.rng
         model: type[Thread | Message] = Thread if rng.random() < 0.5 else Message
         filters = [(rng.choice(["filter", "exclude"]), self.condition(model, depth=3)) for _ in range(rng.randrange(3))]
@@ -234,7 +235,7 @@ def test_random_queries_return_the_same_as_on_sqlite(stored: tuple[list[Thread],
         seen[description.split()[-1]] += 1
     print(f"{equal} equal results, {empty} of them empty: {dict(seen)}")
     assert equal == QUERIES
-    assert empty < equal / 2  # empty results compare little
+    assert empty < equal / 2  # the comparison of empty results proves little
 
 
 def test_null_among_values_is_neither_equal_nor_unequal(stored: object) -> None:
@@ -293,7 +294,7 @@ def test_rows_without_an_id_get_sequential_ids(stored: object) -> None:
 
 
 def test_page_bounds_the_first_column_of_the_index() -> None:
-    """With these bounds, the server reads the index from the page's start, not from the beginning."""
+    """With these bounds, the server reads the index from the start of the page, not from the start of the index."""
     rows = in_window(Thread.objects.visible("x"), Window((START, "a"), (START, "b"), True, None))
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)

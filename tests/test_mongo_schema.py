@@ -1,4 +1,4 @@
-"""Migrations on MongoDB that djongo ignores or cannot run, on a model that only these tests have."""
+"""Migrations on MongoDB that djongo ignores or cannot run. The tests define a model for them."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.engine("mongodb")
 
 @pytest.fixture
 def item() -> Iterator[Any]:
-    """A model and its collection."""
+    """A model whose collection exists during the test."""
     with isolate_apps("messages_app"):
 
         class Item(models.Model):  # noqa: DJ008

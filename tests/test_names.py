@@ -1,4 +1,4 @@
-"""One name has one meaning: no two modules of messages_app and threadsvc define the same top-level name."""
+"""No two modules of messages_app and threadsvc define the same top-level name, so each name has one meaning."""
 
 import ast
 from collections import defaultdict
@@ -14,12 +14,12 @@ CONVENTIONAL = {
     # Django looks these up by name.
     *("Command", "DatabaseFeatures", "DatabaseOperations", "DatabaseSchemaEditor", "DatabaseWrapper"),
     *("register", "urlpatterns"),
-    # The conventional name in Python modules.
+    # Python modules use this name by convention.
     "logger",
 }
-# messages_app and threadsvc do not import each other, so both define these.
+# messages_app and threadsvc do not import each other, so both define these names.
 DEFINED_IN_BOTH = {"DEFAULT_TENANT", "MAX_TENANT_CHARACTERS", "EngineConnection", "EngineFeatures"}
-# The store's verbs are called with their module: threads.delete, messages.delete.
+# Callers use these functions of the store with the module's name, such as threads.delete and messages.delete.
 VERBS = {"get", "page", "change_metadata", "delete"}
 
 

@@ -32,7 +32,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def lines_of(service: Served) -> list[dict[str, Any]]:
-    """Return the log records of a service, without the banner before them."""
+    """Return the log records of a service. Skips the banner at the start of the log."""
     printed = service.log.read_text().splitlines()
     first = next(number for number, line in enumerate(printed) if line.startswith("{"))
     return [json.loads(line) for line in printed[first:]]
@@ -109,7 +109,7 @@ def test_log_contains_no_data_from_requests(served: Served) -> None:
                 served.call("POST", path, sent, **headers)
     for path in (f"/{CANARY}", f"/threads?metadata[{CANARY}]={CANARY}", f"/threads?after={CANARY}", f"/admin/{CANARY}"):
         served.call("GET", path, **keys)
-    for request in (  # gunicorn rejects these, and would quote them in its log
+    for request in (  # gunicorn rejects these requests, and would quote them in its log
         f"GET /{CANARY} {CANARY}\r\n\r\n",
         f"{CANARY} / HTTP/1.1\r\n\r\n",
         f"GET / HTTP/1.1\r\nAuthorization\0: {CANARY}\r\n\r\n",
@@ -187,7 +187,7 @@ def test_warnings_and_uncaught_exceptions_are_logged(tmp_path: Path) -> None:
     assert (warning["level"], warning["logger"]) == ("warning", "py.warnings")
     assert "UserWarning: mind\nthe step" in warning["event"]
     assert died["exception"].endswith("builtins.ValueError")
-    # The traceback quotes the program's line, but not the value.
+    # The traceback contains the program's source line, but not the value.
     assert CANARY not in died["exception"].replace(f"int('{CANARY}')", "")
     text = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_FORMAT="text").stderr.splitlines()
     assert re.search(r" \[warning *\] .*UserWarning: mind\\nthe step", text[0])
@@ -272,7 +272,7 @@ def test_metrics_count_each_statement_once(measured: Served) -> None:
         return metric(measured, **queries) - before
 
     per_message = {"sqlite": 1, "postgresql": 2, "mongodb": 4}[engines.chosen]
-    # Retried, because each worker purges once after its start.
+    # Retry, because each worker purges once after its start, which adds statements.
     measured.wait_until(lambda: statements_of_ten_messages() == 10 * per_message)
 
 
@@ -284,7 +284,7 @@ def test_service_with_metrics_prepares_its_statements(serve: Callable[..., Serve
         database.execute(f"ALTER DATABASE {database.info.dbname} SET log_statement = 'all'")
     service = serve(THREADS_DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()), WEB_CONCURRENCY="1")
     thread = service.new_thread()
-    for _ in range(20):  # several connections are in use, and each prepares a statement after three runs
+    for _ in range(20):  # many, because each connection prepares a statement only after three runs
         assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
     assert re.search(r'execute _pg\S+: INSERT INTO "messages_app_message"', log.read_text())
 
@@ -305,7 +305,7 @@ def test_scrape_succeeds_while_a_worker_creates_its_file(tmp_path: Path) -> None
 @pytest.mark.process
 @pytest.mark.stateless
 def test_no_request_creates_a_new_series(measured: Served) -> None:
-    """A server that collects metrics keeps every series in memory."""
+    """A metrics server keeps every series in memory, so requests must not add series."""
 
     def odd(number: int) -> bytes:
         paths = (f"/{number}", f"/threads/{number}", f"/v1/threads/x/messages/{number}?a={number}", f"/static/{number}")
@@ -340,7 +340,7 @@ def test_unavailable_database_is_counted_as_an_error(measured: Served) -> None:
 def test_metrics_are_served_on_loopback_only(measured: Served) -> None:
     port = int(measured.environment["THREADSVC_METRICS_PORT"])
     assert can_connect("127.0.0.1", port)
-    assert not can_connect("127.0.0.2", port)  # another address of this machine
+    assert not can_connect("127.0.0.2", port)  # another loopback address of this machine
 
 
 @pytest.mark.process
@@ -353,7 +353,7 @@ def test_metrics_port_in_use_is_a_one_line_error(measured: Served, tmp_path: Pat
         f"CommandError: cannot serve metrics on 127.0.0.1 port {port}: Address already in use. "
         "Set THREADSVC_METRICS_PORT to another port.\n"
     )
-    assert metric(measured, "threadsvc_workers") == 2  # the other service keeps its port
+    assert metric(measured, "threadsvc_workers") == 2  # the first service still serves its metrics
 
 
 @pytest.mark.stateless

@@ -1,4 +1,4 @@
-"""The documentation that the service serves, compared with the reference page and the committed schema."""
+"""The documentation that the service serves matches the reference page and the committed schema."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def to_plain(value: Any) -> Any:
 
 
 def reference_lines(schema: dict[str, Any]) -> list[str]:
-    """Return the lines of Create Message in the form of the reference page, made from the schema."""
+    """Generate the reference page of Create Message from the schema, and return its lines."""
     schemas = schema["components"]["schemas"]
     operation = schema["paths"]["/threads/{thread_id}/messages"]["post"]
     (thread_id,) = (parameter for parameter in operation["parameters"] if parameter["in"] == "path")
@@ -76,7 +76,7 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
     assert body["required"]
 
     def resolved(content: dict[str, Any]) -> dict[str, Any]:
-        """Return the schema of the default shape, which comes first."""
+        """Return the schema of the default shape, which is the first alternative."""
         found: dict[str, Any] = content["content"]["application/json"]["schema"]
         while "properties" not in found:
             found = found["anyOf"][0] if "anyOf" in found else schemas[found["$ref"].rpartition("/")[2]]
@@ -192,7 +192,7 @@ def test_answers_of_both_shapes_are_what_the_schema_says(
 
 
 def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[str, Any]) -> None:
-    """The v2 shape accepts each example. The default shape accepts the first, which the page fills in."""
+    """The v2 shape accepts each example. The default shape accepts the first example, which /docs fills in."""
     thread_id = api.post("/threads").body["id"]
     message_id = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "x"}).body["id"]
     for path, operations in schema["paths"].items():
@@ -206,7 +206,7 @@ def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[st
             assert api.post(url, example, HTTP_OPENAI_BETA="assistants=v2").status == 200, (path, example)
 
 
-# Examples of responses
+# Response examples
 
 OPERATIONS = [
     "create_thread",
@@ -242,14 +242,14 @@ def described(schema: dict[str, Any], operation_id: str) -> tuple[str, str, dict
 
 
 def examples_of(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a response's examples by name."""
+    """Return a response's examples as a mapping from name to value."""
     examples = answer["content"]["application/json"]["examples"]
     shared = schema["components"]["examples"]
     return {name: (shared[name] if "$ref" in each else each)["value"] for name, each in examples.items()}
 
 
 def masked(body: Any) -> str:
-    """Return the JSON with ids and times masked. The order of keys stays."""
+    """Return the body as JSON with masked ids and times. The order of keys is unchanged."""
     text = re.sub(r"\b(thread|msg)_[0-9a-z]{26}\b", r"\1", json.dumps(body))
     return re.sub(r'(_at": )[0-9]+', r"\g<1>0", re.sub(r'"[0-9a-f]{24}"', '"object id"', text))
 
@@ -314,14 +314,14 @@ def test_examples_of_responses_are_what_the_service_answers(
         "KeyReused": reuse_key,
         "TooManyRequests": exceed_rate,
     }
-    # No request of this test causes these. They are compared with the responses of the error handlers.
+    # No request of this test causes these errors. The test calls the error handlers and compares their responses.
     in_code: dict[str, Callable[[], Any]] = {
         "RequestInProgress": lambda: exception_handler(wire_error(KeyInUse(), {}), {}),
         "ServiceUnavailable": lambda: answer_of_database(OperationalError()),
         "InsufficientStorage": lambda: answer_of_database(DiskFull()),
     }
     statuses = list(operation["responses"])
-    for status in [*statuses[1:], statuses[0]]:  # the 200 last: it may delete the thread
+    for status in [*statuses[1:], statuses[0]]:  # the 200 is last, because its request may delete the thread
         examples = examples_of(schema, operation["responses"][status])
         names = [name for name in examples if name.endswith("V2") == bool(shape)] or ["Default"]
         for name in names:

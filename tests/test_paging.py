@@ -1,4 +1,4 @@
-"""Lists: an oracle checks the pages of random queries, and clients page through threads that change meanwhile."""
+"""Lists: random queries are compared with a model of the contract, and clients page through changing threads."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -22,11 +22,11 @@ from tests.rows import new_thread, store_rows
 
 Query = dict[str, Any]
 
-# Every run has the same examples and no example database, so a failure reproduces everywhere.
-# SQLite runs all examples. The other engines are slower: they run the first quarter, and all of them in a long run.
+# Every run has the same examples and uses no example database, so a failure can be reproduced everywhere.
+# SQLite runs all examples. The other engines are slower and run the first quarter. A long run uses all examples.
 SHARE = 1 if engines.chosen == "sqlite" or engines.is_long else 4
 PROPERTY = settings(max_examples=20 // SHARE, derandomize=True, database=None, deadline=None)
-QUERIES = 20  # per example
+QUERIES = 20  # number of queries per example
 RNG = st.integers(0, 2**32).map(Random)
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
 ODD = "ü ]+&=%"  # characters that a query string must escape
@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 
 
 def some(item: st.SearchStrategy[Item], most: int = 16) -> st.SearchStrategy[list[Item]]:
-    """Draw lists that are long enough for several pages, or have at most two items."""
+    """Return a strategy for lists. Most lists are long enough for several pages. Some have at most two items."""
     several = st.lists(item, min_size=8, max_size=most)
     return several | several | st.lists(item, max_size=2)
 
@@ -44,7 +44,7 @@ def some(item: st.SearchStrategy[Item], most: int = 16) -> st.SearchStrategy[lis
 def expected(known: list[str], shown: Mapping[str, Any], query: Query, unknown: str) -> tuple[int, Any]:
     """Return the status and body that the contract requires.
 
-    `known` has the valid cursors, oldest first. `shown` has the items that pass the filters.
+    `known` contains the valid cursors, oldest first. `shown` contains the items that pass the filters.
     """
     after, before, limit = query.get("after"), query.get("before"), query.get("limit", 20)
     faults = [name for name in ("after", "before") if query.get(name) and query[name] not in known]
@@ -62,7 +62,7 @@ def expected(known: list[str], shown: Mapping[str, Any], query: Query, unknown: 
 
 
 def any_query(rng: Random, cursors: list[str]) -> Query:
-    """Return a random query. Cursors are drawn evenly, so two of them often bound a window of more than one page."""
+    """Return a random query. All cursors are equally likely, so two cursors often enclose more than one page."""
     keys: dict[str, list[Any]] = {
         "limit": [None, 1, 1, 2, 2, 3, 5, 100],
         "order": [None, "asc", "desc"],
@@ -74,7 +74,7 @@ def any_query(rng: Random, cursors: list[str]) -> Query:
 
 
 class Conversation:
-    """A thread that changes, and its expected content. The content is never read from a list."""
+    """A changing thread and its expected messages. The expected messages are never read from a list."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -85,7 +85,7 @@ class Conversation:
     def write(self, run_id: str = "") -> None:
         number = len(self.known)
         body = {"role": "user", "content": str(number), "run_id": run_id}
-        # This clock stands still and steps back. The order of messages must not depend on it.
+        # This clock sometimes stops and sometimes goes back. The order of messages must not depend on the clock.
         with patch.object(timezone, "now", return_value=SECOND + timedelta(seconds=number // 2 * 2 % 5)):
             message_id = self.api.post(self.path, body, **V2).body["id"]
         self.known.append(message_id)
@@ -153,17 +153,17 @@ def test_random_pages_of_threads_follow_the_contract(api: Api, threads: list[dic
     mark = uuid.uuid4().hex
     ids = []
     for number, thread in enumerate(threads):
-        # Ids ascend and seconds are random. Lists sort by the second, then by the id.
+        # Ids ascend and seconds are random. Lists are sorted by the second, then by the id.
         row = new_thread(at=SECOND + timedelta(milliseconds=number), tenant=thread["tenant"])
         row.created_at = SECOND + timedelta(seconds=thread["seconds"])
         row.metadata = {**thread["metadata"], **({"mark": mark} if thread["is_marked"] else {})}
         store_rows([row])
         if thread["tenant"] == "default":
             assert api.post(f"/threads/{row.id}", {"metadata": thread["changes"]}).status == 200
-        if thread["is_deleted"]:  # not over HTTP: the purge would remove the row at some point
+        if thread["is_deleted"]:  # not over HTTP, because the purge would then remove the row
             backend().mark_deleted(Thread.objects.filter(id=row.id), [row.id])
         ids.append(row.id)
-    # The list includes threads of other tests, so read the rows.
+    # The list also contains threads of other tests, so the expected threads come from the database.
     visible = Thread.objects.filter(tenant="default", deleted_at=None)
     rows = sorted(visible, key=lambda row: (row.created_at, row.id))
     bodies = {
@@ -206,8 +206,8 @@ def test_random_pages_of_files_follow_the_contract(api: Api, file_ids: list[str]
         assert (answer.status, answer.body) == expected(known, shown, query, "file")
 
 
-# Changes between two pages: a message is written to the run of the walk or to another run, or a message is deleted (the
-# cursor, or the message with this number).
+# Changes between two pages of a run. "write" creates a message in this run, and "write elsewhere" in another run.
+# "delete cursor" deletes the message that is the cursor. A number deletes one of the remaining messages.
 CHANGES = st.lists(st.sampled_from(["write", "write elsewhere", "delete cursor"]) | st.integers(0, 20), max_size=4)
 
 
@@ -225,7 +225,7 @@ def change(conversation: Conversation, changes: Iterable[str | int], run_id: str
 
 
 def new_conversation(api: Api, run_id: str, changes: Iterable[str | int]) -> Conversation:
-    """Return a conversation of at least one message, to which `changes` were applied."""
+    """Create a conversation with one message, apply `changes`, and return the conversation."""
     conversation = Conversation(api)
     conversation.write(run_id)
     change(conversation, changes, run_id, "")
@@ -286,7 +286,7 @@ def test_client_that_ignores_has_more_gets_each_message_once(
     steps: list[list[str | int]],
     rng: Random,
 ) -> None:
-    """openai-python 1.6.1 repeats its query with `after` set to the last id that it got, until a page is empty."""
+    """Page like openai-python 1.6.1, which sets `after` to the last received id until a page is empty."""
     conversation = new_conversation(api, run_id, history)
     line = conversation.known if order == "asc" else conversation.known[::-1]
     chosen = {"after": rng.choice(line[:4]), "before": rng.choice(line[-4:])}
@@ -305,7 +305,7 @@ def test_client_that_ignores_has_more_gets_each_message_once(
     line = conversation.known if order == "asc" else conversation.known[::-1]
     assert seen == [message_id for message_id in line if message_id in seen]  # in order, without duplicates
     if bounds == ("before",):
-        assert len(pages) <= 1  # the first page ends at `before`, so no message follows it
+        assert len(pages) <= 1  # the first page ends at `before`, so the next page is empty
         return
     start = line.index(cursors["after"]) + 1 if "after" in cursors else 0
     stop = line.index(cursors["before"]) if "before" in cursors else len(line)

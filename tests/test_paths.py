@@ -52,7 +52,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 @pytest.mark.parametrize("unknown", UNKNOWN_PATHS)
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: str) -> None:
-    answer = api.call(method, f"http://testserver{unknown}", b"{")  # whole: `//threads` alone would name a host
+    answer = api.call(method, f"http://testserver{unknown}", b"{")  # as a bare path, `//threads` would name a host
     assert answer.status == 404
     assert answer.body in ({"detail": "Not Found"}, None)
     assert (answer.body is None) == (method == "HEAD")

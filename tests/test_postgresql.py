@@ -35,7 +35,7 @@ UNAVAILABLE = (503, {"detail": "Service Unavailable"}, "1")
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgreSQL]:
-    """A server that tests may stop: only this module uses it."""
+    """A server that tests may stop, because only this module uses it."""
     server = PostgreSQL()
     yield server
     server.close()
@@ -43,7 +43,7 @@ def own_server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="module")
 def service(own_server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service on `own_server`. Several tests share it, so it must survive each outage."""
+    """A service that uses `own_server`. Several tests share the service, so it must survive each outage."""
     databases = {name: own_server.new_database() for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
     service = Served(tmp_path_factory.mktemp("on_own_server") / "data", **databases)
     yield service
@@ -66,14 +66,14 @@ def timed(act: Callable[[], Answer]) -> tuple[int, Any, str | None, float]:
 
 
 def assert_soon_unavailable(service: Served, thread: str) -> None:
-    """Check that 16 concurrent requests, and one more alone, get 503 within seconds."""
+    """Check that 16 concurrent requests and one later request get 503 within seconds."""
     with ThreadPoolExecutor(16) as pool:
         answers = [pool.submit(timed, lambda: post(service, thread)) for _ in range(16)]
     answers.append(pool_of_one(lambda: timed(lambda: service.call("GET", f"/threads/{thread}"))))
     for answer in answers:
         *response, seconds = answer.result()
         assert tuple(response) == UNAVAILABLE
-        assert seconds < 3  # two seconds, and a margin for a busy machine
+        assert seconds < 3  # 2 s for the service, and 1 s for a busy machine
     assert service.call("GET", "/readyz").status == 503
     assert service.call("GET", "/healthz").status == 200
 
@@ -87,7 +87,7 @@ def pool_of_one(act: Callable[[], Any]) -> "Future[Any]":
 
 
 def test_positions_are_committed_in_order(serve: Callable[..., Served]) -> None:
-    """A reader never sees a gap in the positions that a slower writer fills later."""
+    """If a reader sees a position, it also sees all lower positions, even if some writers are slow."""
     url = new_database()
     service = serve(THREADS_DATABASE_URL=url, WEB_CONCURRENCY="3")
     thread, writers, each = service.new_thread(), 10, 20
@@ -103,7 +103,7 @@ def test_positions_are_committed_in_order(serve: Callable[..., Served]) -> None:
             snapshots.append(reader.execute(sql, [thread]).fetchall())
         final = reader.execute(sql, [thread]).fetchall()
     assert [position for position, _ in final] == list(range(1, writers * each + 1))
-    assert len({len(snapshot) for snapshot in snapshots}) > writers  # it read while they wrote
+    assert len({len(snapshot) for snapshot in snapshots}) > writers  # the reader ran during the writes
     assert all(snapshot == final[: len(snapshot)] for snapshot in snapshots)
     ids = [message_id for _, message_id in final]
     for future in writing:
@@ -148,7 +148,7 @@ def test_slow_statement_on_a_responsive_server_succeeds(serve: Callable[..., Ser
     with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(1) as pool:
         other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
         answer = pool.submit(post, service, thread)
-        time.sleep(2.5)  # the service probes the server three times meanwhile
+        time.sleep(2.5)  # during this time, the service probes the server three times
         assert not answer.done()
         other.rollback()
         assert answer.result().status == 200
@@ -159,7 +159,7 @@ def test_stopped_server_is_503_at_once_and_200_after_restart(service: Served, ow
     thread = service.new_thread()
     own_server.stop()
     assert_soon_unavailable(service, thread)
-    time.sleep(1.5)  # by now, a pool with exponential backoff would pause for longer than the test waits
+    time.sleep(1.5)  # after this time, a pool with exponential backoff would pause too long for this test
     assert_soon_unavailable(service, thread)
     own_server.start()
     *response, seconds = timed(lambda: post(service, thread))
@@ -212,7 +212,7 @@ def connections_of(pid: int, port: int) -> set[str]:
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             own.add(os.readlink(descriptor))
-        except FileNotFoundError:  # closed in the meantime
+        except FileNotFoundError:  # the process has closed it in the meantime
             continue
     return own & to_port
 
@@ -246,7 +246,7 @@ def test_each_worker_has_a_small_pool_of_its_own(serve: Callable[..., Served]) -
 
 @contextmanager
 def connected(url: str) -> Iterator[Any]:
-    """A connection with the settings that the service derives from this URL."""
+    """Yield a connection with the settings that the service derives from this URL."""
     database: Any = ConnectionHandler({"default": database_from_url("DATABASE_URL", url, threads=2)})["default"]
     try:
         yield database
@@ -379,7 +379,7 @@ def test_each_query_has_an_index_and_each_index_a_query() -> None:
         store_rows(new, rows)
         keys.bulk_create(records)
         cursor.execute("ANALYZE messages_app_thread, messages_app_threadpair, messages_app_message")
-        # For so few rows the planner prefers to read all of them. Check only that an index can serve each query.
+        # With so few rows, the planner prefers other plans. Disable them, to check that an index can serve each query.
         for method in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
             cursor.execute(f"SET LOCAL enable_{method} = off")
         for index, query in queries:

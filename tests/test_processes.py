@@ -1,4 +1,4 @@
-"""The check of the marker `process`: a test without it that starts a process fails."""
+"""A test that starts a process fails if it does not have the marker `process`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Proxies: which forwarding headers count, and `check --deploy` with and without TLS."""
+"""Proxies: trusted and ignored forwarding headers, and `check --deploy` with and without TLS."""
 
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -25,7 +25,7 @@ def proxies() -> Iterator[None]:
 
 
 def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
-    """Return the WSGI environ that Django gets for a request from this peer."""
+    """Return the WSGI environ that Django receives for a request from this peer."""
     environs: list[dict[str, Any]] = []
 
     def record(environ: dict[str, Any], **kwargs: Any) -> None:
@@ -43,7 +43,7 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
     ("peer", "forwarded_for", "client"),
     [
         ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the client itself sent the left one
+        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the client sent the left address itself
         ("127.0.0.1", "198.51.100.1,203.0.113.7 ,\t10.1.2.3", "203.0.113.7"),
         ("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"),
         ("2001:db8::5", "2001:DB9:0::7", "2001:db9::7"),
@@ -51,12 +51,12 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
         ("127.0.0.1", "[2001:db9::7]", "2001:db9::7"),
         ("127.0.0.1", "203.0.113.7:5566", "203.0.113.7"),
         ("127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),  # all are trusted: the farthest one
+        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),  # all are trusted, so the leftmost one is the client
         # Headers from untrusted peers are ignored.
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
         ("203.0.113.9", "127.0.0.1", "203.0.113.9"),
         ("127.0.0.2", "198.51.100.1", "127.0.0.2"),
-        # An invalid address ends the search at the proxy that sent it.
+        # If an address is invalid, the proxy that sent it counts as the client.
         ("127.0.0.1", "unknown", "127.0.0.1"),
         ("127.0.0.1", "", "127.0.0.1"),
         ("127.0.0.1", "203.0.113.7,", "127.0.0.1"),
@@ -114,7 +114,7 @@ def test_forwarded_host_is_never_trusted(api: Api) -> None:
     assert api.post("/threads", REMOTE_ADDR="127.0.0.1", HTTP_ORIGIN="http://evil.example", **forwarded).status == 403
 
 
-# TLS (test_deployment.py tests it behind nginx)
+# TLS settings (test_deployment.py tests TLS behind nginx)
 
 
 def deploy_check(directory: Path, **variables: str) -> str:

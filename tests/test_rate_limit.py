@@ -1,4 +1,4 @@
-"""THREADSVC_RATE_LIMIT: the number of accepted requests, across threads, processes and clients."""
+"""THREADSVC_RATE_LIMIT limits the requests of each client, across all threads and processes."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     def limited(number: int, seconds: int, file: str = "rates") -> Any:
         return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / file)
 
-    # DRF reads its settings only once, before the test sets a limit. So add the throttle that a limit would add.
+    # DRF reads its settings once, before the test sets a limit. Therefore, add the throttle that a limit would add.
     monkeypatch.setattr(APIView, "throttle_classes", [RateLimit])
     return limited
 
@@ -45,7 +45,7 @@ def test_limit_is_off_by_default_and_creates_no_file(served: Served) -> None:
 
 
 def test_limit_is_exact_across_all_workers(serve: Callable[..., Served], tmp_path: Path) -> None:
-    """Starts the service like `make run HOST=0.0.0.0`, which requires API keys."""
+    """Start the service like `make run HOST=0.0.0.0`, so that it requires API keys."""
     service = serve(
         "--anonymous-on-loopback",
         HOST="0.0.0.0",
@@ -66,7 +66,7 @@ def test_limit_is_exact_across_all_workers(serve: Callable[..., Served], tmp_pat
     refused = [answer for answer in answers if answer[0] != 404]
     assert len(refused) == 40
     assert {(status, body["detail"]) for status, body, _ in refused} == {(429, "Too Many Requests")}
-    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 per hour: one every three minutes
+    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 per hour is one every 3 minutes
     assert ask(second)[0] == 404
     for process in service.children():
         os.kill(process, signal.SIGKILL)
@@ -92,7 +92,8 @@ def test_each_key_and_each_address_has_its_own_limit(api: Api, limit: Any) -> No
     with limit(1, 3600):
         for client in [*keys, *({"REMOTE_ADDR": address} for address in addresses)]:
             assert [api.get("/threads/x", **client).status for _ in range(2)] == [404, 429], client
-        # One limit covers all addresses of a key, all addresses of an IPv6 network, and both forms of an IPv4 address.
+        # A key has one limit for all client addresses. All addresses of an IPv6 network share one limit, and so do both
+        # forms of an IPv4 address.
         for client in [{**keys[0], "REMOTE_ADDR": "192.0.2.9"}, {"REMOTE_ADDR": "2001:db8::ffff:2"}]:
             assert api.get("/threads/x", **client).status == 429
         assert api.get("/threads/x", REMOTE_ADDR="192.0.2.3").status == 429
@@ -117,7 +118,7 @@ def test_unusable_rate_file_blocks_no_request(api: Api, limit: Any, caplog: pyte
     assert "the rate limit does not hold" in caplog.text
 
 
-# The table
+# The table in the rate file
 
 
 TAKES = """
@@ -140,7 +141,7 @@ print(len(taken))
 
 
 def start_takers(file: Path, times: int) -> "subprocess.Popen[str]":
-    """Start a process with four threads that are ready to take `times` times each."""
+    """Start a process with four threads. After `go`, each thread calls `RateTable.take` `times` times."""
     command = [sys.executable, "-c", TAKES, str(file), str(times)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -1,7 +1,7 @@
-"""Recorded requests of real SDKs, replayed byte for byte. Each whole response is compared with the contract.
+"""Replay recorded requests of real SDKs, byte for byte, and compare each complete response with the contract.
 
-tests/contract/recorded/ has the requests of openai-python 1.6.1 and 3.54.0 and of openai-node 7.57.0, call by call.
-Only three things are replaced: ids of stored objects, the host, and the idempotency key.
+tests/contract/recorded/ contains the requests of openai-python 1.6.1 and 3.54.0 and of openai-node 7.57.0, with the
+name of each SDK call. A replay changes only the ids of stored objects, the host, and the idempotency key.
 """
 
 import http.client
@@ -21,7 +21,7 @@ RECORDED: list[tuple[str, dict[str, Any]]] = [
     for path in sorted((ROOT / "tests/contract/recorded").glob("*.json"))
     for recorded in json.loads(path.read_text(encoding="utf-8"))
 ]
-# How the SDKs encode JSON: 1.6.1 with the defaults of Python's json, the others compactly and as UTF-8.
+# The JSON encoding of each SDK. Version 1.6.1 uses the defaults of Python's json. The others use compact UTF-8.
 COMPACT = {"ensure_ascii": False, "separators": (",", ":")}
 ENCODINGS: dict[str, dict[str, Any]] = {
     "openai-python-1.6.1": {},
@@ -31,7 +31,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 
 
 def body_of(sdk: str, recorded: dict[str, Any]) -> bytes:
-    """Encode a recorded body. Its first bytes and its length must be as recorded."""
+    """Return the bytes of a recorded body. Fails if their first bytes or their length differ from the recording."""
     value = recorded["body"]
     match value:
         case None:
@@ -55,14 +55,14 @@ class Stored(NamedTuple):
 
     @property
     def ids(self) -> dict[str, str]:
-        """The stored ids, by the names that the recordings use."""
+        """The stored ids. The keys are the placeholders in the recordings."""
         first, *_, last, one = [message["id"] for message in self.shown]
         return {"thread_1": self.thread["id"], "msg_1": one, "msg_a": first, "msg_b": last, "a": first, "b": last}
 
 
 @pytest.fixture
 def stored(served: Served) -> Stored:
-    """A thread with msg_a, two messages without a run, two of run_1, two of r, msg_b, and msg_1 with a file."""
+    """A thread with these messages: msg_a, two without a run, two in run_1, two in r, msg_b, and msg_1 with a file."""
     sent: list[dict[str, Any]] = [{"role": "user", "content": "msg_a"}]
     for run_id in (None, "run_1", "r"):
         sent += [{"role": "assistant", "content": f"{run_id} {i}", "run_id": run_id} for i in (1, 2)]
@@ -91,7 +91,7 @@ class Exchange(NamedTuple):
         return ("openai-beta", "assistants=v2") in {(name.lower(), v) for name, v in self.recorded["headers"].items()}
 
     def new(self, prefix: str) -> dict[str, Any]:
-        """Return the values that the service generated for a new row. Fails if their form is wrong."""
+        """Return the values that the service generated for a new row. Fails if their format is wrong."""
         generated = identity_of(self.answer.body)
         assert re.fullmatch("[0-9a-f]{24}", generated["_id"])
         assert re.fullmatch(f"{prefix}_[0-9a-z]+", generated["id"])
@@ -108,7 +108,7 @@ class Exchange(NamedTuple):
         }
 
     def message(self, identity: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-        """Return the expected message, in the shape of this call, from the body that created it."""
+        """Return the expected message in the shape of this call. `sent` is the body that created the message."""
         content = sent["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         files = [{"file_id": file_id, "tools": []} for file_id in sent.get("file_ids", [])]
@@ -147,7 +147,7 @@ class Exchange(NamedTuple):
 
 
 Expected = tuple[int, Any]
-MSG_1 = 8  # its index in the stored thread
+MSG_1 = 8  # the index of msg_1 in the stored thread
 
 
 def page(data: list[dict[str, Any]], has_more: bool) -> Expected:
@@ -165,7 +165,10 @@ def not_found(call: Exchange) -> Expected:
 
 
 def not_served(call: Exchange) -> Expected:
-    """A path of OpenAI's API that the service does not have. tests/test_v2.py has the full message."""
+    """Return the 404 for a path of OpenAI's API that the service does not have.
+
+    tests/test_v2.py checks the full message.
+    """
     message = "Not Found"
     if call.v2:
         message = call.answer.body["error"]["message"]
@@ -214,7 +217,7 @@ def messages_listed(call: Exchange) -> Expected:
         return page([call.stored_message(3), call.stored_message(4)], has_more=False)
     if "run_id=r" in target:
         return page([call.stored_message(5), call.stored_message(6)], has_more=False)
-    return page([call.stored_message(index) for index in range(1, 6)], has_more=True)  # limit=5 of six
+    return page([call.stored_message(index) for index in range(1, 6)], has_more=True)  # limit=5, but six match
 
 
 def message_updated(call: Exchange) -> Expected:
@@ -236,7 +239,11 @@ def file_of(call: Exchange) -> dict[str, Any]:
 
 
 def odd_id(call: Exchange) -> Expected:
-    """1.6.1 does not escape a slash in an id, so the path differs. For %2F the contract permits either 404."""
+    """Return the 404 for a thread id that contains a slash.
+
+    openai-python 1.6.1 does not escape the slash, so its path is unknown. Version 3.54.0 sends %2F. For %2F, the
+    contract permits both kinds of 404.
+    """
     if call.v2 and call.answer.body["detail"] != "Not Found":
         return no_thread("th/re ad?x")(call)
     return not_found(call)
@@ -273,7 +280,7 @@ NOT_IMPLEMENTED = [
     "conversations.items.retrieve",
     "conversations.items.delete",
 ]
-# The expected response of each call, by the name of the call in the recordings.
+# Functions that return the expected response. The keys are the names of the calls in the recordings.
 RESPONSES: dict[str, Callable[[Exchange], Expected]] = {
     "beta.threads.create": thread_created,
     "beta.threads.retrieve": thread_retrieved,
@@ -300,7 +307,8 @@ def replay(served: Served, sdk: str, recorded: dict[str, Any], ids: dict[str, st
     """Send a recorded request over its own connection, and return the response."""
     names = "|".join(ids)
     target = re.sub(rf"(?<=[/=])({names})(?=[/?&]|$)", lambda found: ids[found[1]], recorded["target"])
-    # Two SDKs were recorded with the same key. One service would treat the second as a retry in another shape.
+    # Two SDKs were recorded with the same idempotency key. Each SDK gets a key of its own here. Otherwise, the service
+    # would treat the second request as a retry in another shape.
     replaced = {"host": f"127.0.0.1:{served.port}", "idempotency-key": f"k1-{sdk}"}
     headers = [f"{name}: {replaced.get(name.lower(), value)}" for name, value in recorded["headers"].items()]
     head = [f"{recorded['method']} {target} HTTP/1.1", *headers, "", ""]

@@ -1,6 +1,6 @@
-"""Bytes to JSON: media types, encodings, and the exact place of every syntax error.
+"""Parsing of request bodies: media types, encodings, and the exact position of every syntax error.
 
-Source: docs/contract/create-message.md, sections 3 and 4.
+The rules are in docs/contract/create-message.md, sections 3 and 4.
 """
 
 import json
@@ -94,7 +94,7 @@ def json_invalid(position: int, reason: str) -> tuple[int, Any]:
 )
 def test_malformed_json_is_told_with_its_place(api: Api, thread_id: str, text: str, position: int, reason: str) -> None:
     assert post(api, thread_id, text.encode()) == json_invalid(position, reason)
-    # A byte order mark is dropped, and positions count after it.
+    # A byte order mark is dropped, and position 0 is the character after it.
     assert post(api, thread_id, b"\xef\xbb\xbf" + text.encode()) == json_invalid(position, reason)
 
 

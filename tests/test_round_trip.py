@@ -1,4 +1,4 @@
-"""An export stays the same, byte for byte, when it passes through each engine."""
+"""Import an export into each engine in turn. Each new export must be identical, byte for byte."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`manage.py seed`."""
+"""The command `manage.py seed`: its rows, options, errors and progress bar."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_conversations_resemble_real_ones(data: Path) -> None:
     texts = "".join(part["text"]["value"] for m in messages for part in m["content"] if part["type"] == "text")
     scripts = {unicodedata.name(character, "").partition(" ")[0] for character in set(texts)}
     assert scripts >= {"LATIN", "CJK", "HIRAGANA", "ARABIC", "DEVANAGARI", "CYRILLIC", "GREEK", "HANGUL"}
-    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # some of these need two UTF-16 code units
+    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # the emoji need two UTF-16 code units each
     assert not {"{", "}"} & set(texts)
     kinds = {part["type"] for message in messages for part in message["content"]}
     assert kinds == {"text", "image_file", "image_url"}
@@ -70,7 +70,7 @@ def test_conversations_resemble_real_ones(data: Path) -> None:
     for model in (messages, rows(data, "thread")):
         with_metadata = [row for row in model if row["metadata"]]
         assert 0 < len(with_metadata) < len(model)
-    # All messages that reply to a user, including those of tools, form one run. Each run has its own id.
+    # Each reply to a user is one run, including its tool messages. Each run has its own id.
     assert {(m["assistant_id"], m["run_id"]) for m in messages if m["role"] == "user"} == {("", None)}
     runs: dict[str, list[tuple[str, int]]] = {}
     for message in messages:

@@ -1,4 +1,4 @@
-"""The served process: behaviour that needs a real server and real sockets."""
+"""Behaviour of the running service that needs a real server and real sockets."""
 
 import json
 import signal
@@ -48,7 +48,7 @@ def test_second_start_responds_soon(serve: Callable[..., Served], tmp_path: Path
     assert serve().stop() == 0
     start = time.monotonic()
     assert manage(tmp_path / "data", "check").returncode == 0
-    seconds_per_command = time.monotonic() - start  # 0.75 on an idle machine
+    seconds_per_command = time.monotonic() - start  # 0.75 s on an idle machine
     service = serve()
     assert service.seconds_to_first_answer < 4 * seconds_per_command
     assert service.stop() == 0
@@ -365,10 +365,11 @@ def test_djongo_is_not_imported_without_a_mongodb_url(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["psycopg", "psycopg_pool"])
 def test_missing_driver_is_a_one_line_error(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text("raise ImportError('not here')")
-    ended = manage(tmp_path / "data", "serve", DATABASE_URL="postgresql://user:hidden@host/x", PYTHONPATH=str(tmp_path))
+    settings = {"DATABASE_URL": "postgresql://user:hidden@host/x", "PYTHONPATH": str(tmp_path)}
+    ended = manage(tmp_path / "data", "serve", PORT=str(free_port()), **settings)
     assert ended.returncode == 1
     assert ended.stderr == "threadsvc: DATABASE_URL: PostgreSQL needs psycopg[binary,pool] (requirements.txt)\n"
-    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # SQLite needs no driver
+    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # SQLite needs no such driver
 
 
 @pytest.mark.stateless
@@ -425,7 +426,7 @@ def test_tests_ignore_the_developers_environment(monkeypatch: pytest.MonkeyPatch
     assert "DATABASE_URL" not in environment(tmp_path)
 
 
-@pytest.mark.engine("sqlite", "postgresql")  # earlier versions did not support MongoDB
+@pytest.mark.engine("sqlite", "postgresql")  # the first version did not support MongoDB
 def test_upgrade_from_the_first_version_keeps_the_data(serve: Callable[..., Served], tmp_path: Path) -> None:
     directory = tmp_path / "data"
     migrate(directory)

@@ -1,4 +1,4 @@
-"""Settings from the environment: a bad value stops every command with one line that names the setting."""
+"""An invalid value in the environment stops every command with a one-line error that names the setting."""
 
 import os
 import runpy
@@ -86,7 +86,7 @@ BAD_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory. Set THREADSVC_DATA_DIR to"),
     ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
 ]
-# Values that look valid: `serve` fails only when it uses them.
+# These values look valid, so `serve` fails only when it uses them.
 UNUSABLE_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_TLS": "1"}, "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES"),
     ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
@@ -127,20 +127,20 @@ BAD_MONGODB_URLS = [
 
 
 def name_of(value: object) -> str:
-    """Return a test id: the settings as they would stand in a shell, short enough to read."""
+    """Return the settings in shell syntax as a test id. Long values are cut off."""
     if not isinstance(value, dict):
         return ""
     return " ".join(f"{name}={text[:60]}" for name, text in value.items())
 
 
 def read_settings(directory: Path, **variables: str) -> dict[str, Any]:
-    """Return what settings.py makes of these variables, read as a new process would read it."""
+    """Run settings.py with these environment variables, like a new process. Return the settings."""
     with mock.patch.dict(os.environ, environment(directory, **variables), clear=True):
         return runpy.run_path(str(ROOT / "threadsvc" / "settings.py"))
 
 
 def refusal(directory: Path, **variables: str) -> str:
-    """Return the words with which settings.py refuses these variables."""
+    """Return the error message of settings.py for these environment variables."""
     with pytest.raises(ImproperlyConfigured) as refused:
         read_settings(directory, **variables)
     return str(refused.value)

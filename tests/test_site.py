@@ -1,6 +1,7 @@
 """The documentation site: errors that fail its build, and the built site in a browser.
 
-These tests need the site that `make docs` builds. They run only if SITE has its path, as in `.ci/run`.
+These tests need the site that `make docs` builds. They run only if SITE is set to the path of this site, as in
+`.ci/run`.
 """
 
 import os
@@ -85,7 +86,7 @@ def problems(site: Path, pages: dict[str, str]) -> list[str]:
 
 
 def scripts_docs() -> Any:
-    """Return `scripts/docs` as a module."""
+    """Import `scripts/docs` as a module and return it."""
     path = str(ROOT / "scripts/docs")
     spec = spec_from_file_location("scripts_docs", path, loader=SourceFileLoader("scripts_docs", path))
     assert spec

@@ -1,4 +1,4 @@
-"""The database: durability, locks, the order of messages under parallel writers, indexes and ids."""
+"""The database: durability, locks, the order of messages with concurrent writers, indexes and ids."""
 
 import gc
 import http.client
@@ -61,7 +61,7 @@ def test_transactions_take_the_write_lock_at_their_start() -> None:
 
 @pytest.mark.engine("sqlite")
 def test_writers_of_one_process_take_turns_and_time_out() -> None:
-    """A commit, a rollback and a close each end a turn. The next writer then proceeds at once."""
+    """The next writer can proceed at once after a commit, a rollback or a closed connection."""
     first, second = connection.copy("first"), connection.copy("second")
     second.settings_dict["OPTIONS"] = {**second.settings_dict["OPTIONS"], "timeout": 0.2}
     second.force_debug_cursor = True
@@ -77,7 +77,7 @@ def test_writers_of_one_process_take_turns_and_time_out() -> None:
             write(first)
             with pytest.raises(OperationalError, match="database is locked"):
                 write(second)
-            assert not second.queries_log  # SQLite got no statement: the writer waited in the queue
+            assert not second.queries_log  # the writer waited in the queue, so SQLite got no statement
             end_turn()
             write(second)
             second.rollback()
@@ -89,7 +89,7 @@ def test_turn_is_released_if_its_python_thread_ends() -> None:
     def leave() -> None:
         connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
 
-    with warnings.catch_warnings(action="ignore"):  # sqlite3 warns about the unclosed connection, which is intended
+    with warnings.catch_warnings(action="ignore"):  # sqlite3 warns about the connection that stays open on purpose
         thread = threading.Thread(target=leave)
         thread.start()
         thread.join()
@@ -165,7 +165,7 @@ def test_threads_are_gapless_and_ordered_under_32_clients(served: Served) -> Non
         for number in range(clients):  # a client's messages are in the order of its responses
             own = [text for text in texts if text.startswith(f"{number:02} ")]
             assert own == sorted(own)
-        if engines.chosen != "mongodb":  # ids start with a millisecond that is read in the writer's turn
+        if engines.chosen != "mongodb":  # ids start with a time that is read while the writer holds the lock
             milliseconds = [row["id"][: len("msg_") + 10] for row in rows]
             assert milliseconds == sorted(milliseconds)
         stored.update({row["id"]: thread for row in rows})
@@ -175,7 +175,7 @@ def test_threads_are_gapless_and_ordered_under_32_clients(served: Served) -> Non
 
 @pytest.mark.engine("sqlite")
 def test_store_holds_no_connection_of_an_ended_python_thread(api: Api, thread_id: str) -> None:
-    """When a Python thread ends, its connection is closed. That ends its transaction and releases its turn."""
+    """When a Python thread ends, its connection is closed, its transaction ends, and its write lock is released."""
     store = type(backend())(connection.alias)
 
     def ask() -> None:
@@ -198,7 +198,10 @@ def test_store_holds_no_connection_of_an_ended_python_thread(api: Api, thread_id
 
 @contextmanager
 def rival(thread_id: str, times: int) -> Iterator[list[int]]:
-    """Another writer, which takes the position of the next `times` messages just before they are stored."""
+    """Simulate another writer, which takes the positions of the next `times` messages just before they are stored.
+
+    Yields the list of these positions.
+    """
     taken: list[int] = []
     is_writing = False
 
@@ -216,7 +219,7 @@ def rival(thread_id: str, times: int) -> Iterator[list[int]]:
         yield taken
 
 
-@pytest.mark.engine("mongodb")  # on other engines one statement finds the position and stores the message
+@pytest.mark.engine("mongodb")  # other engines find the position and store the message in one statement
 def test_create_retries_if_another_writer_took_its_position(api: Api, thread_id: str) -> None:
     with rival(thread_id, times=3) as taken:
         answer = api.post(f"/threads/{thread_id}/messages", GOOD)
@@ -243,7 +246,7 @@ def test_create_retries_if_a_writer_without_the_lock_was_first(api: Api, thread_
         by_hand.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
         created = pool.submit(create)
         with pytest.raises(TimeoutError):
-            created.result(timeout=0.5)  # waits for the other transaction, which may take position 1
+            created.result(timeout=0.5)  # the request waits, because the other transaction may take position 1
         by_hand.commit()
         answer = created.result(timeout=10)
     assert (answer.status, Message.objects.get(id=answer.body["id"]).position) == (200, 2)
@@ -277,7 +280,7 @@ def test_message_needs_its_thread_and_is_deleted_with_it(thread_id: str) -> None
 @pytest.mark.engine("sqlite")
 def test_each_query_has_an_index_and_each_index_a_query(thread_id: str) -> None:
     now = timezone.now()
-    of_thread = backend().visible_messages("default", "x")  # also checks that the thread exists
+    of_thread = backend().visible_messages("default", "x")  # this query also checks that the thread exists
     threads, messages = Thread.objects.visible("default"), Message.objects.visible_in("x")
     pairs = rows_with_pairs("default", {"k": "v", "l": "w"})
     by_time = Message.by_time.filter(deleted_at=None)
@@ -312,7 +315,7 @@ def test_each_query_has_an_index_and_each_index_a_query(thread_id: str) -> None:
         ("message_2 (thread_id=?)", Message.objects.filter(thread_id="x").order_by("-position")),
         ("message_deleted (deleted_at<?)", Message.objects.filter(deleted_at__lt=now).order_by("deleted_at", "id")),
         ("message_1 (id=?)", messages.filter(id="x")),
-        # Queries of requests, which also check that the thread exists.
+        # These queries also check that the thread exists, like the queries of requests.
         ("message_1 (id=?)", of_thread.filter(id="x")),
         ("message_list (thread_id=?)", in_window(of_thread, Window(None, None, True, None))),
         ("message_list (thread_id=? AND position<?)", in_window(of_thread, Window(None, (9,), True, None))),
@@ -343,7 +346,7 @@ def test_stored_json_has_characters_instead_of_escapes(api: Api, thread_id: str)
 
 
 def test_documents_may_have_any_keys(thread_id: str) -> None:
-    # Schemas of tools have such keys. MongoDB would interpret them as paths or operators.
+    # Tool schemas contain such keys. MongoDB would interpret them as paths or operators.
     schema = {"$ref": "#/$defs/a.b", "a.b": {"": [{"$where": "1"}]}, "": None, "deep": [[{"$defs": {"é": "\u2028"}}]]}
     attachments = [{"file_id": "file-1", "tools": [{"type": "function", "parameters": schema}]}]
     fields: dict[str, Any] = {"role": "user", "content": [text_part("a")], "attachments": attachments}
@@ -359,7 +362,7 @@ def test_documents_may_have_any_keys(thread_id: str) -> None:
 @pytest.mark.process
 @pytest.mark.stateless
 def test_forked_processes_generate_different_ids() -> None:
-    """This holds even if their parent has generated ids before."""
+    """The ids differ even if the parent process has generated ids before the fork."""
     program = """
 import os
 from messages_app.ids import system_bytes
@@ -385,7 +388,7 @@ def test_ids_sort_by_time_and_have_80_random_bits(api: Api) -> None:
     ids = [new_id("msg", start + timedelta(milliseconds=i), os.urandom(10)) for i in range(2000)]
     assert ids == sorted(ids)
     assert len({message_id[14:] for message_id in ids}) == 2000
-    # The example of the ULID specification: 1469918176385 ms are 01ARYZ6S41.
+    # In the example of the ULID specification, the time 1469918176385 ms becomes 01ARYZ6S41.
     example = datetime(2016, 7, 30, 22, 36, 16, 385_000, tzinfo=UTC)
     assert new_id("x", example, b"\xff" * 10) == "x_01aryz6s41" + "z" * 16
     assert new_id("x", example, b"\0" * 10) == "x_01aryz6s41" + "0" * 16

@@ -1,4 +1,4 @@
-"""POST /threads and GET /threads/{thread_id}."""
+"""Create and retrieve threads: POST /threads and GET /threads/{thread_id}."""
 
 import time
 from typing import Any
@@ -139,7 +139,7 @@ def test_thread_without_messages_is_empty(api: Api, body: Any) -> None:
 
 
 def command_of(sql: str) -> str:
-    """Return the first word of a statement. Django logs "70 times: INSERT ..." if it ran for 70 rows."""
+    """Return the first word of a statement. Django logs "70 times: INSERT ..." for an INSERT of 70 rows."""
     return sql.rpartition(" times: ")[2].split()[0]
 
 
@@ -149,7 +149,7 @@ def test_number_of_messages_does_not_change_the_queries(api: Api) -> None:
             assert api.post("/threads", {"messages": [GOOD] * number, "metadata": {"k": "v"}}).status == 200
         return [command_of(query["sql"]) for query in creating]
 
-    # On MongoDB the thread's document has the pairs, and an update makes the complete thread visible.
+    # On MongoDB, the thread's document contains the metadata pairs. An update then makes the complete thread visible.
     statements = ["INSERT", "INSERT", "UPDATE" if engines.chosen == "mongodb" else "INSERT"]
     assert queries(1) == queries(70) == in_transaction(*statements)
 

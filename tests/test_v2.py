@@ -1,4 +1,4 @@
-"""`OpenAI-Beta: assistants=v2`: its requests, its answers, its errors; and one stored message read in both shapes."""
+"""The v2 shape (`OpenAI-Beta: assistants=v2`): requests, responses, errors, and messages read in both shapes."""
 
 from typing import Any
 
@@ -137,7 +137,7 @@ def test_who_wrote_it_is_null_where_it_does_not_apply_and_empty_text_in_the_defa
         ),
         ([{"type": "text", "text": "x"}] * 100, [written("x")] * 100),
         (
-            [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],  # only texts count
+            [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],  # only texts count towards the limit
             [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],
         ),
     ],
@@ -305,7 +305,7 @@ REFUSALS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
         ],
     ),
     ({"attachments": [{"file_id": "a"}], "file_ids": [str(i) for i in range(10)]}, [TOO_MANY_FILES]),
-    # The number of all files is checked only if there is no other error.
+    # The total number of files is checked only if there is no other error.
     (
         {"attachments": [{"file_id": "a"}], "file_ids": [str(i) for i in range(10)], "x": 1},
         [detail_of("extra", "x")],
@@ -381,7 +381,7 @@ def test_error_stands_beside_the_detail_and_is_its_first(
     assert set(answer.body) == {"detail", "error"}
     assert answer.body["error"] == {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     default = api.post("/threads/thread_none/messages", body).body
-    if isinstance(body, bytes):  # errors of the body as a whole are the same in both shapes
+    if isinstance(body, bytes):  # errors about the whole body are the same in both shapes
         assert answer.body["detail"] == default["detail"]
     assert set(default) == {"detail"}
 
@@ -488,7 +488,7 @@ def test_tool_resources_are_taken_and_shown_as_null(api: Api, tool_resources: An
     assert changed.body["metadata"] == {"k": "v", "l": "w"}
     read = api.get(f"/threads/{made.body['id']}").body
     assert set(read) == {"_id", "id", "object", "created_at", "metadata"}
-    # The default shape does not know the key.
+    # The default shape does not have this key.
     extra = {"detail": [detail_of("extra", "tool_resources")]}
     for path in ("/threads", f"/threads/{made.body['id']}"):
         assert api.post(path, {"tool_resources": tool_resources}).body == extra

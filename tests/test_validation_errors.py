@@ -1,4 +1,4 @@
-"""Every ValidationError becomes a 422 in the contract's form, including those that DRF raises."""
+"""Every ValidationError becomes a 422 response in the contract's format, including errors that DRF raises."""
 
 from collections.abc import Iterator
 from typing import Any

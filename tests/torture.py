@@ -1,7 +1,7 @@
 """Kill the service and its database at random moments under load, and check that every acknowledged write is stored.
 
 `python -m tests.torture --engine sqlite --kills 200` (make torture) prints how many writes it sent and found. It exits
-with 1 if anything is wrong. tests/test_durability.py does the same with few kills.
+with 1 if a check fails. tests/test_durability.py runs the same test with few kills.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from tests.stored import stored
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"WEB_CONCURRENCY": "2", "THREADSVC_ALLOW_ANONYMOUS": "1"}
 
-THREADS = 4  # all writers share them
-KEYED = 0.5  # the share of creates with an Idempotency-Key; these are retried until they get a response
-MAX_WRITERS = 16  # each writer has its own key in the threads' metadata
-MAX_UPTIME = 0.8  # seconds from the first acknowledgement after a start to the kill
-KILLED_AT_START = 0.1  # the share of starts that are killed before the service responds
-CHECK_EVERY = 10  # kills
+THREADS = 4  # shared by all writers
+KEYED = 0.5  # the fraction of creates with an Idempotency-Key, which are retried until they get a response
+MAX_WRITERS = 16  # each writer uses one metadata key, and a thread has at most 16 keys
+MAX_UPTIME = 0.8  # maximum seconds from the first acknowledgement after a start to the next kill
+KILLED_AT_START = 0.1  # the fraction of starts in which the service is killed before it responds
+CHECK_EVERY = 10  # number of kills between two checks of the database file
 
-# Generous timeouts: only a failure takes this long.
+# Generous timeouts. Only a failed run takes this long.
 SECONDS_TO_WAIT = 30
 SECONDS_TO_START = 60
 
@@ -53,12 +53,12 @@ class Answer(NamedTuple):
 
 @dataclass
 class Write:
-    """A write of a writer, with a unique key. `acked_at` (time.monotonic()) is None until it is acknowledged."""
+    """One write, with a unique key. `acked_at` (time.monotonic()) is None until the service acknowledges the write."""
 
     kind: str
     key: str
     thread: str = ""
-    target: "Write | None" = None  # the write that a deletion deletes
+    target: "Write | None" = None  # the create whose object this write deletes
     sent_at: float = 0
     acked_at: float | None = None
     id: str = ""
@@ -66,7 +66,7 @@ class Write:
 
 
 def text_of(key: str) -> str:
-    """Return the key, repeated 1, 20 or 1500 times: mostly short texts, and some that take many database pages."""
+    """Return the key, repeated 1, 20 or 1500 times. Most texts are short, and some fill many database pages."""
     return f"{key} " * (1, 1, 1, 1, 20, 1500)[crc32(key.encode()) % 6]
 
 
@@ -80,7 +80,7 @@ def message_body(key: str) -> dict[str, str]:
 
 
 def message_keys(thread_key: str) -> list[str]:
-    """Return the keys of the messages that a thread is created with."""
+    """Return the keys of the initial messages of a thread."""
     return [f"{thread_key}.{number}" for number in range(3)]
 
 
@@ -155,7 +155,7 @@ class Writer(threading.Thread):
             self.write(Write("message", key, thread), f"/threads/{thread}/messages", message_body(key))
 
     def victim(self) -> Write | None:
-        """Return one of the latest acknowledged creates that it has not tried to delete."""
+        """Return a recent acknowledged create that this writer has not tried to delete, or None."""
         creates = (write for write in self.writes[-20:] if write.kind in ("message", "thread"))
         left = [write for write in creates if write.acked_at and not write.deletion]
         return self.rng.choice(left) if left else None
@@ -203,7 +203,7 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # The kernel stops the service when this program ends for any reason.
+        # The kernel stops the service when this program ends, even if this program is killed.
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -221,7 +221,7 @@ class Service:
         client.http.close()
 
     def kill(self) -> None:
-        """Kill all processes of the service at once, and wait until none is left."""
+        """Kill all processes of the service at once, and wait until all of them have ended."""
         assert self.process is not None
         pids = [self.process.pid]
         with suppress(OSError):
@@ -246,7 +246,7 @@ class Outcome:
     unavailable: int = 0
     sent: int = 0
     acknowledged: int = 0
-    replayed: int = 0  # of those, stored by a request that got no response
+    replayed: int = 0  # acknowledged writes that were stored by an earlier request without a response
     found: int = 0
     found_unacknowledged: int = 0
     lost: int = 0
@@ -280,7 +280,7 @@ class Outcome:
 
 
 class Torture:
-    """Runs a service on a fresh database in a directory, its writers, and the kills."""
+    """Runs a service on a fresh database and its writers. Kills the service and the database."""
 
     def __init__(
         self, engine: str, kills: int, seed: int, directory: Path, writers: int = 8, keyed: float = KEYED
@@ -308,7 +308,7 @@ class Torture:
         if self.service.process:
             self.service.kill()
         if self.server:
-            self.server.kill()  # faster than a stop
+            self.server.kill()  # a kill is faster than a stop
             self.server.close()
 
     # Kills
@@ -341,7 +341,7 @@ class Torture:
         time.sleep(self.rng.uniform(0, MAX_UPTIME))
 
     def wait_for_acknowledgement(self) -> float:
-        """Wait for the next acknowledgement. Return how many seconds that took."""
+        """Wait for the next acknowledgement. Return the waiting time in seconds."""
         before, since = self.acknowledged(), time.monotonic()
         while self.acknowledged() == before:
             if time.monotonic() - since > SECONDS_TO_START:
@@ -364,7 +364,7 @@ class Torture:
         victims = self.victims(number)
         if "database" in victims and self.server:
             if self.outcome.engine == "mongodb":
-                self.server.stop()  # it acknowledges a write before it stores it: see docs/durability.md
+                self.server.stop()  # not killed, because this server acknowledges writes too early (docs/durability.md)
                 self.outcome.kills["database (stopped)"] += 1
             else:
                 self.server.kill()
@@ -373,7 +373,7 @@ class Torture:
             self.service.kill()
             self.outcome.kills["service"] += 1
         if "database" in victims and self.server:
-            time.sleep(self.rng.uniform(0, 0.3))  # writers use a service without its database
+            time.sleep(self.rng.uniform(0, 0.3))  # the database is down while writers send requests
             self.server.start()
         if "service" in victims:
             self.start_service()
@@ -397,7 +397,7 @@ class Torture:
         self.outcome.faults.append(description)
 
     def get(self, path: str, method: str = "GET", may_miss: bool = False) -> Any:
-        """Return the body of a 200, and retry until there is one. With `may_miss`, return None for a 404."""
+        """Repeat a request until it gets a 200, and return the body. With `may_miss`, return None for a 404."""
         end = time.monotonic() + SECONDS_TO_WAIT
         while time.monotonic() < end:
             answer = self.client.call(method, path) if self.client.try_connect() else None
@@ -415,7 +415,7 @@ class Torture:
             last, has_more = page["last_id"] or "", page["has_more"]
 
     def check_latest(self) -> None:
-        """Check the latest acknowledged messages of each writer, which may be deleting them meanwhile."""
+        """Check the latest acknowledged messages of each writer. The writer may delete them during the check."""
         for writer in self.writers:
             latest = [write for write in writer.writes[-10:] if write.kind == "message" and write.acked_at][-2:]
             for write in latest:
@@ -426,7 +426,7 @@ class Torture:
                     self.fault(f"{write.key} has changed after kill {self.outcome.kills.total()}")
 
     def check_file(self) -> None:
-        """Run SQLite's own checks of its file."""
+        """Run SQLite's integrity checks on the database file."""
         if self.outcome.engine == "sqlite":
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=SECONDS_TO_WAIT)) as database:
                 for pragma, good in (("integrity_check", [("ok",)]), ("foreign_key_check", [])):
@@ -447,7 +447,7 @@ class Torture:
             self.verify_messages(thread, [write for write in writes if write.thread == thread])
         self.verify_threads([write for write in writes if write.kind == "thread"])
         deletions = [write for write in writes if write.kind == "deletion" and write.acked_at]
-        self.outcome.found += len(deletions)  # each one that was undone is already a fault
+        self.outcome.found += len(deletions)  # if a deletion was undone, a fault is already recorded
 
     def verify_messages(self, thread: str, writes: list[Write]) -> None:
         shown = list(self.walk(f"/threads/{thread}/messages"))
@@ -469,7 +469,7 @@ class Torture:
             self.fault(f"a deleted message of {thread} still has its text")
 
     def key_of(self, message: dict[str, Any], sent: dict[str, Write], report: bool = True) -> str:
-        """Return the key of a message, or "" if its text is not exactly as sent. With `report`, that is a fault."""
+        """Return the key of a message, or "" if its text differs from the sent text. With `report`, record a fault."""
         text = text_in(message)
         key = text.partition(" ")[0]
         if key in sent and text == text_of(key):
@@ -496,7 +496,7 @@ class Torture:
             self.fault(f"{write.key} was acknowledged as {write.id} and is missing")
 
     def verify_order(self, in_order: list[Write]) -> None:
-        """Check that each write comes after all that were acknowledged before it was sent, across all writers."""
+        """Check across all writers that each write comes after every write that was acknowledged before it was sent."""
         first_acked = float("inf")
         for write in reversed(in_order):
             if write.sent_at > first_acked:
@@ -505,7 +505,7 @@ class Torture:
             first_acked = min(first_acked, write.acked_at or first_acked)
 
     def verify_metadata(self, metadata: dict[str, str], writes: list[Write]) -> None:
-        """Check that each writer's pair is the last acknowledged one, or one sent after it."""
+        """Check that each writer's metadata pair is from its last acknowledged write, or from a later write."""
         for number in range(len(self.writers)):
             own = [write for write in writes if write.key.startswith(f"w{number}-")]
             last = max((place for place, write in enumerate(own) if write.acked_at), default=-1)
@@ -516,7 +516,7 @@ class Torture:
             self.outcome.found += sum(write.acked_at is not None for write in own)
 
     def verify_threads(self, writes: list[Write]) -> None:
-        """Check that each thread created with messages has all of them, or does not exist."""
+        """Check that each thread that was created with messages has all of them, or does not exist."""
         shown: dict[str, list[str]] = {}
         for thread in self.walk("/threads"):
             if thread["id"] not in self.threads:
@@ -544,7 +544,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--writers", type=int, default=8, choices=range(1, MAX_WRITERS + 1), metavar="1..16")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
-    parser.add_argument("--keyed", type=float, default=KEYED, help="share of creates with an Idempotency-Key")
+    parser.add_argument("--keyed", type=float, default=KEYED, help="fraction of creates with an Idempotency-Key")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="threadsvc-torture-"))
     print(f"engine {options.engine}, seed {options.seed}, in {directory}", flush=True)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-# A generous timeout: only a failure takes this long.
+# A generous timeout. Only a failed test takes this long.
 SECONDS_TO_WAIT = 60
 
 LIMITS = (1, 2, 5, 20, 100)
@@ -22,7 +22,7 @@ VICTIM = "to be deleted"
 
 class Written(NamedTuple):
     message_id: str
-    answered_at: float  # time.monotonic(), which all processes share
+    answered_at: float  # time.monotonic(), a clock that all processes share
 
 
 class Walk(NamedTuple):
@@ -31,14 +31,14 @@ class Walk(NamedTuple):
 
 
 class Client:
-    """A client that uses some threads of the service at a port. All clients begin together."""
+    """A client that uses some of the service's threads. All clients begin at the same time."""
 
     barrier: Barrier
     writers_are_done: Event
 
     @classmethod
     def prepare(cls, barrier: Barrier, writers_are_done: Event) -> None:
-        """Initialize a new process, before its first client."""
+        """Initialize a new process before it runs its first client."""
         cls.barrier, cls.writers_are_done = barrier, writers_are_done
 
     def __init__(self, port: int, threads: list[str], seed: int) -> None:
@@ -49,7 +49,7 @@ class Client:
         self.barrier.wait(SECONDS_TO_WAIT)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        assert time.monotonic() < self.deadline, "the walk does not end"
+        assert time.monotonic() < self.deadline, "the client did not finish in time"
         # One connection per request, so that any worker may respond.
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS_TO_WAIT)) as connection:
             raw = None if body is None else json.dumps(body)
@@ -64,7 +64,7 @@ class Client:
         return self.call("GET", f"/threads/{thread}/messages?{urlencode(query)}")
 
     def write(self, count: int, victims: bool) -> dict[str, list[Written]]:
-        """Create messages in each thread, as fast as possible. With `victims`, mark every second one for deletion."""
+        """Create messages in each thread, as fast as possible. With `victims`, mark every second message."""
         written: dict[str, list[Written]] = {thread: [] for thread in self.threads}
         self.begin()
         for number in range(count):
@@ -75,9 +75,9 @@ class Client:
         return written
 
     def new_messages(self) -> Iterator[tuple[str, list[Any]]]:
-        """Yield pages of each thread in turn, oldest first, until all writers are done and no message is left.
+        """Yield pages from all threads in turn, oldest messages first. End when all written messages have been read.
 
-        The first pages are read before any writer starts, so all writes happen while the threads are followed.
+        The first pages are read before any writer starts, so all writes happen during these reads.
         """
         last = dict.fromkeys(self.threads, "")
         for thread in self.threads:
@@ -96,14 +96,14 @@ class Client:
                 return
 
     def follow(self) -> dict[str, list[str]]:
-        """Return the ids that a reader sees while it follows the threads."""
+        """Read all threads until the writers are done. Return the ids in the order received."""
         seen: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
             seen[thread] += [message["id"] for message in data]
         return seen
 
     def delete_victims(self) -> dict[str, list[str]]:
-        """Follow the threads and delete the marked messages, also those that are the cursor."""
+        """Read all threads and delete the marked messages, even if a message is the cursor. Return their ids."""
         deleted: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
             for message in data:
@@ -113,7 +113,7 @@ class Client:
         return deleted
 
     def walk_back(self) -> dict[str, list[Walk]]:
-        """Walk each thread from its newest to its oldest message, repeatedly until the writers are done."""
+        """Page through each thread from newest to oldest, repeatedly, until the writers are done."""
         walks: dict[str, list[Walk]] = {thread: [] for thread in self.threads}
         self.begin()
         is_last_round = False

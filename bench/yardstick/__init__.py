@@ -1,5 +1,5 @@
-"""The best that a hand-tuned endpoint on the same stack could do: bare DRF views over a database driver.
+"""The yardstick: bare DRF views on a database driver. It shows the best result of a hand-tuned endpoint on this stack.
 
-It uses the tables and indexes of the service, gives the same responses, and its writes are as durable. It has no
+It uses the service's tables and indexes. Its responses are the same, and its writes are equally durable. It has no
 validation, middleware, ORM, tenants, API keys or error handling.
 """

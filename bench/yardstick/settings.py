@@ -1,4 +1,4 @@
-"""DRF with all options off. bench/yardstick/storage.py chooses the database."""
+"""Django settings with all optional features of DRF disabled. bench/yardstick/storage.py selects the database."""
 
 SECRET_KEY = "the yardstick has no secrets"
 ALLOWED_HOSTS = ["127.0.0.1"]

@@ -1,11 +1,11 @@
-"""The three operations with plain driver connections, one per Python thread. Each engine has a class.
+"""The three measured operations, with plain database drivers. Each engine has a class.
 
-YARDSTICK_DATABASE_URL is the database. On SQLite, YARDSTICK_TURNS chooses how writers wait:
+YARDSTICK_DATABASE_URL selects the database. On SQLite, YARDSTICK_TURNS selects how writers wait for each other:
 
-- `queue`: for a lock in the process and a `flock` among processes
-- `polling`: in SQLite's own busy handler, which polls
+- `queue`: they wait for a lock between threads and a `flock` between processes
+- `polling`: they wait in SQLite's busy handler, which polls
 
-The benchmark measures both and uses the faster.
+The part `http` measures both and uses the faster one.
 """
 
 import json
@@ -76,7 +76,7 @@ def as_json(value: Any) -> str:
 
 
 class Queue:
-    """Admits one writer, among all threads and processes."""
+    """Admits one writer at a time, among all threads and processes."""
 
     def __init__(self, path: str) -> None:
         self.path, self.threads = path, threading.Lock()
@@ -85,7 +85,7 @@ class Queue:
     def file(self) -> IO[bytes]:
         return Path(self.path).open(
             "ab"
-        )  # opened after the fork: `flock` does not separate processes that share an open file
+        )  # opened after the fork, because processes that inherit an open file share its `flock`
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -178,7 +178,7 @@ class PostgreSQL(Storage):
 
 
 class MongoDB(Storage):
-    """Uses no transaction. If two writers take the same position, the unique index rejects one, which then retries."""
+    """Uses no transaction. If two writers choose the same position, the unique index rejects one, and it retries."""
 
     @cached_property
     def database(self) -> Any:

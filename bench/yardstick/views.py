@@ -1,4 +1,4 @@
-"""The three measured operations, and an empty view that shows the cost of DRF alone."""
+"""Views for the three measured operations, and an empty view that shows the cost of DRF itself."""
 
 from datetime import UTC, datetime
 from os import urandom

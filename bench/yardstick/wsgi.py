@@ -6,4 +6,4 @@ from django.core.wsgi import get_wsgi_application
 
 application = get_wsgi_application()
 
-from bench.yardstick import urls  # noqa: E402, F401  # before the fork of the workers, like the service
+from bench.yardstick import urls  # noqa: E402, F401  # imported before the workers are forked, as in the service

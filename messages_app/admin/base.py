@@ -1,4 +1,4 @@
-"""The base class of both model admins, and the texts and addresses that they share."""
+"""The base class of both model admins, and the helpers for texts and URLs that they share."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,17 +18,20 @@ from messages_app.admin.search import PageActionForm, SearchChangeList, SearchFo
 from messages_app.models import Message, Thread
 from messages_app.store.search import SearchResult, Terms
 
-if TYPE_CHECKING:  # generic for the type checker only
+if TYPE_CHECKING:  # ModelAdmin is generic only in the type stubs
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
 
 PREVIEW_CHARACTERS = 100
-EMPTY = "-"  # an empty cell of a list
+EMPTY = "-"  # shown in an empty cell of a list
 
 
 class ReadOnlyModelAdmin(ModelAdmin):
-    """Rows can be searched, read and deleted, but not added or changed: clients get what they stored."""
+    """Base class for read-only pages: users can search, read and delete rows, but not add or change them.
+
+    The API therefore always returns the data that clients stored.
+    """
 
     class Media:
         css = {"all": ["messages_app/admin.css"]}
@@ -40,7 +43,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
     list_select_related = False
 
     def search(self, request: HttpRequest, form: Any) -> tuple[SearchResult, str]:
-        """Return the rows that a valid form asks for, and a text that describes them."""
+        """Return the search result for a valid form, and a text that describes it."""
         raise NotImplementedError
 
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -48,31 +51,31 @@ class ReadOnlyModelAdmin(ModelAdmin):
         raise NotImplementedError
 
     def delete_row(self, row: Any) -> None:
-        """Delete a row as the API does. Raises DoesNotExist if it is already deleted."""
+        """Delete a row in the same way as the API. Raises DoesNotExist if the row is already deleted."""
         raise NotImplementedError
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[SearchChangeList]:
         return SearchChangeList
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        return super().get_object(request, object_id, from_field or None)  # an empty `_to_field` names no field
+        return super().get_object(request, object_id, from_field or None)  # treat an empty `_to_field` as absent
 
     def readable_object(self, request: HttpRequest, object_id: str) -> Any:
-        """Return the row with an id from a URL, or None. Raises PermissionDenied (403)."""
+        """Return the row with this id, quoted as in URLs, or None if there is none. Raises PermissionDenied (403)."""
         row = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, row):
             raise PermissionDenied
         return row
 
     def redirect_missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Redirect to the index, which then says that the row does not exist."""
+        """Redirect to the admin index, which shows a message that the row does not exist."""
         redirect: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, unquote(object_id))  # type: ignore[attr-defined]
         return redirect
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show a row. There is no form, so POST is refused (403)."""
+        """Show the page of a row. The page has no form, so a POST gets 403."""
         if request.method not in ("GET", "HEAD"):
             raise PermissionDenied
         row = self.readable_object(request, object_id)
@@ -104,7 +107,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
         return format_time(row.created_at)
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        # Django also accepts the change permission, but nothing can be changed here.
+        # Do not accept the change permission instead, as Django does: rows cannot be changed here.
         return has_permissions(request, f"view_{self.opts.model_name}")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -123,7 +126,7 @@ def admin_url(name: str, *keys: str) -> str:
 
 
 def transcript_url(message: Message) -> str:
-    """Return the address of the page of a transcript that has this message."""
+    """Return the URL of the transcript page that shows this message."""
     return f"{admin_url('thread_change', message.thread_id)}?{urlencode({'at': message.position})}#{message.id}"
 
 
@@ -132,7 +135,7 @@ def format_time(at: Any) -> SafeString:
 
 
 def preview(text: str, terms: Terms | None = None) -> str:
-    """Return the start of a text in one line, or the text around the first search term in it."""
+    """Return the start of a text, or the part around its first search term, on one line."""
     index = terms.first_match_in(text) if terms else 0
     start = max(index - PREVIEW_CHARACTERS // 2, 0)
     end = start + PREVIEW_CHARACTERS

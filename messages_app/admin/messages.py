@@ -48,7 +48,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="role")
     def wire_role(self, message: Message) -> str:
-        return message.role  # the field itself would be shown as "Tool Call"
+        return message.role  # Django would show the field's label, such as "Tool Call"
 
     @admin.display(description="text")
     def text_preview(self, message: Message) -> str:
@@ -70,7 +70,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
         return [path("<path:object_id>/json/", view, name="messages_app_message_json"), *super().get_urls()]
 
     def json(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Return a message as the API shows it; with `?shape=v2` in the shape of Assistants v2."""
+        """Return a message in the JSON form of the API. `?shape=v2` selects the shape of Assistants v2."""
         message = self.readable_object(request, object_id)
         if message is None:
             return self.redirect_missing(request, object_id)

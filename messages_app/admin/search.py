@@ -1,4 +1,4 @@
-"""The search forms of the admin, and the change list that shows what `store/search.py` finds."""
+"""The admin's search forms, and the change list that shows the results of `store/search.py`."""
 
 import re
 from typing import Any
@@ -14,12 +14,12 @@ from messages_app.store import search
 
 SCAN_HELP = f"Search scans the newest {search.SCAN_LIMIT:,} messages; “Search older messages” continues from there."
 
-# Unix seconds and an id.
+# A cursor: Unix seconds, `_` and an id.
 _CURSOR = re.compile("(-?[0-9]{1,12})_(.{1,64})", re.DOTALL)
 
 
 class SearchForm(forms.Form):
-    """The query of a list. `after` is the cursor that the page follows: the last row of the page before."""
+    """The query string of a change list. `after` is the cursor of the page: the last row of the previous page."""
 
     q = forms.CharField(label="Search", required=False, max_length=500)
     since = forms.DateField(label="From", required=False, widget=forms.DateInput({"type": "date"}))
@@ -73,10 +73,10 @@ class MessageSearchForm(SearchForm):
 
 
 class SearchChangeList(ChangeList):
-    """A change list without a count of all rows and without page numbers: both get slower as the store grows."""
+    """A change list without page numbers or a total count, because both get slower as the store grows."""
 
     model_admin: Any
-    search_form_class = forms.Form  # `form` below reads the query
+    search_form_class = forms.Form  # an empty form: `form` below reads the query string
     form: SearchForm
     result: search.SearchResult
     description: str
@@ -86,7 +86,7 @@ class SearchChangeList(ChangeList):
         self.title = str(self.opts.verbose_name_plural).capitalize()
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        """Return the rows that an action may select: all of them. The page itself is `result_list`."""
+        """Return all rows, because an action may select any of them. `result_list` holds the rows of the page."""
         self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
         rows: QuerySet[Any] = self.root_queryset
         return rows
@@ -104,7 +104,7 @@ class SearchChangeList(ChangeList):
 
     @property
     def next_url(self) -> str | None:
-        """The address of the next page. After a scan that stopped early, the address of the older rows."""
+        """The URL of the next page. If a scan stopped early, the next page continues with the older rows."""
         if self.result.next_cursor is None:
             return None
         at, row_id = self.result.next_cursor
@@ -116,7 +116,7 @@ class SearchChangeList(ChangeList):
 
 
 class PageActionForm(ActionForm):
-    """Actions apply to the selected rows of one page, never to all rows."""
+    """Limits actions to the selected rows of one page. They never apply to all rows."""
 
     select_across: Any = None
 
@@ -125,7 +125,7 @@ class PageActionForm(ActionForm):
 
 
 def describe(result: search.SearchResult, subject: str) -> str:
-    """Return the text above a list: what the list shows, and how far a scan came."""
+    """Return the text above a list. It describes the rows, and the time back to which a scan searched."""
     if result.scanned_until is None:
         return f"{subject}."
     return (

@@ -83,7 +83,7 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
 
     @admin.display(description="first words")
     def first_words(self, thread: Any) -> str:
-        """The start of the first message; below it, the message that matches a search."""
+        """Return the start of the first message and, below it, the message that matches the search."""
         first, match = thread.summary.first_message, getattr(thread, "match", None)
         hit = base.preview(match.text, match.terms) if match else ""
         if match and first and match.id == first.id:
@@ -98,10 +98,12 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
     def metadata_pairs(self, thread: Thread) -> str:
         return metadata_links(thread, show=base.preview) or base.EMPTY
 
-    # The page of a thread
+    # Thread page
 
     def page_context(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
-        """The query names a position: `from` starts the page, `upto` ends it, `at` is near its top."""
+        """Return the context. The query string selects a position: the page starts at `from`, ends at `upto`, or has
+        `at` near its top.
+        """
         pairs = metadata_links(row)
         if not base.has_permissions(request, "view_message"):
             return {"can_read": False, "pairs": pairs}
@@ -152,7 +154,7 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
 
 
 def metadata_links(thread: Thread, show: Callable[[str], str] = str) -> SafeString:
-    """Return the metadata of a thread; each pair links to the threads that have it."""
+    """Return a thread's metadata pairs. Each pair is a link to the list of threads that have it."""
     list_url = base.admin_url("thread_changelist")
     pairs = (
         (f"{list_url}?{urlencode({'metadata': search.format_pair(key, value)})}", key, show(value))
@@ -162,13 +164,13 @@ def metadata_links(thread: Thread, show: Callable[[str], str] = str) -> SafeStri
 
 
 def position_in(request: HttpRequest, name: str) -> int | None:
-    """Return the position in a query parameter, or None if it is missing or not valid."""
+    """Return the position in this query parameter, or None if the parameter is missing or not valid."""
     text = request.GET.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def transcript_pages(transcript: Transcript) -> list[tuple[str, str | None]]:
-    """Return the names and addresses of the links between pages. The address is None if a link leads nowhere."""
+    """Return the names and URLs of the links between transcript pages. The URL is None for a link that is disabled."""
     if not (transcript.has_earlier or transcript.has_later) or transcript.activity is None:
         return []
     first, last = transcript.messages[0].position, transcript.messages[-1].position
@@ -181,7 +183,7 @@ def transcript_pages(transcript: Transcript) -> list[tuple[str, str | None]]:
 
 
 def export_response(threads: Iterable[Thread]) -> StreamingHttpResponse:
-    """Return threads as a JSON Lines file. The response streams: it is produced while the client reads it."""
+    """Return the threads as a JSON Lines file. The response is streamed while the threads are read."""
     name = f"threads-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(

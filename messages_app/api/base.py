@@ -1,9 +1,9 @@
-"""Our base classes over Django REST Framework (DRF). Each docstring says what the class replaces, and why.
+"""Our base classes on top of Django REST Framework (DRF). Each docstring names what the class replaces, and the reason.
 
-Only `Faults`, over DRF's ValidationError, is elsewhere: in `errors.py`.
+Only `Faults`, which extends DRF's ValidationError, is in another module: `errors.py`.
 
-The API speaks JSON only, so DRF's choices for each request (forms, formats, versions) have one outcome. Fields and
-serializers hold no data of a request, so each serializer class has one instance, which all requests share.
+The API accepts and returns only JSON, so DRF need not choose a form, format or version for each request. Fields and
+serializers hold no request data, so all requests share one instance of each serializer class.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,16 +24,16 @@ from messages_app.api.errors import EXTRA, NOT_A_DICT, NULL, REQUIRED, Fault, Fa
 
 
 class JSONRequest(Request):
-    """Replaces how DRF's Request reads the body and holds the parser's context.
+    """Replaces two parts of DRF's Request: how it reads the body, and its parser context.
 
-    DRF looks for an HTML form first, which this API does not accept: 3 % of the CPU time of a create. Its parser
-    context refers to the request and the view, which is a reference cycle (see `JSONViewSet.dispatch`).
+    DRF first looks for an HTML form, which this API does not accept. This takes 3 % of the CPU time of a create. DRF's
+    parser context refers to the request and the view, which creates a reference cycle (see `JSONViewSet.dispatch`).
     """
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
         super().__init__(request, *args)
         self.parser_context: dict[str, Any] = {}
-        self.META, self.method = request.META, request.method  # DRF looks them up by __getattr__: 2 % of a retrieve
+        self.META, self.method = request.META, request.method  # DRF's lookup with __getattr__ takes 2 % of a retrieve
 
     def _load_data_and_files(self) -> None:
         body: Any = self._request
@@ -42,7 +42,9 @@ class JSONRequest(Request):
 
 
 class JSONViewSet(ViewSet):
-    """Replaces DRF's ViewSet: no OPTIONS, no versions, no format suffixes, and no reference cycle after a request."""
+    """Replaces DRF's ViewSet, without OPTIONS, versions and format suffixes. It leaves no reference cycle after a
+    request.
+    """
 
     http_method_names = ["get", "head", "post", "delete"]
     request: Request
@@ -51,7 +53,7 @@ class JSONViewSet(ViewSet):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Return the response, and clear the view.
 
-        DRF stores bound methods on the view, so the view refers to itself. The cycle would keep the body, its parsed
+        DRF stores bound methods on the view, so the view refers to itself. This cycle would keep the body, its parsed
         value and the response in memory until a full garbage collection.
         """
         try:
@@ -64,16 +66,16 @@ class JSONViewSet(ViewSet):
         return JSONRequest(request, self.get_parsers(), self.get_authenticators(), self.get_content_negotiator())
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request in DRF's order. Without versions and format suffixes: 3 % of a retrieve."""
+        """Run DRF's checks in DRF's order, but skip versions and format suffixes, which take 3 % of a retrieve."""
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
         self.perform_authentication(request)
         self.check_permissions(request)
         self.check_throttles(request)
 
     def answer(self, data: Any) -> HttpResponse:
-        """Return a 200 response with this data.
+        """Return a rendered 200 response with this data.
 
-        DRF's Response is rendered after the view has returned, and refers to the view and the request until then.
+        DRF's Response is rendered only after the view has returned, and refers to the view and the request until then.
         """
         renderer = self.request.accepted_renderer
         return HttpResponse(renderer.render(data), content_type=renderer.media_type)
@@ -83,9 +85,10 @@ class JSONViewSet(ViewSet):
 
 
 class DescribedField(Field[Any, Any, Any, Any]):
-    """States its own OpenAPI schema. Replaces the schema that drf-spectacular guesses from a DRF Field.
+    """A field that declares its own OpenAPI schema, which replaces the schema that drf-spectacular guesses from a DRF
+    field.
 
-    Keys of the `schema` argument override those of the class. A key of a body has its name as its title.
+    Keys of the `schema` argument override the keys of the class's schema. The title of a body's field is its name.
     """
 
     def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -115,8 +118,8 @@ class DescribedFieldExtension(OpenApiSerializerFieldExtension):
 class WireField(DescribedField):
     """A value that clients send. Replaces DRF's validation, which coerces JSON types and has other error messages.
 
-    `to_internal_value` returns the value to store, or raises Faults with every error of the value, in order. An
-    optional field takes null as absent, and then returns its default.
+    `to_internal_value` returns the value to store, or raises Faults with all errors of the value, in order. An optional
+    field treats null as absent and returns its default.
     """
 
     def __init__(self, *, required: bool = True, default: Any = None, **kwargs: Any) -> None:
@@ -131,7 +134,7 @@ class WireField(DescribedField):
 
     @property
     def schema_in_body(self) -> dict[str, Any]:
-        """Return the schema of a key in a JSON body, where null is allowed if the key is optional."""
+        """The schema of the field in a JSON body. It allows null if the field is optional."""
         schema = self.schema
         if self.required:
             return schema
@@ -143,16 +146,16 @@ class WireField(DescribedField):
 
 
 class ShownField(DescribedField):
-    """A value of a response, as it is stored. Replaces DRF's `to_representation` and its lookups for each row."""
+    """A value in a response, shown as it is stored. Replaces DRF's `to_representation` and its lookups for each row."""
 
     @property
     def show(self) -> Callable[[Any], Any]:
-        """Return the function that gets the value from the row."""
+        """The function that gets the value from a row."""
         return attrgetter(str(self.source))
 
 
 def read_keys(fields: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the validated value of each field, and all errors, in the order of the fields."""
+    """Return the validated values by field name, and all errors in the order of the fields."""
     values, faults = {}, []
     for name, field in fields.items():
         try:
@@ -163,7 +166,10 @@ def read_keys(fields: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[
 
 
 def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """Return the validated values of a JSON object with these keys. Raises Faults: of the fields, then extra keys."""
+    """Return the validated values of a JSON object that has these keys and no others.
+
+    Raises Faults with the errors of the fields, then an error for each extra key.
+    """
     if not isinstance(data, dict):
         raise Faults([Fault(NOT_A_DICT)])
     values, faults = read_keys(fields, data)
@@ -177,15 +183,16 @@ def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
 
 
 class WireSerializer(serializers.Serializer[Any]):
-    """The base of both kinds below. Each class has one instance, not one per request: see `instance_of`.
+    """The base class of request and response serializers. Each class has one instance, which all requests share
+    (`instance_of`).
 
-    DRF copies all fields for each instance: 24 % of the CPU time of a create.
+    DRF copies all fields for each new instance. An instance per request would take 24 % of the CPU time of a create.
     """
 
 
 @cache
 def instance_of(serializer_class: type[WireSerializer]) -> Any:
-    """Return the one instance of the class."""
+    """Return the shared instance of the class."""
     return serializer_class()
 
 
@@ -195,12 +202,12 @@ class WireSerializerExtension(OpenApiSerializerExtension):
 
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
         schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
-        schema.pop("description", None)  # the class's docstring, which is for programmers
+        schema.pop("description", None)  # omit the class's docstring, which is for programmers
         return {**schema, "additionalProperties": False} if isinstance(self.target, BodySerializer) else schema
 
 
 class RequestSerializer(WireSerializer):
-    """A part of a request. Replaces `is_valid`, `errors` and `validated_data` with one call that returns or raises."""
+    """Validates one part of a request. `validated` replaces DRF's `is_valid`, `errors` and `validated_data`."""
 
     @classmethod
     def validated(cls, data: Any) -> dict[str, Any]:
@@ -212,7 +219,7 @@ class RequestSerializer(WireSerializer):
 class BodySerializer(RequestSerializer):
     """A JSON object with these fields and no others.
 
-    Replaces DRF's validation, which ignores unknown keys, and whose errors have no order and no params.
+    Replaces DRF's validation, because DRF ignores unknown keys and its errors have neither an order nor params.
     """
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
@@ -221,14 +228,15 @@ class BodySerializer(RequestSerializer):
         return self.validate(read_object(self.fields, data))
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values of the object, all of which are valid by themselves. Raises Faults, as DRF's hook may."""
+        """Return the values after checks that concern several fields. Each value is already valid. Raises Faults."""
         return values
 
 
 class QuerySerializer(RequestSerializer):
-    """Keys of the query string. The last value of a repeated key counts, and unknown keys are ignored.
+    """The parameters of a query string. The last value of a repeated parameter counts, and unknown parameters are
+    ignored.
 
-    Replaces DRF's validation, whose errors have no order and no params.
+    Replaces DRF's validation, because its errors have neither an order nor params.
     """
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
@@ -239,7 +247,8 @@ class QuerySerializer(RequestSerializer):
 
 
 class ResponseSerializer(WireSerializer):
-    """A row, page or file of a response. Replaces `data`, which needs a serializer for each row, with `shown`."""
+    """Renders a row, page or file of a response. `shown` replaces DRF's `data`, which needs a serializer for each row.
+    """
 
     @classmethod
     def shown(cls, value: Any) -> dict[str, Any]:

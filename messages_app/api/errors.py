@@ -1,4 +1,4 @@
-"""The errors of the API: the codes and their messages, the exception for them, and the mapping of domain exceptions.
+"""The API's errors: their codes and messages, the exception that carries them, and the mapping of domain exceptions.
 
 Source: create-message contract, section 6; threads-api contract, "Lists" and "A retried POST must not store twice".
 """
@@ -14,7 +14,7 @@ from messages_app.store.errors import InvalidKey, KeyInUse, KeyReused, Kind, Too
 
 
 class Code(NamedTuple):
-    """One kind of error in the vocabulary of pydantic v1. `msg` may name the params of the rule."""
+    """A kind of error in the vocabulary of pydantic v1. `msg` can contain placeholders for the params of a Fault."""
 
     msg: str
     type: str
@@ -47,7 +47,7 @@ IDEMPOTENCY_KEY_REUSED = Code("key was used with another body", "value_error.ide
 
 
 class Fault(NamedTuple):
-    """One error: its code, the path to it from the value that was checked, and the params of the rule."""
+    """One error: its code, the path from the validated value to the error, and the params for its message."""
 
     code: Code
     loc: tuple[str | int, ...] = ()
@@ -59,15 +59,15 @@ class Fault(NamedTuple):
         return self.code.msg.format(permitted=permitted, **self.params) if self.params else self.code.msg
 
     def under(self, step: str | int) -> "Fault":
-        """Return the same error with its path one step longer at the front."""
+        """Return the same error with this step added at the front of its path."""
         return Fault(self.code, (step, *self.loc), self.params)
 
 
 class Faults(ValidationError):
-    """A ValidationError that carries an ordered list of Fault. Becomes 422.
+    """A ValidationError with an ordered list of Fault. Becomes 422.
 
-    It replaces DRF's dict of texts by field, which has no paths into lists, no params and no order.
-    `root` is the part of the request that the paths start from: `body`, `query` or `header`.
+    The list replaces DRF's dict of messages by field, which has no paths into lists, no params and no order. `root` is
+    the part of the request where the paths start: `body`, `query` or `header`.
     """
 
     detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms
@@ -78,7 +78,7 @@ class Faults(ValidationError):
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """Return the errors as the items of the response's `detail`."""
+        """The errors as items of the response's `detail`."""
         return [
             {
                 "loc": [self.root, *fault.loc],
@@ -93,14 +93,14 @@ class Faults(ValidationError):
 class RequestInProgress(APIException):
     status_code = HTTPStatus.CONFLICT
     default_detail = "Request in progress"
-    wait = 1  # seconds; becomes Retry-After
+    wait = 1  # in seconds, sent as Retry-After
 
 
 def wire_error(exc: Exception, path: Mapping[str, str]) -> Exception:
-    """Return the API's error for an exception of the domain, any other exception as it is.
+    """Return the API's error for an exception of the domain. Return any other exception unchanged.
 
-    `path` holds the ids in the request's path. A missing row becomes 404, a concurrent request with the same
-    idempotency key 409, and everything else 422.
+    `path` holds the ids in the request's path. A missing row becomes 404. A concurrent request with the same
+    idempotency key becomes 409. All other exceptions of the domain become 422.
     """
     match exc:
         case Thread.DoesNotExist():

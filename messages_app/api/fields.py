@@ -27,12 +27,13 @@ MAX_METADATA_VALUE_CHARACTERS = 512
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
-# U+0000 in OpenAPI. A pattern cannot exclude lone surrogates, which are not valid Unicode text anyway.
+# Excludes U+0000 in an OpenAPI schema. A pattern cannot exclude lone surrogates, but they are not valid Unicode text
+# anyway.
 NO_NUL = {"pattern": r"^[^\u0000]*$"}
 
 
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
-    """Return the first error of a text, None if it is valid. Lengths count code points."""
+    """Return the first error of a text, or None if the text is valid. Lengths count code points."""
     if value is None:
         return Fault(errors.NULL, loc)
     if not isinstance(value, str):
@@ -60,7 +61,7 @@ def _has_surrogate(value: str) -> bool:
 
 
 class TextField(WireField):
-    """A text without U+0000 and lone surrogates. `at_least` and `at_most` count code points."""
+    """A text without U+0000 or lone surrogates. `at_least` and `at_most` are lengths in code points."""
 
     def __init__(self, at_least: int | None = None, at_most: int | None = None, **kwargs: Any) -> None:
         self.at_least, self.at_most = at_least, at_most
@@ -79,7 +80,7 @@ class TextField(WireField):
 
 
 class EnumField(WireField):
-    """One of these texts."""
+    """One of the permitted texts."""
 
     def __init__(self, permitted: Iterable[str], **kwargs: Any) -> None:
         self.permitted = list(permitted)
@@ -96,7 +97,7 @@ class EnumField(WireField):
 
 
 class ListField(WireField):
-    """A list whose items one field validates. If the count is wrong, the items are not validated."""
+    """A list. One field validates all items, but only if the number of items is valid."""
 
     def __init__(self, item: WireField, at_most: int, at_least: int = 0, **kwargs: Any) -> None:
         self.item, self.at_least, self.at_most = item, at_least, at_most
@@ -150,7 +151,7 @@ class ObjectField(WireField):
 
 
 class ContentField(TextField):
-    """A text. Returns the content to store: a list with one text part."""
+    """A message's content as a text. Returns the content to store: a list with one text part."""
 
     def __init__(self, at_most: int = MAX_CONTENT_CHARACTERS, **kwargs: Any) -> None:
         super().__init__(at_least=1, at_most=at_most, **kwargs)
@@ -160,7 +161,7 @@ class ContentField(TextField):
 
 
 class PartField(WireField):
-    """One part of a message's content. Its type is also the name of its other key."""
+    """One part of a message's content: an object with `type`, and another key whose name is that type."""
 
     image = {"detail": EnumField(["auto", "low", "high"], required=False)}
     kinds: Mapping[str, WireField] = {
@@ -189,7 +190,7 @@ class PartField(WireField):
 
 
 class ContentOrPartsField(ContentField):
-    """A text, or a list of parts. The limit of the text applies to the sum of the texts in the parts."""
+    """A message's content as a text or a list of parts. The length limit applies to all texts of the parts together."""
 
     parts = ListField(PartField(), at_least=1, at_most=MAX_PARTS)
 
@@ -210,7 +211,7 @@ class ContentOrPartsField(ContentField):
 
 
 class FileIdsField(ListField):
-    """A list of file ids. The ids are not looked up, and repeated ids are kept."""
+    """A list of file ids. The service does not look up the ids, and keeps repeated ids."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(TextField(), at_most=MAX_FILES_OF_MESSAGE, **kwargs)
@@ -236,7 +237,7 @@ class AuthorField(TextField):
 
 
 class MetadataField(WireField):
-    """At most 16 pairs of texts. Keys have at most 64 characters, values at most 512."""
+    """Metadata: at most 16 pairs of texts. A key has at most 64 characters, and a value at most 512."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -262,7 +263,7 @@ class MetadataField(WireField):
 
 
 class MetadataChangesField(MetadataField):
-    """Pairs to set, and keys to remove: those whose value is null. Keys to remove do not count towards the limit."""
+    """Changes to metadata. A text sets a key, and null removes it. Keys to remove do not count towards the limit."""
 
     def count(self, pairs: dict[str, Any]) -> int:
         return sum(value is not None for value in pairs.values())
@@ -274,7 +275,7 @@ class MetadataChangesField(MetadataField):
     def schema(self) -> dict[str, Any]:
         value = {"type": ["string", "null"], "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL}
         schema = {**super().schema, "additionalProperties": value, "description": METADATA_CHANGES}
-        del schema["maxProperties"]  # null does not count
+        del schema["maxProperties"]  # keys to remove do not count
         return schema
 
 
@@ -285,7 +286,7 @@ METADATA_SCHEMA = {
     "propertyNames": {"maxLength": MAX_METADATA_KEY_CHARACTERS, **NO_NUL},
     "maxProperties": MAX_METADATA_PAIRS,
     "examples": [{"topic": "ai"}],
-    # The words and the spelling of the reference page.
+    # Copied from the reference page, including its spelling.
     "description": "Set of 16 key-value pairs that can be attached to an object. This can be useful for storing "
     "additional information about the object in a structured format. Keys can be a maximum of 64 characters long and "
     "values can be a maxium of 512 characters long.",
@@ -297,17 +298,17 @@ METADATA_CHANGES = (
 
 
 class IgnoredField(WireField):
-    """Any JSON value. It is accepted and not stored."""
+    """Any JSON value. The field accepts the value, but the service does not store it."""
 
     def run_validation(self, data: Any = empty) -> None:
         return None
 
 
-# Requests: the query string of lists, whose values are texts
+# Requests: the query parameters of lists. Their values are texts.
 
 
 class LimitField(WireField):
-    """The number of rows in a page: 1 to 100."""
+    """The maximum number of rows in a page, from 1 to 100."""
 
     integer = re.compile("[+-]?[0-9]+")
 
@@ -315,7 +316,8 @@ class LimitField(WireField):
         if not self.integer.fullmatch(data):
             raise Faults([Fault(errors.NOT_AN_INTEGER)])
         digits = data.lstrip("+-").lstrip("0")
-        # Python refuses to convert a text of more than 4300 digits. Four digits are enough to see that it is too large.
+        # Python cannot convert more than 4300 digits. The first four digits are enough to see that the limit is too
+        # large.
         limit = int(digits[:4] or "0") * (-1 if data.startswith("-") else 1)
         if limit < 1:
             raise Faults([Fault(errors.NOT_GE, params={"limit_value": 1})])
@@ -329,7 +331,7 @@ class LimitField(WireField):
 
 
 class NameInQueryField(WireField):
-    """A text. An empty text means absent."""
+    """A text. An empty text counts as absent."""
 
     def to_internal_value(self, data: str) -> str | None:
         return data or None
@@ -367,7 +369,7 @@ class ConstantField(ShownField):
 
 
 class AuthorShownField(ShownField):
-    """The id of an assistant or a run. Without one it shows the `no_author` of its serializer."""
+    """The id of an assistant or a run. If there is none, the field shows its serializer's `no_author`."""
 
     @property
     def show(self) -> Callable[[Any], Any]:

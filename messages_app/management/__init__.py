@@ -1,4 +1,4 @@
-"""Shared by the commands: the check of --tenant, garbage collection in bulk commands, progress."""
+"""Helpers for the commands: the check of --tenant, the garbage collector in bulk commands, and progress output."""
 
 import gc
 import sys
@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from messages_app.models import MAX_TENANT_CHARACTERS
 
-# More than the number of containers that a batch of messages consists of.
+# Larger than the number of container objects in one batch of messages.
 GC_THRESHOLD = 100_000
 
 
 def require_tenant_name(tenant: str | None) -> None:
-    """Raise CommandError if --tenant is given and is not a valid name of a tenant."""
+    """Raise CommandError if --tenant is given but is not a valid tenant name."""
     if tenant is not None and not 0 < len(tenant) <= MAX_TENANT_CHARACTERS:
         raise CommandError(f"--tenant takes 1 to {MAX_TENANT_CHARACTERS} characters")
     if tenant is not None and any("\ud800" <= character <= "\udfff" for character in tenant):
@@ -26,7 +26,7 @@ def require_tenant_name(tenant: str | None) -> None:
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Run the garbage collector rarely, for code that creates and releases millions of objects without cycles.
+    """Run the garbage collector less often in code that creates and releases millions of objects without cycles.
 
     With the default threshold, the collector takes a third of the time of such code.
     """
@@ -41,9 +41,9 @@ def rare_garbage_collection() -> Iterator[None]:
 
 
 class Progress:
-    """Shows progress on stderr: a bar on a terminal, elsewhere one line at most every two seconds.
+    """Shows progress on stderr: a bar on a terminal, otherwise at most one line every two seconds.
 
-    `total` and `done` are counts of `unit` ("messages"). The remaining time is shown only if there is a total.
+    `total` and `done` are numbers of units, such as "messages". The remaining time is shown only if the total is known.
     """
 
     def __init__(self, total: int | None, unit: str) -> None:
@@ -59,7 +59,7 @@ class Progress:
             self.bar.close()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that `done` units are finished in all, with a note behind them."""
+        """Show that `done` units are finished so far, followed by a note."""
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(done - self.bar.n)

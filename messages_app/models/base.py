@@ -1,4 +1,4 @@
-"""The base of the models of threads and messages."""
+"""The base classes of the Thread and Message models."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, TypeVar
@@ -10,9 +10,9 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class FastModel(models.Model):
-    """A model whose rows are made without Django's constructor and its signals: they cost ten times as much."""
+    """A model that creates rows without Django's constructor and its signals, which take ten times as long."""
 
-    # The functions that make default values, for columns that `from_values` may leave out.
+    # Functions that return the defaults of the columns that `from_values` does not require.
     DEFAULTS: ClassVar[dict[str, Callable[[], Any]]] = {"deleted_at": lambda: None}
 
     class Meta:
@@ -20,7 +20,7 @@ class FastModel(models.Model):
 
     @classmethod
     def from_db(cls, db: str | None, field_names: Iterable[str], values: Iterable[Any], **_: Any) -> Self:
-        """Return the stored row with these values of these attributes."""
+        """Return a stored row with these attributes and values."""
         row = cls.__new__(cls)
         row._state = ModelState()
         row._state.adding, row._state.db = False, db
@@ -29,7 +29,7 @@ class FastModel(models.Model):
 
     @classmethod
     def from_values(cls, **values: Any) -> Self:
-        """Return an unsaved row. Columns without one of DEFAULTS need a value; foreign keys are set by their id."""
+        """Return an unsaved row. Pass a value for each column that is not in DEFAULTS. Pass foreign keys as ids."""
         row = cls.__new__(cls)
         row._state = ModelState()
         for name, make in cls.DEFAULTS.items():
@@ -40,11 +40,11 @@ class FastModel(models.Model):
 
 
 class OrderedQuerySet(models.QuerySet[Row]):
-    """Rows of a list. `order` names the columns that order it; an index starts with them."""
+    """The rows of a list. `order` names the columns that sort the list. An index contains them in the same order."""
 
     order: ClassVar[tuple[str, ...]]
 
     def named(self, **texts: str) -> Self:
-        """Return the rows whose columns equal these texts; any text is allowed."""
+        """Return the rows whose columns equal these texts. Any text is allowed."""
         # PostgreSQL rejects a query that contains U+0000, and no stored text contains it.
         return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)

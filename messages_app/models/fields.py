@@ -1,4 +1,4 @@
-"""Columns that hold JSON. The engine decides how it stores them (`connection.ops.adapt_document`, `adapt_pairs`)."""
+"""Model fields for JSON. Each engine chooses its stored form (`connection.ops.adapt_document`, `adapt_pairs`)."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from django.db.models import JSONField
 
 
 class UnicodeJSONEncoder(json.JSONEncoder):
-    """Writes compact JSON. Letters beyond ASCII stay unescaped, so that search finds them and they need less space."""
+    """Encodes compact JSON. Non-ASCII letters are not escaped, so that search finds them and they need less space."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "ensure_ascii": False, "separators": (",", ":")})
 
 
 def json_values(texts: Sequence[str]) -> list[Any]:
-    """Return the values that these JSON texts stand for."""
+    """Return the decoded values of these JSON texts."""
     try:
         return [orjson.loads(text) for text in texts]
     except orjson.JSONDecodeError:
@@ -25,15 +25,15 @@ def json_values(texts: Sequence[str]) -> list[Any]:
 
 
 class DocumentField(JSONField):
-    """A JSON array or object, read as what the engine returns: a document, or JSON text."""
+    """A JSON array or object. The engine returns it as a document or as JSON text."""
 
-    takes_documents = True  # the engine need not convert documents to text
+    takes_documents = True  # so that the engine does not convert documents to text
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"encoder": UnicodeJSONEncoder, **kwargs})
 
     def get_default(self) -> Any:
-        """Return an empty array where no default is declared, as Django returns "" for text."""
+        """Return the declared default, or an empty array. Similarly, Django returns "" for text without a default."""
         return super().get_default() if self.has_default() else []
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
@@ -55,7 +55,7 @@ class DocumentField(JSONField):
 
 
 class PairsField(DocumentField):
-    """A JSON object of text to text, with any keys. An engine may store it as [{"k": key, "v": value}, ...]."""
+    """A JSON object whose values are texts, with any keys. An engine may store it as [{"k": key, "v": value}, ...]."""
 
     stores_pairs = True
 

@@ -4,20 +4,20 @@ from django.db import models
 
 
 class IdempotencyRecord(models.Model):
-    """The row that a request with an Idempotency-Key created, and the response to that request."""
+    """A request with an Idempotency-Key: the row that the request created, and its response."""
 
-    # Of tenant, path and key.
+    # A hash of the tenant, path and key.
     digest = models.CharField(primary_key=True, max_length=64)
-    # Of the body and the shape of the request: a retry must have the same.
+    # A hash of the request's shape and body. A retry must have the same hash.
     request = models.CharField(max_length=64)
-    # The thread, and the message in it; "" where the thread itself was created.
+    # The created row. `message_id` is "" if the request created a thread.
     thread_id = models.CharField(max_length=64)
     message_id = models.CharField(max_length=64)
-    # Identifies this record among all records with its digest. Without transactions, the ids of the rows are derived
-    # from it and from created_at.
+    # Distinguishes this record from earlier and later records with the same digest. Without transactions, the ids of
+    # the created rows are derived from `seed` and `created_at`.
     seed = models.CharField(max_length=32)
     created_at = models.DateTimeField()
-    # The body of the response. Without transactions, it is "" until the response is known.
+    # The body of the response. Without transactions, it is "" until the request is completed.
     answer = models.TextField(default="")
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Messages, and the files that they name."""
+"""Messages and their files."""
 
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Self
@@ -16,7 +16,7 @@ class MessageQuerySet(OrderedQuerySet["Message"]):
     order: ClassVar[tuple[str, ...]] = ("position",)
 
     def visible_in(self, thread_id: str) -> Self:
-        """Return the messages of a thread that are not deleted, without looking whether the thread is."""
+        """Return the messages of a thread that are not deleted. Does not check whether the thread is deleted."""
         return self.named(thread_id=thread_id).filter(deleted_at=None)
 
 
@@ -27,7 +27,9 @@ class MessageByTimeQuerySet(MessageQuerySet):
 
 
 class Message(FastModel):
-    """One contribution to a thread. `position` orders the thread: it is unique in it, gapless and never reused."""
+    """A message in a thread. `position` orders a thread's messages. Positions are unique, have no gaps, and are never
+    reused.
+    """
 
     class Role(models.TextChoices):
         USER = "user"
@@ -37,16 +39,16 @@ class Message(FastModel):
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
-    # No index of its own: the index of the unique constraint starts with it.
+    # Needs no index of its own, because the index of the unique constraint starts with this column.
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="messages")
     position = models.PositiveBigIntegerField(editable=False)
     role = models.CharField(max_length=16, choices=Role.choices)
-    # The parts as the API returns them: [{"type": "text", "text": {"value": "...", "annotations": []}}, ...].
+    # The parts in the form of the API: [{"type": "text", "text": {"value": "...", "annotations": []}}, ...].
     content = DocumentField()
-    # [{"file_id": "...", "tools": [...]}, ...] in order. The API's file_ids are derived from it.
+    # [{"file_id": "...", "tools": [...]}, ...], in order. The API's `file_ids` is derived from this column.
     attachments = DocumentField(default=list, blank=True)
     assistant_id = models.CharField(max_length=256, default="", blank=True)
-    # NULL, not "", if there is no run: then the index of runs holds only messages of runs.
+    # NULL instead of "" if there is no run, so that the index of runs contains only messages with a run.
     run_id = models.CharField(max_length=256, null=True, blank=True)  # noqa: DJ001
     metadata = PairsField(default=dict, blank=True)
     created_at = models.DateTimeField("created", editable=False)
@@ -55,10 +57,10 @@ class Message(FastModel):
     objects = MessageQuerySet.as_manager()
     by_time = MessageByTimeQuerySet.as_manager()
 
-    # The columns that identify a message: its ids, position and times. All other columns are its content. Code that
-    # stores, compares, exports or erases messages derives its columns from here, so a new column needs no other list.
+    # The ids, positions and times of a message. All other columns are its content. Code that stores, compares, exports
+    # or erases messages derives its columns from these lists, so a new column needs no other change.
     PLACE_FIELDS: ClassVar = ("id", "object_id", "thread_id", "position", "created_at", "deleted_at")
-    CONTENT_FIELDS: ClassVar[tuple[str, ...]]  # set below: the model must be complete
+    CONTENT_FIELDS: ClassVar[tuple[str, ...]]  # set below, after the model is complete
 
     class Meta:
         ordering = ["-id"]
@@ -80,7 +82,7 @@ class Message(FastModel):
 
     @classmethod
     def empty_content(cls) -> dict[str, Any]:
-        """Return the content columns of a deleted message."""
+        """Return the values of the content columns of a deleted message."""
         return {name: cls.DEFAULTS[name]() for name in cls.CONTENT_FIELDS}
 
     @property
@@ -89,12 +91,12 @@ class Message(FastModel):
 
     @property
     def files(self) -> list["MessageFile"]:
-        """The files in order, each id once."""
+        """The message's files in order, without repeated ids."""
         return [MessageFile(file_id, self.id, self.created_at) for file_id in dict.fromkeys(self.file_ids)]
 
     @property
     def text(self) -> str:
-        """The content as text for people."""
+        """The content as plain text for display."""
         return text_of(self.content)
 
 
@@ -104,7 +106,7 @@ Message.DEFAULTS = {**Message.DEFAULTS, **{field.attname: field.get_default for 
 
 
 class MessageFile(NamedTuple):
-    """A file of a message. Files are not stored: the service knows nothing else about one."""
+    """A file that a message refers to. The service does not store files, so it knows only these attributes."""
 
     id: str
     message_id: str

@@ -1,4 +1,4 @@
-"""Threads, and the rows that find them by their metadata."""
+"""Threads, and the index rows that find threads by metadata."""
 
 import hashlib
 import json
@@ -15,33 +15,35 @@ from messages_app.models.fields import PairsField
 DEFAULT_TENANT: str = settings.DEFAULT_TENANT
 MAX_TENANT_CHARACTERS: int = settings.MAX_TENANT_CHARACTERS
 MAX_METADATA_PAIRS = 16
-NO_TENANT = ""  # the tenant of a removed thread of which only the id is left
+NO_TENANT = ""  # replaces the tenant of a removed thread whose id is kept
 
 
 class ThreadQuerySet(OrderedQuerySet["Thread"]):
     order = ("created_at", "id")
 
     def visible(self, tenant: str | None) -> Self:
-        """Return the threads of a tenant, or of all tenants, that are not deleted. Every lookup starts here."""
+        """Return the threads that are not deleted, of one tenant or (None) of all tenants. Every lookup starts with
+        this query.
+        """
         rows = self.filter(deleted_at=None)
         return rows if tenant is None else rows.filter(tenant=tenant)
 
     def being_deleted(self) -> Self:
-        """Return the deleted threads whose messages may still be stored. There are few, and the purge soon removes
+        """Return the deleted threads whose messages may still be stored. They are few, because the purge soon removes
         them.
         """
         return self.filter(deleted_at__isnull=False).exclude(tenant=NO_TENANT)
 
 
 class Thread(FastModel):
-    """A conversation. It belongs to one tenant; `id` and `object_id` are unique across all tenants."""
+    """A conversation of one tenant. `id` and `object_id` are unique across all tenants."""
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
     object_id = models.CharField("_id", db_column="_id", max_length=24, editable=False)
-    # Not a foreign key: the table of tenants may be in another database.
+    # Not a foreign key: tenants have no table. API keys also contain tenant names, but may be in another database.
     tenant = models.CharField(max_length=MAX_TENANT_CHARACTERS, default=DEFAULT_TENANT, editable=False)
     metadata = PairsField(default=dict, blank=True)
-    # Whole seconds, as the API returns them. Lists are ordered by (created_at, id); the id contains the milliseconds.
+    # In whole seconds, as in the API. Lists are sorted by (created_at, id). The id contains the milliseconds.
     created_at = models.DateTimeField("created", editable=False)
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
 
@@ -59,14 +61,14 @@ class Thread(FastModel):
         return self.id
 
     def new_pairs(self) -> Iterable["ThreadPair"]:
-        """Return the unsaved rows that find a thread by this metadata."""
+        """Yield the unsaved index rows for the metadata of this thread."""
         for key, value in self.metadata.items():
             digest = digest_of_pair(self.tenant, key, value)
             yield ThreadPair(thread_id=self.id, digest=digest, created_at=self.created_at)
 
 
 def digest_of_pair(tenant: str, key: str, value: str) -> str:
-    """Return 128 bits, as 32 hex digits, that identify a metadata pair of a tenant. Short keys make small indexes."""
+    """Return a 128-bit hash, as 32 hex digits, of a tenant and a metadata pair. Short keys make small indexes."""
     return hashlib.blake2b(json.dumps([tenant, key, value]).encode(), digest_size=16).hexdigest()
 
 
@@ -75,15 +77,15 @@ class ThreadPairQuerySet(OrderedQuerySet["ThreadPair"]):
 
 
 class ThreadPair(models.Model):
-    """One pair of a thread's metadata: the index that finds threads by metadata.
+    """One pair of a thread's metadata. These rows are the index that finds threads by metadata.
 
     No SQL engine can index arbitrary keys of a JSON value in the order of a list. A transaction that changes a thread's
-    metadata also changes these rows. Engines without transactions have no such table; they index the documents.
+    metadata also changes these rows. Engines without transactions have no such table, because they index the documents.
     """
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="pairs")
     digest = models.CharField(max_length=32)
-    created_at = models.DateTimeField()  # the thread's
+    created_at = models.DateTimeField()  # copied from the thread
 
     objects = ThreadPairQuerySet.as_manager()
 

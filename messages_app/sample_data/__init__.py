@@ -1,1 +1,1 @@
-"""Sample threads for `seed`: the texts, and the generator that makes threads of them."""
+"""Sample threads for `seed`: the texts, and the generator that builds threads from them."""

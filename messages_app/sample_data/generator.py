@@ -14,19 +14,19 @@ from messages_app.models.content import text_part
 from messages_app.sample_data.texts import SLOTS, DialogTurn, conversation
 from messages_app.store import imports
 
-SEED_BATCH_MESSAGES = 4000  # one transaction
+SEED_BATCH_MESSAGES = 4000  # in one transaction
 SPREAD_DAYS = 90
 ASSISTANTS = ("asst_support", "asst_travel", "asst_tutor")
 TOOL_OF_FILE = {"document": "file_search", "table": "code_interpreter"}
-# The current time for generators with a seed, so that each run gives the same ids and times.
+# Replaces the current time if a seed is given, so that each run gives the same ids and times.
 SEEDED_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def fill_store(threads: int, messages: int, *, tenant: str, seed: int | None, progress: Callable[[int], Any]) -> None:
-    """Store sample threads, batch by batch. Calls `progress` with the number of messages that are stored so far.
+    """Store sample threads in batches. Calls `progress` with the number of messages stored so far.
 
-    Each thread gets at least one message, and some get many more than others. Raises IntegrityError if threads of this
-    seed are in the store already.
+    Each thread gets at least one message, and some threads get many more than others. Raises IntegrityError if the
+    store already contains threads of this seed.
     """
     rng = random.Random(seed)  # noqa: S311
     now = timezone.now() if seed is None else SEEDED_NOW
@@ -40,7 +40,8 @@ def fill_store(threads: int, messages: int, *, tenant: str, seed: int | None, pr
 def _batches(
     threads: Iterator[tuple[Thread, Iterator[Message]]],
 ) -> Iterator[tuple[list[Thread], list[Message]]]:
-    """Yield SEED_BATCH_MESSAGES messages at a time, with the threads that start among them."""
+    """Yield batches of at most SEED_BATCH_MESSAGES messages, each with the threads whose first message is in the batch.
+    """
     new_threads: list[Thread] = []
     batch: list[Message] = []
     for thread, messages in threads:
@@ -59,12 +60,12 @@ def _sample_threads(
 ) -> Iterator[tuple[Thread, Iterator[Message]]]:
     """Yield unsaved threads, oldest first, each with an iterator of its unsaved messages.
 
-    Consume the messages of a thread before the next thread: all of them use one random generator in turn.
+    Read all messages of a thread before you request the next thread, because all of them use the same random generator.
     """
     weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
     total, given = sum(weights), 0
     for number, weight in enumerate(accumulate(weights), start=1):
-        # One message for each thread, and the rest by weight.
+        # Each thread gets one message, and the weights distribute the rest.
         upto = number + round(weight / total * (messages - threads))
         at = now - timedelta(days=SPREAD_DAYS) * (1 - (number - 1) / threads)
         metadata = {
@@ -85,8 +86,8 @@ def _sample_messages(thread: Thread, rng: random.Random, number: int) -> Iterato
         seconds = milliseconds // 1000
         is_user = turn.role == "user"
         if is_user:
-            run_id = f"run_{rng.getrandbits(96):024x}"  # of the answer, tool calls included
-        # The random generator is asked in this order: a seed stands for these rows.
+            run_id = f"run_{rng.getrandbits(96):024x}"  # the run of the next answer, including its tool calls
+        # Keep the order of these calls to the random generator, so that a seed always gives the same rows.
         content = [text_part(turn.text), *_image_parts(turn, rng)]
         attachments, metadata = _attached_files(turn, rng), _message_metadata(turn, rng)
         yield Message.from_values(
@@ -125,7 +126,7 @@ def _file_id(rng: random.Random) -> str:
 
 
 def _message_metadata(turn: DialogTurn, rng: random.Random) -> dict[str, str]:
-    """Return metadata for one message in twenty."""
+    """Return metadata for about one message in twenty, and {} for the others."""
     if rng.random() > 0.05:
         return {}
     if turn.role == "user":

@@ -1,4 +1,5 @@
-"""The texts of sample conversations, in several languages. The same state of a random generator gives the same texts."""
+"""The texts of sample conversations, in several languages. A random generator in the same state gives the same texts.
+"""
 
 import random
 from collections.abc import Iterator
@@ -33,8 +34,8 @@ SLOTS = {
     "order": "A-10482|B-77310|C-20951|D-66207".split("|"),
 }
 
-# Each paragraph is a scene. U: user, A: assistant, C: tool call, O: tool output; D, T and P: user with a document, a
-# table, a picture.
+# Each paragraph is a scene. U: user, A: assistant, C: tool call, O: tool output. D, T and P: user with a document, a
+# table or a picture.
 SCENES = r"""
 U: I'm going to {city} for {days} days in {month}. What should I not miss? 🙂
 A: {city} in {month} is a good choice: fewer people, and the weather is usually kind. I'd keep the first morning for the old town on foot, one day for a trip outside, and the evenings for food. Do you prefer museums or being outdoors?
@@ -104,7 +105,7 @@ U: Yes, it does. 🌿
 A: Then it is mildew. Take the worst leaves off, and spray the rest with one part milk and nine parts water, twice a week.
 """
 
-# Other languages. Each paragraph is a bridge between two scenes (B), then a scene.
+# Scenes in other languages. In each paragraph, line B is a bridge that connects the scene to the previous one.
 ELSEWHERE = r"""
 B: Otra cosa:
 U: Mi pedido {order} todavía no ha llegado. ¿Dónde está?
@@ -199,7 +200,7 @@ _OTHERS = [Language([bridge[3:]], [_parse_scene(lines)]) for bridge, *lines in _
 
 
 def conversation(rng: random.Random) -> Iterator[DialogTurn]:
-    """Yield the turns of an endless conversation in one language."""
+    """Yield the messages of an endless conversation in one language."""
     language = rng.choice(_OTHERS) if rng.random() < ELSEWHERE_SHARE else _ENGLISH
     bridge = ""
     while True:

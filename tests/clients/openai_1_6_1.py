@@ -1,7 +1,7 @@
-"""openai_1_6_1.py BASE_URL: check a running service with openai-python 1.6.1, of the first Assistants API.
+"""openai_1_6_1.py BASE_URL: check a running service with openai-python 1.6.1 (first Assistants API).
 
-Like openai_current.py, but for the default shape. scripts/check-openai-1.6.1 runs it in its own environment. Prints one
-line per check. Exits with 1 if a check fails.
+The program is like openai_current.py, but uses the default shape. scripts/check-openai-1.6.1 runs it in a separate
+environment. The program prints one line per check. It exits with status 1 if a check fails.
 """
 
 import sys
@@ -28,12 +28,12 @@ TEXTS = [
     "{}",
     "😀" * 32768,
 ]
-# More responses than any check receives. Stops a list that has no end.
+# The maximum number of responses in one check. It stops a check whose list never ends.
 MANY = 1000
 
 
 class MessageDeleted(BaseModel):
-    """The SDK has neither a call that deletes a message nor a model of the response."""
+    """The response to a request that deletes a message. This SDK has neither this call nor a model for its response."""
 
     id: str
     deleted: bool
@@ -57,7 +57,7 @@ PAGES = {True: SyncCursorPage[MessageFile], False: SyncCursorPage[ThreadMessage]
 
 
 def validate(response):
-    """Validate a response strictly. Raises if the SDK has no model for its object or if the model rejects it."""
+    """Validate a response strictly. Raise if the SDK has no model for the object or if the model rejects it."""
     response.read()
     answer = response.json()
     if not response.is_success:
@@ -72,7 +72,7 @@ def validate(response):
 
 @contextmanager
 def validating_client(base_url):
-    """Yield a client that raises if a response is invalid. At the end, raises if no response was validated."""
+    """Yield a client that raises if a response is invalid. At the end, raise if no request succeeded."""
     validated = []
 
     def count(response):
@@ -80,7 +80,8 @@ def validating_client(base_url):
         assert len(validated) < MANY, "a list has no end"
 
     hooks = {"response": [validate, count]}
-    # The caller gets an exception of a hook as the cause of an APIConnectionError. A retry would only repeat it.
+    # The SDK turns an exception in a hook into an APIConnectionError. By default it would retry the request, and each
+    # retry would fail in the same way.
     with OpenAI(
         base_url=base_url,
         api_key="none",
@@ -92,7 +93,7 @@ def validating_client(base_url):
 
 
 def refusal(expected, call):
-    """Return the expected exception of a call. Raises AssertionError if the call raises none."""
+    """Return the expected exception that a call raises. Raise AssertionError if the call succeeds."""
     try:
         call()
     except expected as error:
@@ -101,7 +102,7 @@ def refusal(expected, call):
 
 
 def thread_of(client, texts):
-    """Create a thread with a message for each text and return its id."""
+    """Create a thread with one message per text. Return the thread's id."""
     return client.beta.threads.create(messages=[{"role": "user", "content": str(text)} for text in texts]).id
 
 
@@ -263,7 +264,7 @@ def files_of_a_message_are_listed_and_retrieved(client):
     assert files.list(bare.id, thread_id=thread.id).data == []
 
 
-# Messages: lists. This SDK ignores has_more. It requests pages until one is empty.
+# Messages: lists. This SDK ignores has_more and requests pages until it receives an empty page.
 
 
 @check
@@ -293,7 +294,8 @@ def after_and_before_follow_the_order_of_the_list(client):
     for limit in (1, 2, 3, 20):
         assert texts("asc", limit, after="5") == "678"
         assert texts("desc", limit, after="5") == "43210"
-        # The first page ends at `before`. The SDK sends `before` again with the next page, which is therefore empty.
+        # The first page ends just before the message `before`. The SDK sends the same `before` with its next request,
+        # so the next page is empty.
         assert texts("asc", limit, before="4") == "0123"[-limit:]
         assert texts("desc", limit, before="4") == "8765"[-limit:]
         assert texts("asc", limit, after="1", before="7") == "23456"
@@ -311,7 +313,7 @@ def all_messages_can_be_deleted_while_listing_them(client):
             assert client.beta.threads.messages.list(thread_id).data == []
 
 
-# Refusals and the wire
+# Refusals and raw responses
 
 
 @check
@@ -391,7 +393,7 @@ def missing_object_is_not_found(client):
             lambda: threads.messages.retrieve("msg_none", thread_id=thread.id),
             f"Message with ID 'msg_none' in thread '{thread.id}' not found",
         ),
-        # This SDK does not reject an empty id.
+        # This SDK sends a request even if the id is empty.
         (lambda: threads.retrieve(""), "Not Found"),
         (lambda: threads.create_and_run(assistant_id="asst_1"), "Not Found"),
         (lambda: threads.runs.create(thread.id, assistant_id="asst_1"), "Not Found"),

@@ -1,7 +1,8 @@
-"""openai_current.py BASE_URL: make every thread and message call to a running service with the newest openai-python.
+"""openai_current.py BASE_URL: test a running service with every thread and message call of the newest openai-python.
 
-Each response is also validated strictly with the SDK's own models, because the SDK builds its objects without
-validation. Prints one line per check. Exits with 1 if a check fails. tests/test_clients.py runs the same checks.
+The program also validates each response strictly with the SDK's own models, because the SDK does not validate
+responses. It prints one line per check. It exits with status 1 if a check fails. tests/test_clients.py runs the same
+checks.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ TEXTS = [
     "{}",
     "😀" * 256000,
 ]
-# More responses than any check receives. Stops a list that has no end.
+# The maximum number of responses in one check. It stops a check whose list never ends.
 MANY = 1000
 
 
@@ -63,14 +64,14 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def validate(answer: Any, is_success: bool) -> None:
-    """Validate a response strictly. Raises if the SDK has no model for its object or if the model rejects it."""
+    """Validate a response strictly. Raise if the SDK has no model for the object or if the model rejects it."""
     model = MODELS[answer["object"]] if is_success else ErrorBody
     model.model_validate(answer, strict=True)
 
 
 @contextmanager
 def validating_client(base_url: str) -> Iterator[OpenAI]:
-    """Yield a client that raises if a response is invalid. At the end, raises if no response was validated."""
+    """Yield a client that raises if a response is invalid. At the end, raise if no request succeeded."""
     validated = []
 
     def on_response(response: Any) -> None:
@@ -93,7 +94,7 @@ def validating_client(base_url: str) -> Iterator[OpenAI]:
 
 
 def refusal(expected: type[AnyError], call: Callable[[], object]) -> AnyError:
-    """Return the expected exception of a call. Raises AssertionError if the call raises none."""
+    """Return the expected exception that a call raises. Raise AssertionError if the call succeeds."""
     try:
         call()
     except expected as error:
@@ -102,7 +103,7 @@ def refusal(expected: type[AnyError], call: Callable[[], object]) -> AnyError:
 
 
 def thread_of(client: OpenAI, texts: Iterable[object]) -> str:
-    """Create a thread with a message for each text and return its id."""
+    """Create a thread with one message per text. Return the thread's id."""
     return client.beta.threads.create(messages=[{"role": "user", "content": str(text)} for text in texts]).id
 
 
@@ -374,11 +375,12 @@ def after_and_before_follow_the_order_of_the_list(client: OpenAI) -> None:
         assert texts("asc", limit, after="5") == "678"
         assert texts("desc", limit, after="5") == "43210"
         assert texts("asc", limit, after="8") == ""
-        # The first page ends at `before`. The SDK sends `before` again with the next page, which is therefore empty.
+        # The first page ends just before the message `before`. The SDK sends the same `before` with its next request,
+        # so the next page is empty.
         assert texts("asc", limit, before="4") == "0123"[-limit:]
         assert texts("desc", limit, before="4") == "8765"[-limit:]
         assert texts("desc", limit, before="8") == ""
-        # With both, the list starts after `after` and ends before `before`.
+        # With both cursors, the list starts after `after` and ends before `before`.
         assert texts("asc", limit, after="1", before="7") == "23456"
         assert texts("desc", limit, after="7", before="1") == "65432"
         assert texts("asc", limit, after="7", before="1") == ""
@@ -402,7 +404,7 @@ def run_id_selects_the_messages_of_a_run(client: OpenAI) -> None:
             for order in ORDERS
         ]
         assert of_run == [["1", "3", "5"], ["5", "3", "1"], ["2", "6"], ["6", "2"], [], []]
-        # The cursor can belong to another run.
+        # The cursor can be a message from another run.
         after = client.beta.threads.messages.list(thread.id, run_id="run_1", after=ids[2], limit=limit, order="asc")
         assert texts_of(after) == ["3", "5"]
 
@@ -468,7 +470,7 @@ def async_client_creates_lists_and_deletes(client: OpenAI) -> None:
     refusal(NotFoundError, lambda: client.beta.threads.retrieve(thread_id))
 
 
-# Refusals and the wire
+# Refusals and raw responses
 
 
 @check

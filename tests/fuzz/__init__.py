@@ -1,5 +1,5 @@
-"""Fuzzing of a running service (target.py).
+"""Fuzz tests of a running service (target.py).
 
-Requests are generated from the API's description (described.py), or are valid requests with mutated parts and bytes
-(drafts.py). tests/test_fuzz.py sends some of them, and `make fuzz` sends many more.
+Some requests are generated from the OpenAPI description (described.py). Others are valid requests with mutated parts
+and bytes (drafts.py). tests/test_fuzz.py sends a few of these requests, and `make fuzz` sends many more.
 """

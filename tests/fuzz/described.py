@@ -1,4 +1,4 @@
-"""Requests that schemathesis generates from the API's description. All checks of schemathesis are on."""
+"""Requests that schemathesis generates from the OpenAPI description. All schemathesis checks are enabled."""
 
 import functools
 import json
@@ -15,11 +15,11 @@ from schemathesis.hooks import unregister_all
 from messages_app.api.fields import NO_NUL
 from tests.fuzz.target import SECONDS_TO_WAIT, Answer, Target
 
-# For each shape of the API: the prefix that it is tested with, and its OpenAI-Beta header.
+# The path prefix and the OpenAI-Beta header that the test requests use for each shape of the API.
 SHAPES = {"default": ("", "assistants=v1"), "v2": ("/v1", "assistants=v2")}
 
-# Errors that the contract requires for requests that are valid by the description, and the rule of each. JSON Schema
-# cannot express these rules.
+# Errors that the contract requires although the request matches the OpenAPI description. Each value names the rule that
+# requires the error. JSON Schema cannot express these rules.
 REFUSED_ANYWAY = {
     ("query.after", "value_error.cursor"): "threads-api.md, Lists: an unknown or foreign cursor",
     ("query.before", "value_error.cursor"): "threads-api.md, Lists: an unknown or foreign cursor",
@@ -34,12 +34,12 @@ REFUSED_ANYWAY = {
     ): "threads-api.md, A retried POST: the same key with another body",
     ("body.metadata", "value_error.dict.max_items"): "threads-api.md, Modify: more than 16 pairs in the result",
 }
-# Parameters that cannot be invalid: in a URL, an invalid value becomes a valid one.
+# Parameters that cannot be invalid, because any value becomes a valid text in a URL.
 ACCEPTED_ANYWAY = {"parameter `metadata` in query": "threads-api.md, Endpoints: metadata[KEY]=VALUE, both any text"}
 
 
 def is_required(check: str, failure: str, body: bytes) -> bool:
-    """Return whether the contract requires the behaviour that a check reports."""
+    """Return True if the contract requires the behaviour that a check reports as a failure."""
     match check:
         case "positive_data_acceptance":
             return is_refused_anyway(body)
@@ -50,19 +50,22 @@ def is_required(check: str, failure: str, body: bytes) -> bool:
 
 
 def is_refused_anyway(body: bytes) -> bool:
-    """Return whether the response has only errors of REFUSED_ANYWAY."""
+    """Return True if every error in the response is listed in REFUSED_ANYWAY."""
     detail = json.loads(body).get("detail")
     return isinstance(detail, list) and all(kind_of(item) in REFUSED_ANYWAY for item in detail)
 
 
 def kind_of(item: dict[str, Any]) -> tuple[str, str]:
-    """Return the path and the type of an error. Messages of a new thread have the paths of a single message."""
+    """Return the path and the type of an error.
+
+    An error in a message of a new thread gets the same path as an error in a single message.
+    """
     steps = [step for step in item["loc"] if not isinstance(step, int) and step != "messages"]
     return ".".join(steps), item["type"]
 
 
 def of_shape(described: Any, number: int) -> Any:
-    """Return the description with one shape only: one form of each body, and no header that chooses the shape."""
+    """Return the description of one shape, with one form of each body and without the header that chooses the shape."""
     if isinstance(described, list):
         return [of_shape(each, number) for each in described if not chooses_shape(each)]
     if not isinstance(described, dict):
@@ -78,7 +81,10 @@ def chooses_shape(parameter: Any) -> bool:
 
 
 def without_regular_expressions(described: Any) -> Any:
-    """Return the description without the pattern that forbids U+0000: schemathesis spends most of its time on it."""
+    """Return the description without the pattern that forbids U+0000.
+
+    schemathesis would spend most of its time on this pattern.
+    """
     if isinstance(described, list):
         return [without_regular_expressions(each) for each in described]
     if not isinstance(described, dict):
@@ -88,7 +94,7 @@ def without_regular_expressions(described: Any) -> Any:
 
 
 def with_keys(described: dict[str, Any]) -> dict[str, Any]:
-    """Change the description to that of a service that requires API keys, and return it."""
+    """Make every operation in the description require an API key, and return the description."""
     for operations in described["paths"].values():
         for operation in operations.values():
             operation["security"] = [scheme for scheme in operation["security"] if scheme]
@@ -96,7 +102,7 @@ def with_keys(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_links(described: dict[str, Any]) -> dict[str, Any]:
-    """Add links from each create to the operations that take its id, and return the description."""
+    """Add links from each create operation to the operations that use the new id, and return the description."""
     creates = [
         ({"thread_id"}, described["paths"]["/threads"]["post"], {"thread_id": "$response.body#/id"}),
         (
@@ -121,7 +127,7 @@ def with_links(described: dict[str, Any]) -> dict[str, Any]:
 
 
 class SchemathesisRun:
-    """schemathesis's tests of the operations of one shape. `checks` has the names of the checks that ran."""
+    """A schemathesis run on all operations of one shape. `checks` contains the names of the checks that ran."""
 
     def __init__(self, target: Target, shape: str) -> None:
         self.target = target
@@ -129,10 +135,10 @@ class SchemathesisRun:
         self.checks: set[str] = set()
 
     def findings(self, tries: int, seed: int, *, is_short: bool, with_coverage: bool) -> Iterator[str]:
-        """Try each operation `tries` times and yield the failures, each kind once.
+        """Try each operation `tries` times and yield one failure of each kind.
 
-        A short run sends no U+0000; tests/fuzz/odd.py has it. `with_coverage` adds requests that violate one rule of
-        the description each.
+        A short run sends no U+0000, because tests/fuzz/odd.py already contains U+0000. `with_coverage` adds requests,
+        each of which violates one rule of the description.
         """
         prefix, beta = SHAPES[self.shape]
         described = with_keys(of_shape(self.target.openapi, list(SHAPES).index(self.shape)))
@@ -148,7 +154,7 @@ class SchemathesisRun:
                 "generation": {"max-examples": tries, "no-shrink": True, "allow-x00": not is_short},
                 "phases": {
                     "coverage": {"enabled": with_coverage},
-                    "stateful": {"inference": {"algorithms": []}},  # with_links adds every link
+                    "stateful": {"inference": {"algorithms": []}},  # not inferred, because with_links adds all links
                 },
             }
         )
@@ -161,7 +167,7 @@ class SchemathesisRun:
             unregister_all()
 
     def new_failures(self, execution: Iterable[Any]) -> Iterator[str]:
-        """Yield a report of each kind of failure."""
+        """Yield one report for each kind of failure."""
         seen: set[str] = set()
         for event in execution:
             match event:
@@ -176,7 +182,7 @@ class SchemathesisRun:
                             yield f"{kind}\n{report}"
 
     def failures(self, recorder: Any) -> Iterator[tuple[str, str]]:
-        """Yield the kind of each unexpected failure, and its report."""
+        """Yield the kind and the report of each unexpected failure."""
         for case_id, checks in recorder.checks.items():
             for check in checks:
                 self.checks.add(check.name)
@@ -189,7 +195,7 @@ class SchemathesisRun:
                     yield f"{check.name}: {failure.operation}", report
 
     def put_ids(self, context: Any, case: Any, kwargs: Any) -> None:
-        """Put the ids of existing objects into a valid path, unless a link has set its ids."""
+        """Put the ids of existing objects into a valid path. Leave the path unchanged if a link has set its ids."""
         path = case.path_parameters
         is_linked = any(str(value).startswith(("thread_", "msg_")) for value in path.values())
         if path and not is_linked and not case.meta.is_negative_at(ParameterLocation.PATH):

@@ -1,4 +1,4 @@
-"""Requests as bytes: valid requests for every operation and page, with mutated parts, and then mutated bytes."""
+"""Generates requests as bytes: valid requests for operations and pages, with mutated parts and mutated bytes."""
 
 import codecs
 import gzip
@@ -14,12 +14,12 @@ from tests.fuzz.odd import FRAGMENTS, HEADERS, MEDIA_TYPES, METHODS, MULTIPART, 
 Header = tuple[bytes, bytes]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-# These headers decide where a request ends. After a change to one, the number of responses is unknown.
+# These headers determine the end of a request. If one of them is mutated, the number of responses is unknown.
 FRAMING_HEADERS = {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"http2-settings"}
 
 
 class Edit(NamedTuple):
-    """A change of bytes at a position. A position past the end wraps around."""
+    """A change to the bytes at a position. A position after the end wraps around."""
 
     kind: str
     at: int
@@ -44,7 +44,7 @@ class Edit(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A request. Names in braces are replaced with values when it is sent."""
+    """A request before it is sent. `as_bytes` replaces the names in braces with values."""
 
     method: bytes
     target: bytes
@@ -56,7 +56,7 @@ class Draft(NamedTuple):
 
     @property
     def is_framed(self) -> bool:
-        """Return whether the request ends where its headers say."""
+        """Return True if the request ends at the position that its headers specify."""
         head = [self.method, self.target, self.version, *(text for header in self.headers for text in header)]
         return (
             not self.edits
@@ -119,7 +119,7 @@ ADMIN_QUERIES = ["?q=x", "?o=1", "?p=1", "?_popup=1", "?next=/admin/", "?e=1", "
 
 
 def operations(openapi: dict[str, Any]) -> Iterator[Draft]:
-    """Yield each operation under each server: with each example body, and with a value for each query parameter."""
+    """Yield requests for each operation and server URL: one per example body, and one with all query parameters."""
     for server in openapi["servers"]:
         prefix = server["url"].rstrip("/")
         for path, methods in openapi["paths"].items():
@@ -139,7 +139,7 @@ def operations(openapi: dict[str, Any]) -> Iterator[Draft]:
 
 
 def pages(admin: dict[str, dict[str, str]]) -> Iterator[Draft]:
-    """Yield the requests of a browser: pages, and pages and forms of the admin."""
+    """Yield a browser's requests: for pages, for admin pages, and for admin forms."""
     for path in PAGES:
         yield Draft(b"GET", path.encode())
     for path, fields in admin.items():
@@ -279,7 +279,7 @@ def odd_bytes(draw: Draw, draft: Draft) -> Draft:
     return draft._replace(edits=(*draft.edits, draw(edits)))
 
 
-# The mutations of each kind of request. One that is listed twice is chosen twice as often.
+# The mutations for each kind of request. A mutation that is listed twice is chosen twice as often.
 # fmt: off
 ANYWHERE = [
     odd_method, odd_version, odd_step, odd_step, odd_query, odd_query, many_keys, odd_header, odd_header, odd_value,
@@ -294,7 +294,7 @@ V2 = (b"OpenAI-Beta", b"assistants=v2")
 
 
 def drafts(openapi: dict[str, Any], admin: dict[str, dict[str, str]]) -> st.SearchStrategy[Draft]:
-    """Return a strategy for mutated requests, to the described operations and to admin pages."""
+    """Return a strategy that generates mutated requests to the described operations and to pages."""
     valid = {"operation": list(operations(openapi)), "page": list(pages(admin))}
 
     @st.composite

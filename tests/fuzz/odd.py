@@ -1,8 +1,8 @@
-"""Unusual values for each part of a request: kinds of values that have broken services."""
+"""Unusual values for each part of a request. Values of these kinds have caused failures in services."""
 
 # fmt: off
 
-# Texts for a path or a query, as sent.
+# Texts for a path or a query, as they appear in the URL.
 TEXTS = [
     b"", b"0", b"-1", b"+1", b"1e400", b"9" * 20, b"9" * 4400, b"\xd9\xa1", b"null", b"NaN", b"%00", b"a%00b",
     b"%", b"%zz", b"%ff", b"%C0%80", b"%ED%A0%80", b"%ed%a0%bd%ed%b8%80", b"%F0%9F%98%80", b"%F4%90%80%80",
@@ -133,7 +133,7 @@ VERSIONS = [
     b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"", b"HTTP/1.1 x", b"HTTP/1.999999999999",
 ]
 
-# Bytes to insert anywhere.
+# Bytes to insert at any position.
 NASTY = [
     b"\x00", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b":", b"%", b"\xff", b"\xed\xa0\x80", b"{", b"[",
     b'"', b"\\", b"\r\n x", b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"-1\r\n",

@@ -1,4 +1,7 @@
-"""The service that is fuzzed: ids and an admin session for requests, connections, and checks of responses."""
+"""The running service that the fuzz tests send requests to.
+
+A target provides ids, an API key and an admin session for requests. It sends the requests and checks the responses.
+"""
 
 import http.client
 import json
@@ -17,11 +20,11 @@ from django.contrib.admin.utils import quote
 from tests.conftest import Served, manage
 from tests.fuzz.drafts import Draft
 
-# A generous timeout: only a failure takes this long.
+# The timeout for a response. It is generous, because only a failing request takes this long.
 SECONDS_TO_WAIT = 30
 
 PASSWORD = "a long password"
-# The crawl of the admin ends after this number of pages.
+# The maximum number of pages that the crawl of the admin visits.
 MAX_PAGES = 60
 
 
@@ -32,14 +35,14 @@ class Answer(NamedTuple):
 
 
 class Finding(AssertionError):
-    """A broken promise, with the request and the response."""
+    """Raised if a response breaks a rule. The message contains the rule, the request and the response."""
 
     def __init__(self, promise: str, sent: bytes, received: bytes) -> None:
         super().__init__(f"{promise}\n  sent:     {sent[:3000]!r}\n  received: {received[:3000]!r}")
 
 
 class Page(HTMLParser):
-    """The links of a page, and the names and values of its form fields."""
+    """The links on a page, and the names and values of its form fields."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,20 +59,23 @@ class Page(HTMLParser):
 
 
 class Target:
-    """A running service under fuzzing. Counts responses by status; 0 is a connection closed without a response."""
+    """A running service for fuzz tests.
+
+    Counts responses by status. Status 0 means that the service closed the connection without a response.
+    """
 
     def __init__(self, served: Served) -> None:
         self.served = served
         self.counts: Counter[int] = Counter()
         self.counting = threading.Lock()
-        self.connections: deque[socket.socket] = deque()  # open, for further requests
+        self.connections: deque[socket.socket] = deque()  # open connections for later requests
         self.log_is_read_to = 0
         self.operators = 0
         wanted = int(served.environment["WEB_CONCURRENCY"])
         served.wait_until(lambda: len(self.worker_pids()) == wanted)
         self.workers = self.worker_pids()
         self.openapi: dict[str, Any] = served.call("GET", "/openapi.json").body
-        # Values for the names in braces in a request.
+        # The values that replace the names in braces in a request.
         self.values: dict[str, str] = {"key": ""}
         self.renew()
         self.pages = dict(self.admin_pages())
@@ -79,12 +85,12 @@ class Target:
             self.connections.pop().close()
         self.served.kill()
 
-    # Objects that requests can name.
+    # Objects that requests refer to.
 
     def renew(self) -> None:
-        """Create a thread that has a message with a file. Renew the API key and the admin session if necessary."""
+        """Create a thread with a message that has a file. Renew an invalid API key and an invalid admin session."""
         if self.served.call("GET", "/threads", Authorization=f"Bearer {self.values['key']}").status == 401:
-            # A request to the admin may have revoked the previous key.
+            # An admin request may have revoked the previous key.
             self.values["key"] = manage(self.served.directory, "create_api_key", "fuzzer").stdout.strip()
         key = {"Authorization": f"Bearer {self.values['key']}"}
         thread_id = self.served.call("POST", "/threads", **key).body["id"]
@@ -98,7 +104,7 @@ class Target:
             self.log_in()
 
     def log_in(self) -> None:
-        self.operators += 1  # a request may have deleted the previous one
+        self.operators += 1  # a request may have deleted the previous operator
         name = f"operator{self.operators}"
         created = manage(
             self.served.directory,
@@ -130,7 +136,7 @@ class Target:
             return Answer(response.status, merged(response.getheaders()), response.read())
 
     def admin_pages(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Crawl the admin. Yield each page's path, and the fields of its forms."""
+        """Crawl the admin. Yield the path and the form fields of each page."""
         waiting, visited = ["/admin/", "/admin/login/"], {"/admin/logout/"}
         while waiting and len(visited) < MAX_PAGES:
             path = waiting.pop(0)
@@ -170,7 +176,7 @@ class Target:
             self.is_spent = True
 
     def call(self, request: bytes) -> list[Answer]:
-        """Send bytes that may hold any number of requests, shut down the sending side, and return all responses."""
+        """Send bytes that can contain any number of requests, shut down the sending side, and return all responses."""
         with self.served.connect() as connection:
             received = b""
             try:
@@ -180,14 +186,14 @@ class Target:
                     received += piece
             except TimeoutError:
                 raise Finding("every request gets a response, or its connection is closed", request, received) from None
-            except OSError:  # the service closed the connection before it read everything
+            except OSError:  # the service closed the connection before it read all bytes
                 pass
         answers = list(answers_in(received, is_head=request.startswith(b"HEAD ")))
         self.check(request, answers, received)
         return answers
 
     def ask(self, request: bytes) -> Answer:
-        """Send a request with a known end on an open connection, and return the response. Raises Finding."""
+        """Send a request whose end is known, if possible on an open connection. Return the response. Raises Finding."""
         answer = None
         with suppress(IndexError):
             answer = self.answer_on(self.connections.pop(), request)
@@ -199,10 +205,10 @@ class Target:
         return answer
 
     def answer_on(self, connection: socket.socket, request: bytes) -> Answer | None:
-        """Return the response, or None if the service closed the connection instead."""
+        """Send a request on a connection. Return the response, or None if the service closed the connection."""
         response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode("latin-1"))
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # the service may have responded before
+            with suppress(BrokenPipeError, ConnectionResetError):  # the service may already have responded
                 connection.sendall(request)
             response.begin()
             body = response.read()
@@ -245,7 +251,7 @@ class Target:
 
 
 def merged(headers: list[tuple[str, str]]) -> dict[str, str]:
-    """Join the values of headers with the same name, such as Set-Cookie."""
+    """Return the headers as a dictionary. Join the values of headers with the same name, such as Set-Cookie."""
     found: dict[str, str] = {}
     for name, value in headers:
         found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
@@ -253,7 +259,7 @@ def merged(headers: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
-    """Yield the responses in the received bytes. Bytes that are not HTTP become a response with status 599."""
+    """Yield the responses in the received bytes. Bytes that are not HTTP are yielded as a response with status 599."""
     while received:
         head, _, rest = received.partition(b"\r\n\r\n")
         line, *lines = head.decode("latin-1").split("\r\n")
@@ -265,7 +271,7 @@ def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
         status, length = int(match[1]), int(headers.get("content-length", "0"))
         if status < 200 or status in (204, 304) or len(rest) < length:
             length = 0
-        # If gunicorn cannot parse a HEAD request, it responds with a body.
+        # gunicorn sends a response with a body if it cannot parse a HEAD request.
         if is_head and rest[:5] in (b"", b"HTTP/"):
             length = 0
         if status >= 200:
@@ -274,7 +280,7 @@ def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
 
 
 def broken_promise(request: bytes, answer: Answer) -> str | None:
-    """Return the promise that the response to a request breaks, or None."""
+    """Return the rule that a response breaks, or None if it breaks no rule."""
     if answer.status >= 500:
         return "no request gets a 5xx"
     target = unquote_to_bytes(request.partition(b"\r\n")[0])
@@ -283,7 +289,7 @@ def broken_promise(request: bytes, answer: Answer) -> str | None:
     if b"Traceback (most recent call last)" in answer.body:
         return "no response has a traceback"
     is_page = b"admin" in target
-    is_slash = any(path in target for path in (b"/docs/", b"/redoc/"))  # those redirect to their pages
+    is_slash = any(path in target for path in (b"/docs/", b"/redoc/"))  # these paths redirect to the pages
     if 300 <= answer.status < 400 and not (is_page or is_slash) and b"favicon" not in target and answer.status != 304:
         return "no path of the API redirects"
     if answer.status < 400:
@@ -323,7 +329,7 @@ def is_item(item: Any) -> bool:
 
 
 def summary(counts: Counter[int], seconds: float) -> str:
-    """Return one line: the number of responses, their rate, and their numbers by status class."""
+    """Return one line with the number of responses, their rate, and the number of responses in each status class."""
     classes = Counter({f"{number}xx": 0 for number in range(2, 6)})
     for status, count in counts.items():
         classes[f"{status // 100}xx" if status else "closed without a response"] += count

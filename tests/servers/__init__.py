@@ -1,7 +1,7 @@
-"""Real servers for the tests: databases and nginx. Each starts once per run, on a free port of the loopback address.
+"""Real servers for the tests: databases and nginx. Each server starts once per test run, on a free loopback port.
 
-A server stores its data in a new directory and removes it at the end. It ends with the process that started it, even if
-that process is killed.
+A server stores its data in a new directory, which is removed at the end. The server ends with the process that started
+it, even if that process is killed.
 """
 
 import os
@@ -22,11 +22,11 @@ SECONDS_TO_STOP = 30
 
 
 class Unavailable(Exception):
-    """The server is not available on this machine. The message says in one line what is missing."""
+    """Raised if a server is not available on this machine. The message gives the reason in one line."""
 
 
 def is_ci() -> bool:
-    """Return whether this is CI. There, an unavailable server is a failure; elsewhere, its tests are skipped."""
+    """Return True in CI. In CI, an unavailable server is a failure. On other machines, its tests are skipped."""
     return os.environ.get("CI", "") not in ("", "0", "false")
 
 
@@ -36,14 +36,14 @@ _claims: list[socket.socket] = []
 def free_port() -> int:
     """Return a port that is free and that no other test process on this machine has claimed.
 
-    The port is below the ephemeral ports. A client that retries a stopped server on an ephemeral port can connect to
-    itself.
+    The port is below the ephemeral port range. A client that reconnects to a stopped server on an ephemeral port can
+    connect to itself.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_768)
         claim = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind(f"\0threadsvc-tests-port-{port}")  # no file: the kernel frees it with this process
+            claim.bind(f"\0threadsvc-tests-port-{port}")  # the kernel frees this abstract name when the process ends
             with closing(socket.socket()) as probe:
                 probe.bind(("127.0.0.1", port))
         except OSError:
@@ -58,7 +58,7 @@ def last_line(output: str) -> str:
 
 
 def install(package: str, *more: str) -> None:
-    """Install Debian packages. Raises Unavailable without root or apt-get, or if apt-get fails."""
+    """Install Debian packages. Raise Unavailable if the user is not root, or if apt-get is missing or fails."""
     packages = [package, *more]
     if os.geteuid() or not shutil.which("apt-get"):
         raise Unavailable(f"missing: apt-get install {' '.join(packages)}")
@@ -71,7 +71,7 @@ def install(package: str, *more: str) -> None:
 
 
 def state_of(task: Path) -> str:
-    """Return the one-letter state of a process or thread in /proc, as in `ps`; X if it has ended."""
+    """Return the one-letter state of a process or thread, as `ps` shows it. Return X if it has ended."""
     try:
         return (task / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -83,22 +83,22 @@ def is_running(pid: int) -> bool:
 
 
 def suspend(pid: int) -> None:
-    """Stop a process. Returns when all its threads are stopped: until then they may still answer."""
+    """Suspend a process and wait until all its threads are suspended. Until then, they may still send responses."""
     os.kill(pid, signal.SIGSTOP)
     while any(state_of(task) not in "TZX" for task in Path(f"/proc/{pid}/task").iterdir()):
         time.sleep(0.001)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the pids of a process's children, oldest first. Zombies are included."""
+    """Return the pids of a process's children, including zombies, oldest first."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Server(ABC):
-    """A server process on a port. `prepare` installs and configures what it needs. Raises Unavailable."""
+    """A server process on a port. `prepare` installs and configures the server, or raises Unavailable."""
 
     stop_signal = signal.SIGTERM
-    user: str | None = None  # the server's user, if it differs from the user of the tests
+    user: str | None = None  # the server's user, if it is not the user who runs the tests
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -125,12 +125,12 @@ class Server(ABC):
         return True
 
     def as_user(self, *arguments: str) -> list[str]:
-        """Return a command that runs `arguments` as the server's user. The kernel stops it when this process ends."""
+        """Return a command that runs `arguments` as the server's user. The kernel stops it if this process ends."""
         user = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
         return ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *user, *arguments]
 
     def start(self) -> None:
-        """Start or restart the server, on the same port and with the same data."""
+        """Start the server, or restart it on the same port with the same data."""
         log = self.directory / "log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -158,8 +158,8 @@ class Server(ABC):
                 os.kill(pid, number)
 
     def suspend(self) -> None:
-        """Stop all processes of the server. Its connections stay open."""
-        # The first process starts the others. Once it is stopped, it starts no more.
+        """Suspend all processes of the server. Its connections stay open."""
+        # Suspend the parent first, because it starts the other processes.
         for pid in [*self.pids()[:1], *self.pids()]:
             with suppress(FileNotFoundError, ProcessLookupError):
                 suspend(pid)
@@ -168,7 +168,7 @@ class Server(ABC):
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill all processes of the server at once. They write nothing more; data that the kernel has is kept."""
+        """Kill all processes of the server at once. Only data that the kernel has already received is kept."""
         self.suspend()
         pids = self.pids()
         self.send(signal.SIGKILL)
@@ -178,7 +178,7 @@ class Server(ABC):
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Stop the server as an operator would, and wait for its end."""
+        """Stop the server as an operator would, and wait until it ends."""
         if not self.pids() or self.process is None:
             return
         self.resume()
@@ -199,7 +199,7 @@ class DatabaseServer(Server):
 
     @classmethod
     def started_elsewhere(cls, port: int, directory: Path) -> Self:
-        """Return a server that another process has started and will stop. Callers can use it, but not control it."""
+        """Return a server that another process started and will stop. Callers can use the server but not control it."""
         server = cls.__new__(cls)
         server.port, server.directory, server.process = port, directory, None
         return server

@@ -1,7 +1,7 @@
 """Run a command with its own database server: `python -m tests.servers ENGINE COMMAND...`
 
-THREADS_DATABASE_URL is the URL of a new database on that server; sqlite needs no server. Exits with the command's
-status.
+The command gets the URL of a new database on that server in THREADS_DATABASE_URL. SQLite needs no server. The exit
+status is the command's exit status.
 """
 
 import os

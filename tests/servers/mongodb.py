@@ -1,4 +1,4 @@
-"""mongo-java-server, which speaks MongoDB's wire protocol. MongoDB is neither in Debian nor free software."""
+"""mongo-java-server implements MongoDB's wire protocol. MongoDB itself is neither in Debian nor free software."""
 
 import hashlib
 import shutil
@@ -16,13 +16,13 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent.parent / ".cache" / "mongodb"
 SOURCES = (HERE / "pom.xml", HERE / "Launch.java")
 
-WIRE_VERSION = "8"  # the newest that mongo-java-server supports; pymongo 4.18 and later require 9
-# Prefer a fast start to speed later, and leave memory to other processes.
+WIRE_VERSION = "8"  # the newest version that mongo-java-server supports; pymongo 4.18 and later require 9
+# These options make the start fast and limit memory, but they make Java slower later.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
 def programs() -> Path:
-    """Return the directory of the jars and our class. If it is missing, download and compile them."""
+    """Return the directory with the jars and our compiled class. If it is missing, download and compile them."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:12]
     directory = CACHE / digest
     if not directory.exists():
@@ -34,8 +34,8 @@ def programs() -> Path:
         run([*jars, f"-DoutputDirectory={draft}"])
         run(["javac", "-cp", f"{draft}/*", "-d", str(draft), str(SOURCES[1])])
         try:
-            draft.rename(directory)  # atomic
-        except OSError:  # another run has created it
+            draft.rename(directory)  # the rename is atomic
+        except OSError:  # another run has created the directory
             shutil.rmtree(draft)
     elif not shutil.which("java"):
         install("openjdk-17-jdk-headless")
@@ -50,7 +50,7 @@ def run(command: list[str]) -> None:
 
 
 class MongoDB(DatabaseServer):
-    """Stores data in an H2 file. It acknowledges a write before it stores it, so a kill loses acknowledged writes."""
+    """mongo-java-server with an H2 file. It acknowledges writes before it stores them, so a kill loses some of them."""
 
     def prepare(self) -> None:
         self.programs = programs()
@@ -72,7 +72,7 @@ class MongoDB(DatabaseServer):
         return f"mongodb://127.0.0.1:{self.port}/{database}"
 
     def is_up(self) -> bool:
-        if not super().is_up():  # a driver would wait longer between attempts
+        if not super().is_up():  # checked first, because the driver waits longer between attempts
             return False
         try:
             with pymongo.MongoClient[dict[str, Any]](self.url("admin"), serverSelectionTimeoutMS=1000) as client:
@@ -82,4 +82,4 @@ class MongoDB(DatabaseServer):
         return True
 
     def new_database(self) -> str:
-        return self.url(self.next_name())  # the first write creates it
+        return self.url(self.next_name())  # the first write creates the database

@@ -1,4 +1,4 @@
-"""Debian's nginx with the site from docs/examples/nginx.conf, on free ports, in front of a service."""
+"""Debian's nginx in front of a service, on free ports, with the site from docs/examples/nginx.conf."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from tests.servers import Server, Unavailable, free_port, install, last_line
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "nginx.conf"
 
-# Debian's nginx.conf around a site, with other file paths.
+# Debian's nginx.conf with other file paths. It includes the site.
 MAIN = """
 {user}
 error_log stderr;
@@ -31,7 +31,7 @@ http {{
 
 
 class Nginx(Server):
-    """Serves `https://localhost:{port}`, with a certificate that `tls` trusts, and plain HTTP on `http_port`."""
+    """nginx with HTTPS on `port` and plain HTTP on `http_port`. The SSL context `tls` trusts its certificate."""
 
     def __init__(self, service_port: int) -> None:
         self.service_port, self.http_port = service_port, free_port()
@@ -43,16 +43,16 @@ class Nginx(Server):
                 install(package)
         self.program = find("nginx")
         self.make_certificate()
-        user = "" if os.geteuid() else "user root;"  # the workers need access to the directory of this run
+        user = "" if os.geteuid() else "user root;"  # nginx's workers need access to the server's directory
         self.write("nginx.conf", MAIN.format(user=user, directory=self.directory))
         self.write("site.conf", self.site())
 
     def site(self) -> str:
-        """Return the example. Only the ports, the host name and the certificate differ."""
+        """Return the example site with other ports, another host name and another certificate."""
         certificate = "/etc/letsencrypt/live/threads.example.org"
         text = EXAMPLE.read_text(encoding="utf-8")
         for old, new in {
-            "listen [::]:80;": "",  # not every machine has IPv6
+            "listen [::]:80;": "",  # some machines have no IPv6
             "listen [::]:443 ssl http2;": "",
             "listen 80;": f"listen 127.0.0.1:{self.http_port};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
@@ -83,5 +83,5 @@ class Nginx(Server):
 
 
 def find(program: str) -> str:
-    """Return the path of a program, also from /usr/sbin, or an empty string if it is missing."""
+    """Return the path of a program in PATH or /usr/sbin, or an empty string if the program is missing."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin") or ""

@@ -1,4 +1,4 @@
-"""Debian's PostgreSQL, as durable as in production and with little memory."""
+"""Debian's PostgreSQL, with production durability and little memory."""
 
 import os
 import pwd
@@ -16,14 +16,14 @@ CONFIGURATION = "/etc/postgresql-common/createcluster.d/threadsvc-tests.conf"
 
 
 def find_programs() -> Path | None:
-    """Return the directory of initdb and postgres of the newest installed version."""
+    """Return the directory with the newest installed initdb and postgres, or None if there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
 
 
 def install_programs() -> Path:
-    # By default, Debian's package creates a cluster and starts its server.
+    # Without this file, Debian's package creates a cluster and starts its server.
     configuration = Path(CONFIGURATION)
     if not os.geteuid():
         configuration.parent.mkdir(parents=True, exist_ok=True)
@@ -35,9 +35,9 @@ def install_programs() -> Path:
 
 
 class PostgreSQL(DatabaseServer):
-    """Runs with fsync on, because tests check that no acknowledged write is lost."""
+    """PostgreSQL with fsync on, because tests check that no acknowledged write is lost."""
 
-    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown: does not wait for clients
+    stop_signal = signal.SIGINT  # a fast shutdown, which does not wait for clients
     user = None if os.geteuid() else "postgres"  # PostgreSQL refuses to run as root
 
     def prepare(self) -> None:

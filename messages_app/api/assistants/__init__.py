@@ -1,1 +1,1 @@
-"""`/threads`: the Assistants API, in both of its shapes."""
+"""The endpoints under `/threads`: the Assistants API in both of its shapes, default and v2."""

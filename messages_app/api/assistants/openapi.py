@@ -1,4 +1,4 @@
-"""The OpenAPI description of each operation: a decorator for each method of the views.
+"""The OpenAPI descriptions of the operations: one decorator for each view method.
 
 The ids and times in the examples belong to one thread with one message. tests/test_openapi.py compares every example
 with the service's response.
@@ -17,7 +17,7 @@ from drf_spectacular.utils import (
 from messages_app.api.assistants import requests, responses
 from messages_app.api.assistants.shapes import DEFAULT, V2
 
-# The bodies of the examples
+# Example bodies
 
 CREATED_AT = 1795367782
 THREAD_ID, MESSAGE_ID = "thread_01m8244hnpq5dx0k7ta3w9r2ve", "msg_01m8244hrvnhpt8jxvvk124ebw"
@@ -57,12 +57,12 @@ MESSAGE_OF_V2: dict[str, Any] = {
 
 
 def list_with(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a list with this row alone."""
+    """Return a list response that contains only this row."""
     return {"object": "list", "data": [row], "first_id": row["id"], "last_id": row["id"], "has_more": False}
 
 
 def fault(loc: list[str | int], msg: str, error_type: str, **ctx: Any) -> dict[str, Any]:
-    """Return one item of a 422."""
+    """Return one item of the `detail` of a 422 response."""
     return {"loc": loc, "msg": msg, "type": error_type, **({"ctx": ctx} if ctx else {})}
 
 
@@ -83,7 +83,7 @@ TOO_MANY = fault(
 
 
 def shown(default: dict[str, Any], v2: dict[str, Any] | None = None) -> list[OpenApiExample]:
-    """Return the examples of a 200: one, or one for each shape if they differ."""
+    """Return the examples of a 200 response: one for both shapes, or one for each shape if they differ."""
     if v2 is None:
         return [OpenApiExample("default", summary="Either shape", value=default, response_only=True)]
     return [
@@ -93,7 +93,7 @@ def shown(default: dict[str, Any], v2: dict[str, Any] | None = None) -> list[Ope
 
 
 def refused(status: str, name: str, summary: str, detail: Any) -> OpenApiExample:
-    """Return the example of an error. threadsvc/api/openapi.py adds an example in the v2 shape."""
+    """Return an example of an error response. threadsvc/api/openapi.py adds the same example in the v2 shape."""
     return OpenApiExample(name, summary=summary, value={"detail": detail}, response_only=True, status_codes=[status])
 
 
@@ -117,7 +117,7 @@ def body_example(name: str, summary: str, value: dict[str, Any]) -> OpenApiExamp
     return OpenApiExample(name, summary=summary, value=value, request_only=True)
 
 
-# The documentation page fills its form, and its code samples, with the first example of each list.
+# The documentation page uses the first example of each list in its form and in its code samples.
 V2_ONLY = "OpenAI-Beta: assistants=v2"
 QUESTION = {"role": "user", "content": "How does AI work?"}
 PICTURE = [
@@ -139,17 +139,17 @@ MODIFY_BODIES = [
 ]
 
 
-# The operations
+# Operations
 
 
 def in_path(name: str, example: str) -> OpenApiParameter:
-    """Return the parameter of an id in the path."""
+    """Return the OpenAPI parameter for an id in the path."""
     title = name.replace("_", " ").title()
     return OpenApiParameter(name, {"title": title, "type": "string", "examples": [example]}, OpenApiParameter.PATH)
 
 
 def either(component_name: str, attribute: str) -> Any:
-    """Return the schema of a body that differs between the two shapes: either form is valid."""
+    """Return the schema of a body that differs between the two shapes. A body in either shape is valid."""
     forms = [getattr(shape, attribute) for shape in (DEFAULT, V2)]
     return PolymorphicProxySerializer(component_name, forms, resource_type_field_name=None)
 
@@ -162,10 +162,10 @@ def operation(
     query: dict[str, Any] | None = None,
     **schema: Any,
 ) -> Any:
-    """Return the decorator that describes a view's method. `response` is the serializer of its 200.
+    """Return the decorator that describes a view method. `response` is the serializer of its 200 response.
 
-    `sdk` is the method of OpenAI's client that the code samples call. If it is empty, they send the HTTP request
-    themselves. `query` is the query string of a list in the samples.
+    `sdk` is the method of OpenAI's client that the code samples call. If it is empty, the samples send the HTTP request
+    themselves. `query` is the query string in the samples of a list operation.
     """
     return extend_schema(
         operation_id=operation_id,

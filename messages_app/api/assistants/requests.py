@@ -1,4 +1,4 @@
-"""The requests of /threads in both shapes: the default one, and that of `OpenAI-Beta: assistants=v2`."""
+"""The requests of /threads, in the default shape and in the shape that `OpenAI-Beta: assistants=v2` selects."""
 
 import re
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class CreateMessageSerializer(BodySerializer):
 
 @extend_schema_serializer(component_name="CreateMessageRequestV2")
 class CreateMessageV2Serializer(CreateMessageSerializer):
-    # Repeat every field: errors have the order of the fields, and DRF puts inherited fields first.
+    # Every field is repeated here, because errors follow the order of the fields and DRF puts inherited fields first.
     role = fields.EnumField(["user", "assistant"], help_text="The role of the entity that is creating the message.")
     content = fields.ContentOrPartsField(help_text="The content of the message: a text or a list of parts.")
     file_ids = fields.FileIdsField(required=False, default=list, help_text="The ids of files that no tool uses.")
@@ -57,7 +57,10 @@ class CreateMessageV2Serializer(CreateMessageSerializer):
 
 
 def attached(attachments: list[dict[str, Any]], file_ids: list[str]) -> list[dict[str, Any]]:
-    """Return the files of a message: the attachments, then the files that no attachment names. Raises Faults."""
+    """Return a message's files: the attachments, then the files that no attachment names.
+
+    Raises Faults if there are too many files.
+    """
     named = {attachment["file_id"] for attachment in attachments}
     files = attachments + [{"file_id": file_id, "tools": []} for file_id in file_ids if file_id not in named]
     if len(files) > fields.MAX_FILES_OF_MESSAGE:
@@ -78,7 +81,7 @@ class MessageField(WireField):
     @property
     def schema(self) -> dict[str, Any]:
         name = self.message._spectacular_annotation["component_name"]  # type: ignore[attr-defined]
-        return {"$ref": f"#/components/schemas/{name}"}  # Create Message defines the component
+        return {"$ref": f"#/components/schemas/{name}"}  # the operation Create Message defines this component
 
 
 def messages_field(message: type[CreateMessageSerializer]) -> fields.ListField:
@@ -141,5 +144,5 @@ _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 def metadata_filter(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata that `metadata[KEY]=VALUE` asks for."""
+    """Return the metadata pairs in the query parameters `metadata[KEY]=VALUE`."""
     return {match[1]: query[name] for name in query if (match := _METADATA_KEY.fullmatch(name))}

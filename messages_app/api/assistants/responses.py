@@ -1,4 +1,4 @@
-"""The responses of /threads in both shapes: the default one, and that of `OpenAI-Beta: assistants=v2`."""
+"""The responses of /threads, in the default shape and in the shape that `OpenAI-Beta: assistants=v2` selects."""
 
 from typing import Any, NamedTuple
 
@@ -74,7 +74,10 @@ class MessageV2Serializer(MessageSerializer):
     attachments = ShownField({**AttachmentsField().schema, "title": "Attachments"})
 
     def get_fields(self) -> dict[str, Any]:
-        """Return the fields without the titles of the reference page (Role7, Object25): it shows the default shape."""
+        """Return the fields without the titles Role7 and Object25.
+
+        These titles are copied from the reference page, which describes only the default shape.
+        """
         fields: dict[str, Any] = super().get_fields()
         for name in ("object", "role"):
             del fields[name].words["title"]
@@ -104,13 +107,13 @@ class MessageFileSerializer(ResponseSerializer):
 
 
 class Deleted(NamedTuple):
-    """A thread or message that was deleted."""
+    """The id of a thread or message that was deleted."""
 
     id: str
 
 
 def deleted(component_name: str, name: str) -> type[ResponseSerializer]:
-    """Return a serializer that confirms a deletion. It shows a Deleted."""
+    """Return a serializer class for the response to a deletion. It renders a Deleted."""
 
     class DeletedSerializer(ResponseSerializer):
         id = id_field()
@@ -121,7 +124,7 @@ def deleted(component_name: str, name: str) -> type[ResponseSerializer]:
 
 
 def list_of(component_name: str, item: type[ResponseSerializer]) -> type[ResponseSerializer]:
-    """Return a serializer for a page of a list. It shows a Page."""
+    """Return a serializer class for one page of a list. It renders a Page."""
 
     class PageSerializer(ResponseSerializer):
         object = object_field("list")

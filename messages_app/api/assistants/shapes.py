@@ -1,4 +1,4 @@
-"""The two shapes of /threads: which serializers each has."""
+"""The serializers of the two shapes of /threads."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from messages_app.api.base import ResponseSerializer
 
 
 class Shape(NamedTuple):
-    """The serializers that differ between the two shapes. All others serve both."""
+    """The serializers that differ between the two shapes. The shapes share all other serializers."""
 
     create_thread: type[requests.CreateThreadSerializer]
     modify_thread: type[requests.ModifySerializer]

@@ -1,6 +1,7 @@
 """The paths of /threads, mounted under / and /v1.
 
-The contract fixes each path and method, so there is no router. An id is any text: a malformed one is not found (404).
+The contract fixes each path and method, so there is no router. A path accepts any text as an id. A malformed id gets
+404, as an unknown id does.
 """
 
 from django.urls import path, register_converter
@@ -10,7 +11,7 @@ from messages_app.api.assistants.views import MessageViewSet, ThreadViewSet
 
 
 class LastOfPath(StringConverter):
-    """A thread's id, except `runs`: /threads/runs (create_and_run) is an unknown path, not a thread."""
+    """A thread id. It does not match `runs`, so /threads/runs (create_and_run) is an unknown path."""
 
     regex = r"(?!runs\Z)[^/]+"
 
@@ -21,7 +22,7 @@ THREAD_PATH = "threads/<thread:thread_id>"
 MESSAGES_PATH = "threads/<str:thread_id>/messages"
 MESSAGE_PATH = f"{MESSAGES_PATH}/<str:message_id>"
 
-# Django tries them in order, so the most frequent come first.
+# Django tries the paths in this order, so the most frequent ones are first.
 urlpatterns = [
     path(MESSAGES_PATH, MessageViewSet.as_view({"get": "list", "post": "create"})),
     path(MESSAGE_PATH, MessageViewSet.as_view({"get": "retrieve", "post": "modify", "delete": "destroy"})),

@@ -1,7 +1,7 @@
-"""Threads and messages over HTTP. A view parses the request, calls one verb of the store, and renders its row.
+"""Threads and messages over HTTP. A view parses the request, calls one function of the store, and renders the result.
 
-The contract fixes the order of checks: first the form of the body or query, then the objects in the path, then the
-checks against stored data.
+The contract fixes the order of the checks: first the form of the body or query, then the objects in the path, and last
+the checks that need stored data.
 """
 
 from collections.abc import Callable
@@ -34,12 +34,12 @@ class ContractViewSet(JSONViewSet):
 
     @property
     def shape(self) -> Shape:
-        """The serializers of the shape that the request asks for; the project's middleware reads the header."""
+        """The serializers of the requested shape. The project's middleware reads the header that selects the shape."""
         return V2 if getattr(self.request, "wants_v2", False) else DEFAULT
 
     def body(self, serializer_class: type[BodySerializer]) -> dict[str, Any]:
         """Return the validated values of the request's body. Raises Faults (422)."""
-        # For a request without bytes DRF's `data` is {}; here it is absent.
+        # DRF's `data` is {} for an empty body. Here an empty body counts as absent.
         has_body = int(self.request.META.get("CONTENT_LENGTH") or 0)
         return serializer_class.validated(self.request.data if has_body else None)
 
@@ -50,7 +50,7 @@ class ContractViewSet(JSONViewSet):
     def idempotency_key(self, path: str) -> IdempotencyKey | None:
         """Return the request's Idempotency-Key for this path, or None.
 
-        Call it before the body is parsed: the key covers the bytes of the body.
+        Call this method before the body is parsed, because it reads the bytes of the body.
         """
         key = self.request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
@@ -61,7 +61,8 @@ class ContractViewSet(JSONViewSet):
     def created(
         self, key: IdempotencyKey | None, create: Create, shown: Callable[[Any], Any], thread_id: str = ""
     ) -> HttpResponse:
-        """Return the response that shows what `create` stores. With a key, it is stored once for all requests."""
+        """Call `create` and return the response that shows the new row. Requests with the same key create only one row.
+        """
         if key is None:
             return self.answer(shown(create()))
         renderer: Any = self.request.accepted_renderer
@@ -74,7 +75,7 @@ class ContractViewSet(JSONViewSet):
 
 
 class ThreadViewSet(ContractViewSet):
-    # A thread may be created with a hundred messages.
+    # Create Thread accepts up to a hundred messages.
     body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
     optional_bodies: ClassVar = {"create"}
 

@@ -1,4 +1,4 @@
-"""`manage.py delete_threads --older-than ...`: deletes threads that have been idle for that long."""
+"""`manage.py delete_threads --older-than AGE`: deletes threads that have been idle for at least AGE."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
@@ -18,7 +18,7 @@ AGE_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(wee
 
 
 def parse_age(text: str) -> datetime:
-    """Return the time that lies an age such as `90d` ago, or the start of a date (UTC)."""
+    """Return the current time minus an age such as `90d`, or the start of a date (UTC)."""
     now = timezone.now()
     try:
         if age := re.fullmatch(r"([1-9][0-9]{0,6})([hdw])", text, re.ASCII):

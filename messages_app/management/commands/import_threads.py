@@ -1,4 +1,4 @@
-"""`manage.py import_threads`: reads threads with their messages, as export_threads or other services wrote them."""
+"""`manage.py import_threads`: imports threads with their messages from files of export_threads or other services."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""`manage.py purge`: removes deleted rows for good, as the service does in the background."""
+"""`manage.py purge`: permanently removes deleted rows, as the service does in the background."""
 
 from typing import Any
 
