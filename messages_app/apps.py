@@ -25,7 +25,7 @@ def create_viewers_group(using: str, apps: Any, **kwargs: Any) -> None:
     """
     try:
         group_model, permission_model = (apps.get_model("auth", name) for name in ("Group", "Permission"))
-    except LookupError:  # this state of the migrations does not have these models
+    except LookupError:  # at this migration state, the models do not exist
         return
     if router.db_for_write(group_model) != using or group_model.objects.using(using).filter(name=VIEWERS).exists():
         return

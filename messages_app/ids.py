@@ -44,7 +44,7 @@ def id_at(prefix: str, milliseconds: int, random_bytes: bytes) -> str:
 class SystemBytes:
     """Random bytes from the operating system, read in blocks.
 
-    Large blocks save calls of os.urandom, each of which releases the GIL to other threads.
+    Reading blocks needs fewer calls of os.urandom, each of which releases the GIL to other threads.
     """
 
     AT_ONCE = 4096

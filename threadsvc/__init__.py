@@ -1,3 +1,3 @@
-"""The project: settings, wiring and the error envelope. It knows HTTP; it does not know threads and messages."""
+"""The project: settings, HTTP policy, access, engines and serving. This package does not import `messages_app`."""
 
 __version__ = "0.1.0"

@@ -1,5 +1,7 @@
-"""The checks of `manage.py check`: with `--database default --database threads`, whether the databases are available;
-with `--deploy`, whether connections to the service are encrypted.
+"""The checks of `manage.py check`.
+
+`--database default --database threads` checks whether the databases are available. `--deploy` checks whether
+connections to the service are encrypted.
 """
 
 from collections.abc import Sequence
@@ -14,14 +16,15 @@ from threadsvc.engines.base import error_reason
 
 
 def url_setting(alias: str) -> str:
-    """Return the setting that names a database."""
+    """Return the name of the setting that contains a database's URL."""
     return "THREADS_DATABASE_URL" if alias == "threads" else "DATABASE_URL"
 
 
 @register(Tags.database)
 def databases_answer(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each database that is not available. Settings report a bad URL or a missing driver
-    earlier.
+    """Return an error for each database that is not available.
+
+    The settings report an invalid URL or a missing driver before this check runs.
     """
     problems: list[CheckMessage] = []
     for alias in databases or ():

@@ -1,4 +1,4 @@
-"""The front page, and the 404 of unknown paths: JSON for programs, a page with links for browsers."""
+"""The front page, and the 404 for unknown paths: JSON for programs, a page with links for browsers."""
 
 import re
 from http import HTTPStatus
@@ -30,17 +30,20 @@ _NOT_SERVED = (
 
 @require_safe
 def front(request: HttpRequest) -> HttpResponse:
-    """Return the front page. Its commands call the service at the address of this request, whose host is allowed."""
+    """Return the front page.
+
+    Its example commands contain the address of this request, whose Host is already checked.
+    """
     at = request.build_absolute_uri("/").removesuffix("/")
     context = {"version": __version__, "at": at, "keys_required": not settings.ALLOW_ANONYMOUS}
     return render(request, "threadsvc/front.html", context)
 
 
 class UnknownPath(APIView):
-    """404 for every method. If API keys are required, a request without one gets 401."""
+    """Returns 404 for every method. If API keys are required, a request without a key gets 401."""
 
     http_method_names = ()
-    default_response_headers: dict[str, str] = {}  # no Allow: no method is allowed
+    default_response_headers: dict[str, str] = {}  # no Allow header, because no method is allowed
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
         """Return DRF's request without the parser's context, which would keep the view and the request in memory."""
@@ -59,9 +62,9 @@ _unknown_path = UnknownPath.as_view()
 
 
 def unknown_path(request: HttpRequest) -> HttpResponse:
-    """Return the 404 of a path that has no route: as a page if a browser opens it, else as JSON.
+    """Return the 404 for a path that has no route: a page for browsers, and JSON for other clients.
 
-    Paths of the API, and of OpenAI's, are always JSON. The page is the same for every path and with every key, so it
+    Paths of this API and of OpenAI's API always get JSON. The page is the same for every path and with every key, so it
     reveals nothing that needs a key.
     """
     path = request.path_info
@@ -77,6 +80,6 @@ def unknown_path(request: HttpRequest) -> HttpResponse:
 
 
 def openai_resource(path: str) -> str | None:
-    """Return the OpenAI resource, such as `runs`, that a path without a route belongs to; None for other paths."""
+    """Return the OpenAI resource of a path without a route, such as `runs`, or None for any other path."""
     match = _OPENAI_PATH.fullmatch(path)
     return match and (match["of_threads"] or match["resource"])

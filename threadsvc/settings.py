@@ -1,6 +1,6 @@
 """The settings. Every setting for operators is an environment variable.
 
-One of the readers below reads it, and the table in docs/settings.md lists it (a test compares them).
+The functions below read the variables. A test compares the variables with the table in docs/settings.md.
 """
 
 import os
@@ -22,13 +22,13 @@ from threadsvc.engines.urls import database_from_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# Readers. They raise ImproperlyConfigured with the variable's name if its value is not valid.
+# Functions that read variables. They raise ImproperlyConfigured with the variable's name if its value is not valid.
 
 SETTINGS_READ: set[str] = set()
 
 
 def env_text(name: str, default: str = "") -> str:
-    """Return the variable's value, or the content of the file that NAME_FILE names (for secrets), or `default`."""
+    """Return the variable's value, or the content of the file in NAME_FILE (for secrets), or `default`."""
     SETTINGS_READ.update((name, f"{name}_FILE"))
     value, file_name = os.environ.get(name, ""), os.environ.get(f"{name}_FILE", "")
     if value and file_name:
@@ -110,8 +110,9 @@ def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 
 def unknown_setting(name: str) -> ImproperlyConfigured:
-    """Return the error for a variable that is not a setting. Suggests the setting with the most similar name."""
-    # Compare names without the prefix, which would make all of them similar. PORT and a few others do not have it.
+    """Return the error for a variable that is not a setting. It suggests the setting with the most similar name."""
+    # Compare names without the prefix, because the prefix makes all names similar. PORT and a few others do not have
+    # it.
     known = {setting.removeprefix("THREADSVC_"): setting for setting in SETTINGS_READ}
     nearest = get_close_matches(name.removeprefix("THREADSVC_"), known, n=1)
     advice = f"Did you mean {known[nearest[0]]}?" if nearest else "docs/settings.md lists all settings."
@@ -128,16 +129,19 @@ def data_file(name: str) -> Path:
 
 
 def read_or_create(path: Path, create: Callable[[], str]) -> str:
-    """Return the text of the file. Creates it with mode 0600 if it is missing; of concurrent creations, one wins."""
+    """Return the text of the file. Creates the file with mode 0600 if it is missing.
+
+    If several processes create the file at once, all of them return the same text.
+    """
     try:
         if not path.exists():
-            descriptor, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
+            descriptor, draft = tempfile.mkstemp(dir=path.parent)  # with mode 0600
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(create())
                     file.flush()
-                    os.fsync(descriptor)  # before the link, so that a power failure never leaves a partial file
-                os.link(draft, path)  # fails if the file exists, unlike a rename: the first key is kept
+                    os.fsync(descriptor)  # before os.link, so that a power failure never leaves a partial file
+                os.link(draft, path)  # fails if the file exists, unlike a rename, so the first text is kept
             except FileExistsError:
                 pass
             finally:
@@ -174,7 +178,7 @@ DEBUG = env_bool("THREADSVC_DEBUG", default=False)
 SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
     data_file("secret_key"), lambda: secrets.token_urlsafe(50)
 )
-# Clients may call the service by the address that it listens on, unless that is the address of all interfaces.
+# Clients may use the address that the service listens on, unless it is the address of all interfaces.
 OWN_NAME = "" if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST
 ALLOWED_HOSTS = env_list("THREADSVC_ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{OWN_NAME}")
 if not ALLOWED_HOSTS:
@@ -184,26 +188,26 @@ if not ALLOWED_HOSTS:
 CSRF_TRUSTED_ORIGINS = env_origins("THREADSVC_TRUSTED_ORIGINS")
 CSRF_COOKIE_HTTPONLY = True
 ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
-ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # if not, `make run` decides by HOST
+ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # if False, HOST determines it in `make run`
 
-# Proxies in front. A proxy with TLS also redirects to HTTPS. The service itself never redirects, because a client can
-# turn a redirected POST into a GET (threads-api contract, "Everywhere").
+# Proxies in front of the service. A proxy with TLS also redirects to HTTPS. The service itself never redirects, because
+# a client can turn a redirected POST into a GET (threads-api contract, "Everywhere").
 TRUSTED_PROXIES = env_networks("THREADSVC_TRUSTED_PROXIES")
 TLS = env_bool("THREADSVC_TLS", default=False)
 if TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # threadsvc/wsgi.py removes it from other clients
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # only from trusted proxies (wsgi.py)
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # Browsers accept the prefix __Host- only over TLS and only from this host, so no sibling host can set the cookies.
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
 
-# Pages of these origins, in the form of the Origin header, may call the API. Cookies are never allowed.
+# Pages of these origins may call the API. The values have the form of the Origin header. Cookies are never allowed.
 CORS_ALLOWED_ORIGINS = env_origins("THREADSVC_CORS_ORIGINS", r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 CORS_URLS_REGEX = r"^(/v1)?/threads(/|$)"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]
 CORS_ALLOW_HEADERS = [
     *("authorization", "content-type", "idempotency-key", "openai-beta", "x-request-id"),
-    # Sent by OpenAI's SDKs.
+    # OpenAI's SDKs send these headers.
     *("openai-organization", "openai-project", "x-stainless-arch", "x-stainless-async", "x-stainless-helper-method"),
     *("x-stainless-lang", "x-stainless-os", "x-stainless-package-version", "x-stainless-raw-response"),
     *("x-stainless-read-timeout", "x-stainless-retry-count", "x-stainless-runtime", "x-stainless-runtime-version"),
@@ -211,8 +215,8 @@ CORS_ALLOW_HEADERS = [
 ]
 CORS_EXPOSE_HEADERS = ["x-request-id", "retry-after", "idempotent-replayed"]
 
-# Log-ins to the admin. Repeated failures for one name from one address lock that pair for a while. axes counts them in
-# the database, for all workers.
+# Admin log-ins. After repeated failures for one name from one address, this pair is locked for a while. axes counts the
+# failures in the database, so the count is the same for all workers.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -222,19 +226,19 @@ AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "threadsvc.access.logins.counted_address"
 AXES_USERNAME_CALLABLE = "threadsvc.access.logins.counted_name"
 AXES_LOCKOUT_CALLABLE = "threadsvc.access.logins.locked"
-AXES_DISABLE_ACCESS_LOG = True  # it would add a row for each log-in and never delete one
-AXES_ENABLE_ADMIN = False  # its pages show what strangers typed. Its commands unlock.
+AXES_DISABLE_ACCESS_LOG = True  # the table would grow with each log-in
+AXES_ENABLE_ADMIN = False  # its pages show text that strangers typed; its commands can unlock
 AXES_VERBOSE = False
 AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged: some people type their password there
 
-# Warnings of `check --deploy` that do not apply, with the reason.
+# Warnings of `check --deploy` that do not apply, with the reasons.
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # AdminCsrfMiddleware contains CsrfViewMiddleware. The API has no cookies and no forms.
-    "security.W005",  # HSTS for subdomains: the owner of the domain configures it in the proxy
-    "security.W021",  # HSTS preload: likewise
-    "security.W008",  # SECURE_SSL_REDIRECT: the proxy redirects, see above
+    "security.W005",  # HSTS for subdomains: the owner of the domain configures this in the proxy
+    "security.W021",  # HSTS preload: the owner of the domain configures this too
+    "security.W008",  # SECURE_SSL_REDIRECT: the proxy redirects (see above)
 ]
-if not TLS:  # threadsvc.W001 replaces them with one line that names the setting
+if not TLS:  # threadsvc.W001 replaces these warnings with one line that names the setting
     SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W016"]
 
 # Apps and middleware
@@ -255,7 +259,7 @@ INSTALLED_APPS = [
     "threadsvc.access",
     "messages_app",
 ]
-# For every request.
+# Middleware for every request.
 SHARED_MIDDLEWARE = [
     *(["threadsvc.observability.requests.MetricsMiddleware"] if METRICS_PORT else []),
     "threadsvc.observability.requests.RequestIdMiddleware",
@@ -263,19 +267,19 @@ SHARED_MIDDLEWARE = [
     "threadsvc.api.middleware.ShapeMiddleware",
     "threadsvc.api.middleware.JSONErrorMiddleware",
 ]
-# For requests to API_PATHS, which need no sessions, cookies or static files.
+# Middleware for requests to API_PATHS, which need no sessions, cookies or static files.
 API_MIDDLEWARE = [
     *SHARED_MIDDLEWARE,
     "threadsvc.api.middleware.APISecurityMiddleware",
     "threadsvc.api.middleware.HostMiddleware",
 ]
-# For all other requests: pages, the admin, static files, probes.
+# Middleware for all other requests: pages, the admin, static files, probes.
 MIDDLEWARE = [
     *SHARED_MIDDLEWARE,
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "threadsvc.access.middleware.PageSecurityMiddleware",
-    "django.middleware.common.CommonMiddleware",  # checks Host, sets Content-Length
+    "django.middleware.common.CommonMiddleware",  # checks the Host and sets Content-Length
     # For the admin only:
     "threadsvc.access.middleware.AdminBodyLimitMiddleware",
     "threadsvc.access.middleware.AdminNullCharacterMiddleware",
@@ -315,12 +319,13 @@ if threads_database != DATABASES["default"]:
 DATABASE_ROUTERS = ["threadsvc.engines.router.ThreadsRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Tenants. A thread belongs to a tenant (messages_app), and so does an API key (threadsvc/access).
+# Tenants. A thread (messages_app) and an API key (threadsvc/access) each belong to one tenant.
 
 DEFAULT_TENANT = "default"  # the tenant of requests without a key
 MAX_TENANT_CHARACTERS = 64
 
-# Requests. The second limit is for POST /threads, which takes many messages. The first is for all other bodies.
+# Requests. MAX_THREAD_BODY_BYTES is the limit for POST /threads, which takes many messages. MAX_BODY_BYTES is the limit
+# for all other bodies.
 
 MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024, most=1024**3)
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
@@ -386,23 +391,24 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # Other loggers stay at INFO: at DEBUG, drivers and servers log statements and requests with their content.
+    # Other loggers stay at INFO, because at DEBUG drivers and servers log statements and requests with their content.
     "root": {"handlers": ["stderr"], "level": "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL},
     "loggers": {
         "threadsvc": {"level": LOG_LEVEL},
         "messages_app": {"level": LOG_LEVEL},
         "django": {"handlers": [], "level": "NOTSET", "propagate": True},
-        # Django logs responses by path, which contains ids. threadsvc/observability/requests.py logs them by route.
+        # Django's log lines contain the path, which contains ids. threadsvc/observability/requests.py logs the route
+        # instead.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
         # threadsvc/api/errors.py logs an unavailable database once for each request.
         "psycopg.pool": {"level": "ERROR"},
-        # Failed log-ins only, not each step of the check.
+        # Only failed log-ins are logged, not each step of the check.
         "axes": {"level": "WARNING"},
     },
 }
 
-# Refuse unknown names: otherwise a misspelt setting would have no effect.
+# Refuse unknown names, because otherwise a misspelt setting would have no effect.
 
 unknown = sorted(name for name in os.environ if name.startswith("THREADSVC_") and name not in SETTINGS_READ)
 if unknown:

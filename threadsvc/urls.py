@@ -1,4 +1,4 @@
-"""Every path of the service. Only pages of the admin end in a slash: /docs/ and /redoc/ redirect to their pages."""
+"""Every path of the service. Only admin pages end in a slash. /docs/ and /redoc/ redirect to /docs and /redoc."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
@@ -39,6 +39,6 @@ urlpatterns = [
     path("favicon.ico", require_safe(RedirectView.as_view(url="/static/threadsvc/favicon.svg"))),
     path("admin", require_safe(RedirectView.as_view(url="/admin/"))),
     path("admin/", admin.site.urls),
-    re_path("^static/", page_not_found),  # WhiteNoise serves the files that exist
+    re_path("^static/", page_not_found),  # for missing files: WhiteNoise serves existing ones
     re_path("", pages.unknown_path, name=UNKNOWN_ROUTE),
 ]

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, with fixes for clients that would keep others waiting, and errors in our form."""
+"""gunicorn's threaded worker, changed so that no client delays others and errors have our form."""
 
 import errno
 import json
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from gunicorn import util
 from gunicorn.workers.gthread import ThreadWorker
 
-# After the last response, a worker discards what a client still sends: up to so many bytes, for so long, and from so
-# many connections at a time.
+# After the last response on a connection, a worker discards the data that the client still sends. The limits are the
+# bytes and seconds for each connection, and the number of such connections.
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 2.0
 MAX_LINGERING = 1000
@@ -21,7 +21,7 @@ SECONDS_WITHOUT_FILES = 0.01
 
 
 class Lingering(NamedTuple):
-    end: float  # by the monotonic clock
+    end: float  # on the monotonic clock
     bytes_left: int
 
 
@@ -38,7 +38,10 @@ class Worker(ThreadWorker):
         super().init_process()  # serves until the worker ends
 
     def accept(self, listener: socket.socket) -> None:
-        """Accept a connection. gunicorn ends the worker, with all its requests, if no more files may be opened."""
+        """Accept a connection. If no more files can be opened, close the lingering connections instead.
+
+        gunicorn would end the worker with all its requests.
+        """
         try:
             super().accept(listener)
         except OSError as error:
@@ -46,12 +49,12 @@ class Worker(ThreadWorker):
                 raise
             while self.lingering:
                 self.let_go(next(iter(self.lingering)))
-            time.sleep(SECONDS_WITHOUT_FILES)  # without a pause, accept would fail again at once in a busy loop
+            time.sleep(SECONDS_WITHOUT_FILES)  # without a pause, accept would fail again immediately in a busy loop
 
     def linger(self, connection: socket.socket) -> None:
-        """Close our side, and discard what the client still sends for a while: a reset could destroy the response.
+        """Close our side, and discard data that the client still sends for a while.
 
-        Source: RFC 9112, 9.6.
+        Without this, the connection could be reset, and the client could lose the response. Source: RFC 9112, 9.6.
         """
         if connection in self.lingering:
             return
@@ -67,7 +70,7 @@ class Worker(ThreadWorker):
             self.let_go(next(iter(self.lingering)))
 
     def throw_away(self, connection: socket.socket) -> None:
-        if connection not in self.lingering:  # closed meanwhile, to free a file for another connection
+        if connection not in self.lingering:  # already closed, to free a file for another connection
             return
         end, bytes_left = self.lingering[connection]
         try:
@@ -87,7 +90,7 @@ class Worker(ThreadWorker):
         util.close(connection)
 
     def murder_pending(self) -> None:
-        """Close the lingering connections that have timed out. gunicorn calls this periodically."""
+        """Close the lingering connections that have timed out. gunicorn calls this method periodically."""
         super().murder_pending()
         now = time.monotonic()
         for connection in [connection for connection, left in self.lingering.items() if left.end < now]:
@@ -95,7 +98,7 @@ class Worker(ThreadWorker):
 
 
 def write_error(connection: socket.socket, status: int, reason: str, message: str) -> None:
-    """Write the errors that gunicorn raises before Django gets a request, in the form of all our errors."""
+    """Write an error that gunicorn raises before Django gets the request, in the form of all our errors."""
     if status == HTTPStatus.NOT_IMPLEMENTED:  # an unknown transfer coding is the client's error
         status, reason = HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase
     body = json.dumps({"detail": message[:200] or reason})

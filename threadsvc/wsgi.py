@@ -1,4 +1,4 @@
-"""The WSGI entry point: fixes that Django needs before it handles a request."""
+"""The WSGI entry point, with changes to how Django handles requests."""
 
 import os
 import time
@@ -21,8 +21,8 @@ from threadsvc.observability.logs import STARTED
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
 
-# Django checks its connections at the start and the end of each request; the end is enough. It also closes caches, and
-# the service has none.
+# Django checks its connections at the start and at the end of each request, but the end is enough. Django also closes
+# caches, but the service has none.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_caches)
@@ -31,13 +31,14 @@ request_finished.disconnect(close_caches)
 class Request(WSGIRequest):
     """Django's request, without the parameters of its media type.
 
-    Django looks up the charset and parses RFC 2231 parameters before any view can respond, and raises on invalid ones.
-    Here the charset is always UTF-8. Only a form with files, which the admin may get, needs its boundary.
+    Django looks up the charset and parses RFC 2231 parameters before any view can respond, and raises an exception for
+    invalid ones. Here the charset is always UTF-8. Only a form with files needs its boundary, and only the admin may
+    get such a form.
     """
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         media_type, parameters, _ = meta.get("CONTENT_TYPE", "").partition(";")
-        media_type = media_type.strip(" \t") or parameters  # parameters alone are not an empty header
+        media_type = media_type.strip(" \t") or parameters  # a header with only parameters is not an empty header
         if media_type.lower() == "multipart/form-data":
             try:
                 super()._set_content_type_params(meta)  # type: ignore[misc]  # not in the stubs
@@ -74,7 +75,7 @@ class APIHandler(WSGIHandler):
 
 
 class Application:
-    """Dispatches a request to the handler of the API or of pages."""
+    """Dispatches a request to the handler of the API or to the handler of pages."""
 
     def __init__(self) -> None:
         self.page, self.api = PageHandler(), APIHandler()
@@ -84,7 +85,7 @@ class Application:
         believe_proxies(environ, settings.TRUSTED_PROXIES)
         handler = self.api if environ.get("PATH_INFO", "").startswith(settings.API_PATHS) else self.page
         response = handler(environ, start_response)
-        if environ["REQUEST_METHOD"] == "HEAD":  # keep the headers; gunicorn would log a warning about the body
+        if environ["REQUEST_METHOD"] == "HEAD":  # keep only the headers, because gunicorn would warn about a body
             if isinstance(response, StreamingHttpResponse):
                 response.streaming_content = ()
             elif isinstance(response, HttpResponse):

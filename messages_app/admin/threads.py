@@ -101,8 +101,9 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
     # Thread page
 
     def page_context(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
-        """Return the context. The query string selects a position: the page starts at `from`, ends at `upto`, or has
-        `at` near its top.
+        """Return the context.
+
+        The query string selects a position: the page starts at `from`, ends at `upto`, or has `at` near its top.
         """
         pairs = metadata_links(row)
         if not base.has_permissions(request, "view_message"):

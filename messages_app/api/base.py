@@ -1,6 +1,7 @@
-"""Our base classes on top of Django REST Framework (DRF). Each docstring names what the class replaces, and the reason.
+"""Our base classes on top of Django REST Framework (DRF).
 
-Only `Faults`, which extends DRF's ValidationError, is in another module: `errors.py`.
+Each docstring names the part of DRF that the class replaces, and the reason. Only `Faults`, which extends DRF's
+ValidationError, is in another module: `errors.py`.
 
 The API accepts and returns only JSON, so DRF need not choose a form, format or version for each request. Fields and
 serializers hold no request data, so all requests share one instance of each serializer class.
@@ -24,10 +25,11 @@ from messages_app.api.errors import EXTRA, NOT_A_DICT, NULL, REQUIRED, Fault, Fa
 
 
 class JSONRequest(Request):
-    """Replaces two parts of DRF's Request: how it reads the body, and its parser context.
+    """Replaces two parts of DRF's Request: the reading of the body, and the parser context.
 
-    DRF first looks for an HTML form, which this API does not accept. This takes 3 % of the CPU time of a create. DRF's
-    parser context refers to the request and the view, which creates a reference cycle (see `JSONViewSet.dispatch`).
+    DRF first looks for an HTML form, which this API does not accept. That search takes 3 % of the CPU time of a create.
+    DRF's parser context refers to the request and the view, which creates a reference cycle (see
+    `JSONViewSet.dispatch`).
     """
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
@@ -42,8 +44,9 @@ class JSONRequest(Request):
 
 
 class JSONViewSet(ViewSet):
-    """Replaces DRF's ViewSet, without OPTIONS, versions and format suffixes. It leaves no reference cycle after a
-    request.
+    """Replaces DRF's ViewSet, without OPTIONS, versions and format suffixes.
+
+    It leaves no reference cycle after a request.
     """
 
     http_method_names = ["get", "head", "post", "delete"]
@@ -85,10 +88,10 @@ class JSONViewSet(ViewSet):
 
 
 class DescribedField(Field[Any, Any, Any, Any]):
-    """A field that declares its own OpenAPI schema, which replaces the schema that drf-spectacular guesses from a DRF
-    field.
+    """A field that declares its own OpenAPI schema.
 
-    Keys of the `schema` argument override the keys of the class's schema. The title of a body's field is its name.
+    The schema replaces the one that drf-spectacular guesses from a DRF field. Keys of the `schema` argument override
+    the keys of the class's schema. The title of a field in a body is derived from its name.
     """
 
     def __init__(self, schema: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -183,8 +186,9 @@ def read_object(fields: Mapping[str, Any], data: Any) -> dict[str, Any]:
 
 
 class WireSerializer(serializers.Serializer[Any]):
-    """The base class of request and response serializers. Each class has one instance, which all requests share
-    (`instance_of`).
+    """The base class of request and response serializers.
+
+    Each class has one instance, which all requests share (`instance_of`).
 
     DRF copies all fields for each new instance. An instance per request would take 24 % of the CPU time of a create.
     """
@@ -233,8 +237,9 @@ class BodySerializer(RequestSerializer):
 
 
 class QuerySerializer(RequestSerializer):
-    """The parameters of a query string. The last value of a repeated parameter counts, and unknown parameters are
-    ignored.
+    """The parameters of a query string.
+
+    The last value of a repeated parameter counts, and unknown parameters are ignored.
 
     Replaces DRF's validation, because its errors have neither an order nor params.
     """
@@ -247,7 +252,9 @@ class QuerySerializer(RequestSerializer):
 
 
 class ResponseSerializer(WireSerializer):
-    """Renders a row, page or file of a response. `shown` replaces DRF's `data`, which needs a serializer for each row.
+    """Renders a row, page or file of a response.
+
+    `shown` replaces DRF's `data`, which needs a serializer for each row.
     """
 
     @classmethod

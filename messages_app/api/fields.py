@@ -33,7 +33,7 @@ NO_NUL = {"pattern": r"^[^\u0000]*$"}
 
 
 def text_fault(value: Any, *loc: str | int, at_least: int | None = None, at_most: int | None = None) -> Fault | None:
-    """Return the first error of a text, or None if the text is valid. Lengths count code points."""
+    """Return the first error of a string, or None if the string is valid. Lengths count code points."""
     if value is None:
         return Fault(errors.NULL, loc)
     if not isinstance(value, str):
@@ -61,7 +61,7 @@ def _has_surrogate(value: str) -> bool:
 
 
 class TextField(WireField):
-    """A text without U+0000 or lone surrogates. `at_least` and `at_most` are lengths in code points."""
+    """A string without U+0000 or lone surrogates. `at_least` and `at_most` are lengths in code points."""
 
     def __init__(self, at_least: int | None = None, at_most: int | None = None, **kwargs: Any) -> None:
         self.at_least, self.at_most = at_least, at_most
@@ -80,7 +80,7 @@ class TextField(WireField):
 
 
 class EnumField(WireField):
-    """One of the permitted texts."""
+    """One of the permitted strings."""
 
     def __init__(self, permitted: Iterable[str], **kwargs: Any) -> None:
         self.permitted = list(permitted)
@@ -151,7 +151,7 @@ class ObjectField(WireField):
 
 
 class ContentField(TextField):
-    """A message's content as a text. Returns the content to store: a list with one text part."""
+    """A message's content as a string. Returns the content to store: a list with one text part."""
 
     def __init__(self, at_most: int = MAX_CONTENT_CHARACTERS, **kwargs: Any) -> None:
         super().__init__(at_least=1, at_most=at_most, **kwargs)
@@ -190,7 +190,10 @@ class PartField(WireField):
 
 
 class ContentOrPartsField(ContentField):
-    """A message's content as a text or a list of parts. The length limit applies to all texts of the parts together."""
+    """A message's content as a string or a list of parts.
+
+    The length limit applies to the string, or to the text of all parts together.
+    """
 
     parts = ListField(PartField(), at_least=1, at_most=MAX_PARTS)
 
@@ -227,7 +230,7 @@ class AttachmentsField(ListField):
 
 
 class AuthorField(TextField):
-    """The id of an assistant or a run. An empty text means no id."""
+    """The id of an assistant or a run. An empty string means no id."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(at_most=MAX_AUTHOR_CHARACTERS, **kwargs)
@@ -237,7 +240,7 @@ class AuthorField(TextField):
 
 
 class MetadataField(WireField):
-    """Metadata: at most 16 pairs of texts. A key has at most 64 characters, and a value at most 512."""
+    """Metadata: at most 16 pairs of strings. A key has at most 64 characters, and a value at most 512."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -263,7 +266,7 @@ class MetadataField(WireField):
 
 
 class MetadataChangesField(MetadataField):
-    """Changes to metadata. A text sets a key, and null removes it. Keys to remove do not count towards the limit."""
+    """Changes to metadata. A string sets a key, and null removes it. Keys to remove do not count towards the limit."""
 
     def count(self, pairs: dict[str, Any]) -> int:
         return sum(value is not None for value in pairs.values())
@@ -304,7 +307,7 @@ class IgnoredField(WireField):
         return None
 
 
-# Requests: the query parameters of lists. Their values are texts.
+# Requests: the query parameters of lists. Their values are strings.
 
 
 class LimitField(WireField):
@@ -331,7 +334,7 @@ class LimitField(WireField):
 
 
 class NameInQueryField(WireField):
-    """A text. An empty text counts as absent."""
+    """A string in a query. An empty string counts as absent."""
 
     def to_internal_value(self, data: str) -> str | None:
         return data or None

@@ -45,6 +45,6 @@ class OrderedQuerySet(models.QuerySet[Row]):
     order: ClassVar[tuple[str, ...]]
 
     def named(self, **texts: str) -> Self:
-        """Return the rows whose columns equal these texts. Any text is allowed."""
+        """Return the rows whose columns equal these strings. Any string is allowed."""
         # PostgreSQL rejects a query that contains U+0000, and no stored text contains it.
         return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)

@@ -33,7 +33,7 @@ class DocumentField(JSONField):
         super().__init__(*args, **{"encoder": UnicodeJSONEncoder, **kwargs})
 
     def get_default(self) -> Any:
-        """Return the declared default, or an empty array. Similarly, Django returns "" for text without a default."""
+        """Return the declared default, or an empty array. Similarly, Django's default for text is ""."""
         return super().get_default() if self.has_default() else []
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
@@ -55,7 +55,10 @@ class DocumentField(JSONField):
 
 
 class PairsField(DocumentField):
-    """A JSON object whose values are texts, with any keys. An engine may store it as [{"k": key, "v": value}, ...]."""
+    """A JSON object whose values are strings, with any keys.
+
+    An engine may store it as [{"k": key, "v": value}, ...].
+    """
 
     stores_pairs = True
 

@@ -27,8 +27,9 @@ class MessageByTimeQuerySet(MessageQuerySet):
 
 
 class Message(FastModel):
-    """A message in a thread. `position` orders a thread's messages. Positions are unique, have no gaps, and are never
-    reused.
+    """A message in a thread.
+
+    `position` orders a thread's messages. Positions are unique, have no gaps, and are never reused.
     """
 
     class Role(models.TextChoices):

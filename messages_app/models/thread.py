@@ -22,15 +22,17 @@ class ThreadQuerySet(OrderedQuerySet["Thread"]):
     order = ("created_at", "id")
 
     def visible(self, tenant: str | None) -> Self:
-        """Return the threads that are not deleted, of one tenant or (None) of all tenants. Every lookup starts with
-        this query.
+        """Return the threads that are not deleted, of one tenant or (None) of all tenants.
+
+        Every lookup starts with this query.
         """
         rows = self.filter(deleted_at=None)
         return rows if tenant is None else rows.filter(tenant=tenant)
 
     def being_deleted(self) -> Self:
-        """Return the deleted threads whose messages may still be stored. They are few, because the purge soon removes
-        them.
+        """Return the deleted threads whose messages may still be stored.
+
+        They are few, because the purge soon removes them.
         """
         return self.filter(deleted_at__isnull=False).exclude(tenant=NO_TENANT)
 

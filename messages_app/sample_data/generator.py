@@ -40,7 +40,9 @@ def fill_store(threads: int, messages: int, *, tenant: str, seed: int | None, pr
 def _batches(
     threads: Iterator[tuple[Thread, Iterator[Message]]],
 ) -> Iterator[tuple[list[Thread], list[Message]]]:
-    """Yield batches of at most SEED_BATCH_MESSAGES messages, each with the threads whose first message is in the batch.
+    """Yield batches of messages, each with the threads whose first message is in the batch.
+
+    A batch has at most SEED_BATCH_MESSAGES messages.
     """
     new_threads: list[Thread] = []
     batch: list[Message] = []

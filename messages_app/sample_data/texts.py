@@ -1,4 +1,6 @@
-"""The texts of sample conversations, in several languages. A random generator in the same state gives the same texts.
+"""The texts of sample conversations, in several languages.
+
+A random generator in the same state gives the same texts.
 """
 
 import random

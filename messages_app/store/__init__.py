@@ -1,1 +1,1 @@
-"""Everything the API, the admin and the commands ask of threads and messages."""
+"""The operations on threads and messages that the API, the admin and the commands use."""

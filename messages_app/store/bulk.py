@@ -20,15 +20,15 @@ from messages_app.models import Message, Thread, ThreadPair
 from messages_app.models.fields import DocumentField, json_values
 from messages_app.store.engine import connection_to
 
-# Drivers take the values of these columns as they are.
+# Drivers accept the values of these fields without conversion.
 PLAIN_FIELDS = (CharField, PositiveBigIntegerField)
 
 
 def insert(model: type[Thread | ThreadPair | Message], rows: Iterable[Model], database: str) -> int:
     """Store unsaved rows of a model and return their number.
 
-    PostgreSQL and MongoDB take many rows in one statement. psycopg's executemany would also log a warning for each
-    rejected row.
+    PostgreSQL and MongoDB accept many rows in one statement. On PostgreSQL, psycopg's executemany would also log a
+    warning for each rejected row.
     """
     if connection_to(database).features.prefers_executemany:
         return _insert_into(model, database).run(list(rows))
@@ -37,7 +37,7 @@ def insert(model: type[Thread | ThreadPair | Message], rows: Iterable[Model], da
 
 
 class _Insert:
-    """The INSERT of whole rows of a model whose keys the database does not generate."""
+    """The INSERT statement for whole rows of a model, without automatic keys, which the database generates."""
 
     def __init__(self, model: type[Model], database: str) -> None:
         self.model, self.database = model, database
@@ -77,7 +77,7 @@ def _insert_into(model: type[Model], database: str) -> _Insert:
 
 
 def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
-    """Return the values of a column as SQLite stores them: what the field itself returns for each."""
+    """Return the values of a column in SQLite's stored form. The field's own conversion returns the same values."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField):
@@ -85,14 +85,14 @@ def prepared(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper)
         return [ops.adapt_document(value, field.encoder) for value in values]
     zone = connection.timezone
     if isinstance(field, DateTimeField) and all(value and value.tzinfo is zone is UTC for value in values):
-        # Django writes the same text, but takes ten times as long: it converts the time zone of each value.
+        # Django writes the same text but takes ten times as long, because it converts the time zone of each value.
         texts = orjson.dumps(values).decode()[len('["') : -len('"]')]
         return texts.replace("T", " ").replace("+00:00", "").split('","')
     return [field.get_db_prep_save(value, connection) for value in values]
 
 
 def select(query: QuerySet[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return what `values_list` of these columns returns, faster. One query."""
+    """Return the same rows as `values_list` with these columns, but faster. One query."""
     connection = connections[query.db]
     rows = query.values_list(*names)
     fields = [query.model._meta.get_field(name) for name in names]
@@ -103,7 +103,7 @@ def select(query: QuerySet[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def restored(field: Any, values: Sequence[Any], connection: BaseDatabaseWrapper) -> Sequence[Any]:
-    """Return the values of a column that are stored as these: the inverse of `prepared`, on any engine."""
+    """Convert the stored values of a column to Python values. This is the inverse of `prepared`, on any engine."""
     if isinstance(field.target_field if field.is_relation else field, PLAIN_FIELDS):
         return values
     if isinstance(field, DocumentField) and not connection.features.has_native_json_field:

@@ -1,6 +1,6 @@
-"""Queries that the ORM compiles once. Compiling a query takes longer than the database needs to run it.
+"""Compiled queries: the ORM compiles a query once, and each run only fills in values.
 
-A query is written with the ORM. Each run only fills in its values.
+Compiling a query takes longer than running it in the database.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,26 +12,26 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from messages_app.store.engine import connection_to
 
-# Stand-ins for values while the query is compiled: no constant of a query equals one.
+# Placeholders for values during compilation. No constant of a query equals a placeholder.
 _TEXT = "\0{}"
 _NUMBER = 2**62
 
 
 class Parameter:
-    """The place of a value in a statement."""
+    """A placeholder in a statement for the value with this name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class CompiledStatement:
-    """SQL whose parameters are constants, or Parameters that each run fills in."""
+    """An SQL statement and its parameters. Each run replaces the Parameters among them with values."""
 
     def __init__(self, sql: str, params: Sequence[Any]) -> None:
         self.sql, self.params = sql, params
 
     def rows(self, database: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Return the rows as the database returns them. One query."""
+        """Return the rows without conversion, as the database returns them. One query."""
         params = [values[param.name] if isinstance(param, Parameter) else param for param in self.params]
         return connection_to(database).fetch_all(self.sql, params)
 
@@ -39,9 +39,9 @@ class CompiledStatement:
 class CompiledQuery:
     """A query for whole rows, or for some columns (`values_list`).
 
-    `kinds` names the values of the query, with their types: str or int, which need no conversion. `build` takes them as
-    keyword arguments and returns the query. Each run takes values with the same names. The values must not change the
-    form of the query.
+    `kinds` contains the names and types of the query's values. The types are str and int, which need no conversion.
+    `build` takes the values as keyword arguments and returns the query. `rows` takes the same keyword arguments. The
+    values must not change the form of the query.
     """
 
     def __init__(self, build: Callable[..., models.QuerySet[Any, Any]], **kinds: type) -> None:
@@ -68,8 +68,8 @@ class CompiledQuery:
         self.attributes = [column.target.attname for column in columns if self.model]
 
     def rows(self, **values: Any) -> list[Any]:
-        """Return the rows; for `values_list`, lists of columns. One query."""
-        # No stored text contains U+0000, and PostgreSQL rejects a query that does.
+        """Return the rows, or lists of column values for `values_list`. One query."""
+        # No stored text contains U+0000, and PostgreSQL rejects a query that contains it.
         if any(isinstance(value, str) and "\0" in value for value in values.values()):
             return []
         rows = list(map(list, self.statement.rows(self.database, values)))
@@ -84,9 +84,10 @@ class CompiledQuery:
 
 
 def rebindable(convert: Callable[..., Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Callable[..., Any]]:
-    """Return a function that returns this converter for the connection that runs a query.
+    """Return a function that takes a connection and returns the converter for that connection.
 
-    A bound method would keep the connection that compiled the query after its thread has ended.
+    A bound method would keep the connection that compiled the query, even after the thread of that connection has
+    ended.
     """
     if getattr(convert, "__self__", None) is connection.ops:
         return attrgetter(f"ops.{convert.__name__}")

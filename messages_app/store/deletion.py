@@ -1,8 +1,8 @@
-"""The purge: removes deleted rows in short transactions, so that other writers wait no more than a moment.
+"""The purge: removes deleted rows in short transactions, so that other writers wait only briefly.
 
-A deleted thread is hidden from everybody. The purge removes its messages, then the thread. A deleted message is empty;
-the purge removes it when its id need no longer be valid as a cursor. Every step can be repeated: the next purge removes
-what a crash left, and several processes may purge at once.
+A deleted thread is hidden from everybody. The purge removes its messages, then the thread. A deleted message is empty.
+The purge removes it when its id need no longer be valid as a cursor. Every step can be repeated: if a purge crashes,
+the next purge continues, and several processes may purge at once.
 """
 
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # How long the id of a deleted message is valid as a cursor (threads-api contract, "Lists").
 CURSORS_LAST = timedelta(hours=24)
 
-# Rows that one transaction removes: other writers may have to wait for it.
+# The number of rows that one transaction removes. Other writers may have to wait for this transaction.
 ROWS_PER_REMOVAL = 100
 
 SECONDS_BETWEEN_PURGES = 3600
@@ -37,8 +37,11 @@ SECONDS_AFTER_FAILURE = 3
 
 
 class Purged(NamedTuple):
-    """The numbers of removed rows: deleted threads, the messages in them, messages deleted by themselves, and records
-    of idempotency keys."""
+    """The numbers of removed rows.
+
+    These are deleted threads, the messages in them, single deleted messages (`places`), and idempotency records
+    (`keys`).
+    """
 
     threads: int = 0
     messages: int = 0
@@ -47,7 +50,7 @@ class Purged(NamedTuple):
 
 
 def purge() -> Purged:
-    """Remove everything that may be removed now."""
+    """Remove all deleted rows that may be removed now, and expired idempotency records."""
     backend().recover_idle()
     now = timezone.now()
     purged = purge_threads()
@@ -57,15 +60,18 @@ def purge() -> Purged:
 
 
 def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purged:
-    """Remove the deleted threads and all that is in them. Calls `removed` with the number after each thread."""
+    """Remove the deleted threads and everything in them.
+
+    After each thread, call `removed` with the number of threads so far.
+    """
     threads = messages = keys = 0
     deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
-        # An import may store the id again meanwhile.
+        # An import may store a new thread with this id at any time.
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
         messages += remove_messages(Message.objects.filter(thread=thread).order_by("position"), of=still)
         now = timezone.now()
-        if still.exists():  # Records older than now belong to the deleted thread.
+        if still.exists():  # Records from before `now` belong to the deleted thread.
             keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=now))
         with half_of_the_time():
             threads += backend().remove_thread(still, timezone.now())
@@ -74,11 +80,14 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
 
 
 def remove_messages(messages: MessageQuerySet, of: ThreadQuerySet) -> int:
-    """Remove messages in batches while the query `of` still finds their thread; return their number."""
+    """Remove messages in batches while the query `of` still finds their thread.
+
+    Return the number of removed messages.
+    """
     total = 0
     while True:
         with half_of_the_time(), transaction.atomic(using=backend().database):
-            # Read one id more than is removed, to see whether there are more.
+            # Read one more id than the batch removes, to see whether more messages follow.
             ids = ids_of(messages, ROWS_PER_REMOVAL + 1) if backend().lock(of).only("id").first() else []
             total += remove_rows(ids[:ROWS_PER_REMOVAL])
         if len(ids) <= ROWS_PER_REMOVAL:
@@ -95,17 +104,16 @@ def remove_rows(ids: list[str]) -> int:
 
 @contextmanager
 def half_of_the_time() -> Iterator[None]:
-    """Sleep as long as the block took, so that other writers get as much time."""
+    """Run the block, then sleep as long as the block took, so that other writers get as much time."""
     start = time.monotonic()
     yield
     time.sleep(time.monotonic() - start)
 
 
 def remove_deleted_messages(before: datetime) -> int:
-    """Remove the messages that were deleted before a time, except for the last of each thread; return their number.
+    """Remove the messages that were deleted before a time, except the last message of each thread. Return their number.
 
-    The next message gets the position after the last one. Without the row of the last message, positions would be
-    reused.
+    A new message gets the position after the last row. If the purge removed the last row, its position would be reused.
     """
     total, seen = 0, (EPOCH, "")
     deleted = Message.objects.filter(deleted_at__lt=before).order_by("deleted_at", "id")
@@ -115,14 +123,14 @@ def remove_deleted_messages(before: datetime) -> int:
         rows, ids = backend().removable(deleted.filter(TupleGreaterThan(order, seen)), ROWS_PER_REMOVAL)
         if not rows:
             return total
-        if ids:  # a message that is not the last of its thread never becomes the last
+        if ids:  # none of these messages can become the last message of its thread
             with half_of_the_time(), transaction.atomic(using=backend().database):
                 total += remove_rows(ids)
         seen = rows[-1].deleted_at, rows[-1].id  # type: ignore[assignment]  # deleted: not None
 
 
 def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
-    """Remove records of idempotency keys in batches; return their number."""
+    """Remove idempotency records in batches. Return the number of removed records."""
     total = 0
     while digests := ids_of(records, ROWS_PER_REMOVAL):
         with half_of_the_time(), transaction.atomic(using=backend().database):
@@ -131,8 +139,10 @@ def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
 
 
 class Purger:
-    """Purges in a thread of its own, one in each process: deleted threads when woken, everything at its start and then
-    at regular intervals."""
+    """Purges in a background thread, one in each process.
+
+    The thread purges everything when it starts and then at regular intervals. When woken, it purges deleted threads.
+    """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_PURGES) -> None:
         self._seconds_between = seconds_between
@@ -157,14 +167,14 @@ class Purger:
                     all_due = time.monotonic() + self._seconds_between
                 else:
                     purged = purge_threads()
-            except Exception as error:  # any error: nothing else restarts this thread
+            except Exception as error:  # catch every error, because nothing restarts this thread
                 is_known = isinstance(error, Error)
                 reason = reason_of(error) if is_known else type(error).__name__
                 logger.warning("purge failed, to be tried again: %s", reason, exc_info=not is_known)
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue
             finally:
-                connections.close_all()  # this thread's connections: it may sleep for an hour
+                connections.close_all()  # only the connections of this thread, which may now sleep for an hour
             if any(purged):
                 logger.debug(
                     "purged %d threads, %d messages in them, %d places of deleted messages, %d idempotency keys",

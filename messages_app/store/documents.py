@@ -1,8 +1,9 @@
-"""MongoDB has no rollback and no row locks, so the store must be consistent after every single write.
+"""The backend for MongoDB, which has no rollback and no row locks.
+
+The store must be consistent after every single write.
 
 A thread is hidden until all of it is stored. A writer that stores a message checks the thread again afterwards. If two
-writers could conflict, a unique index rejects the second, or an update names the value that it replaces
-(compare-and-set).
+writers can conflict, a unique index rejects the second, or each update requires the old value (compare-and-set).
 """
 
 import time
@@ -25,23 +26,23 @@ from messages_app.store.errors import KeyInUse, KeyReused, WriteConflict
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, is_current, replay
 from messages_app.store.paging import Window, in_window
 
-# A thread that is being stored is marked as deleted at this time in the future. If its writer dies, the time passes and
-# the purge removes the thread.
+# While a thread is being stored, its deletion time is this far in the future, which hides the thread. If its writer
+# dies, the time passes and the purge removes the thread.
 UNFINISHED_LASTS = timedelta(hours=1)
 
-# While `delete_idle` decides about an idle thread, the thread is marked as deleted at this time, so that nobody writes
-# to it. This date is far in the future, so the purge never removes such a thread.
+# While `delete_idle` checks an idle thread, the thread has this deletion time, so that nobody writes to it. The time is
+# far in the future, so the purge never removes such a thread.
 UNDECIDED = datetime(9999, 1, 1, tzinfo=UTC)
 
-# A writer that read a thread just before its deletion may store a message after the purge, and crash before it removes
-# the message again. The purge keeps the thread's id for this long, so that it can find such a message.
+# A writer may read a thread just before its deletion, store a message after the purge, and crash before it removes the
+# message again. The purge keeps the thread's id for this long, so that it can find such a message.
 WRITERS_LAST = timedelta(hours=1)
 
-# For this long, a record without a response belongs to a request in progress. After that, a retry completes it.
+# A record without a response belongs to a request in flight for this long. After that, a retry completes the record.
 IN_PROGRESS_LASTS = timedelta(seconds=10)
 
-# A write that fails with one of these codes, or with an error whose `stored_nothing` is true, was not stored. After any
-# other database error, the write may have been stored, or may still be stored later.
+# A write that fails with one of these exceptions, or with an error whose `stored_nothing` is true, was not stored.
+# After any other database error, the write may have been stored, or may still be stored later.
 REJECTIONS_BY_DATABASE = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 
 
@@ -60,7 +61,7 @@ class DocumentBackend(Backend):
             if hidden and unfinished.update(deleted_at=None) < len(threads):
                 raise WriteConflict("another process removed or stored the same thread meanwhile")
         except Error as error:
-            # If the engine is unavailable, the thread stays hidden until UNFINISHED passes.
+            # If the engine is unavailable, the thread stays hidden until UNFINISHED_LASTS has passed.
             if hidden and not isinstance(error, OperationalError):
                 with suppress(Error):
                     unfinished.update(deleted_at=timezone.now())
@@ -77,7 +78,10 @@ class DocumentBackend(Backend):
         return thread
 
     def _finish(self, thread: Thread, messages: Collection[Message]) -> Thread:
-        """Store the missing messages of a hidden thread, and show the thread. A deleted thread stays deleted."""
+        """Store the missing messages of a hidden thread, and make the thread visible.
+
+        A deleted thread stays deleted.
+        """
         there = Thread.objects.filter(id=thread.id).first()
         if there and (there.deleted_at is None or there.deleted_at <= timezone.now() or there.tenant == NO_TENANT):
             return there
@@ -90,7 +94,9 @@ class DocumentBackend(Backend):
         raise WriteConflict("another request stores the same thread meanwhile")
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
-        """Four queries. If two writers choose the same position, its unique index rejects one, which tries the next
+        """Store the message with four queries.
+
+        If two writers choose the same position, the unique index rejects one of them, and this writer tries the next
         position.
         """
 
@@ -112,7 +118,10 @@ class DocumentBackend(Backend):
         return self.attempt(write)
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
-        """Store the record first. It names the ids of the row, so that a retry after a crash completes that row."""
+        """Store the record first.
+
+        It contains the ids of the row, so that a retry after a crash completes the same row.
+        """
         for pause in RETRY_PAUSES:
             with suppress(IntegrityError):  # another request with this key stored its record first
                 if response := self._once(request):
@@ -141,7 +150,7 @@ class DocumentBackend(Backend):
         except Exception as error:
             if was_not_stored(error):
                 with suppress(Error):
-                    if not has_row(record):  # the store refused the request: a retry must get the same refusal, not 409
+                    if not has_row(record):  # a retry must then get the same error, not 409
                         forget(record)
             raise
         if row.deleted_at is not None:
@@ -149,16 +158,16 @@ class DocumentBackend(Backend):
             return None
         body = request.render(row)
         mine = IdempotencyRecord.objects.filter(digest=record.digest, seed=record.seed)
-        with suppress(DataError):  # a response may be too large for a record; a retry then renders the row again
+        with suppress(DataError):  # a response may be too large for its record; then a retry renders the row again
             if not mine.filter(answer="").update(answer=body.decode()) and (answered := mine.first()):
-                return KeyedResponse(answered.answer.encode())  # another request has completed it
+                return KeyedResponse(answered.answer.encode())  # another request has completed the record
         return KeyedResponse(body)
 
     def attempt(self, write: Callable[[], Result], is_rejected: Callable[[], bool] = lambda: False) -> Result:
         return retried(write, is_rejected)
 
     def roll_back_if_deleted(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
-        """A thread may be deleted and purged just before a message is stored."""
+        """Check the thread again, because it may be deleted and purged just before a message is stored."""
         try:
             self.require_thread(tenant, thread_id)
         except Thread.DoesNotExist:
@@ -174,16 +183,16 @@ class DocumentBackend(Backend):
     # Read
 
     def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
-        """The engine has no joins."""
+        """Return the query without a check of the thread, because the engine has no joins."""
         return Message.objects.filter(thread_id=thread_id, deleted_at=None)
 
     def in_thread(self, tenant: str, thread_id: str, rows: list[Message]) -> list[Message]:
-        """Check the thread last: if it was deleted meanwhile, the page may lack messages."""
+        """Check the thread after the rows are read. If it was deleted during the read, messages may be missing."""
         self.require_thread(tenant, thread_id)
         return rows
 
     def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
-        """One query, by an index of the pairs in the documents."""
+        """Run one query, which uses an index of the metadata pairs in the documents."""
         rows = Thread.objects.visible(tenant).filter(metadata__contains=dict(pairs))
         return list(in_window(rows, window))
 
@@ -191,7 +200,7 @@ class DocumentBackend(Backend):
         return Q(content__text__value__icontains=word)
 
     def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
-        """One query, plus one for each thread."""
+        """Run one query, plus one for each thread."""
         last = Message.objects.filter(deleted_at=None).order_by("-position").values_list("created_at", flat=True)
         rows = [
             (thread_id, last.filter(thread=thread_id).first()) for thread_id in threads.values_list("id", flat=True)
@@ -204,12 +213,12 @@ class DocumentBackend(Backend):
         return threads.update(deleted_at=timezone.now(), metadata={})
 
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
-        """Hide the threads, check them again, then delete or show each.
+        """Hide the threads and check them again. Then delete the idle threads and make the others visible.
 
-        A writer checks the thread after it stores a message. If the thread is hidden by then, the writer takes the
-        message back. Otherwise the second check here finds the message.
+        A writer checks the thread after it stores a message. If the thread is already hidden, the writer removes the
+        message. Otherwise the second check here finds the message.
         """
-        mark = UNDECIDED + timedelta(milliseconds=SystemRandom().randrange(10**10))  # a mark of this call alone
+        mark = UNDECIDED + timedelta(milliseconds=SystemRandom().randrange(10**10))  # no other call has the same mark
         hidden = Thread.objects.filter(id__in=ids, deleted_at=mark)
         try:
             threads.filter(id__in=ids).update(deleted_at=mark)
@@ -220,29 +229,30 @@ class DocumentBackend(Backend):
             hidden.update(deleted_at=None)
 
     def recover_idle(self) -> None:
-        """Safe while another process is still in `mark_idle_deleted`: that process deletes only threads with its own
-        mark.
+        """Make threads visible that a crashed process left hidden.
+
+        This is safe while another process runs `mark_idle_deleted`, because it deletes only threads with its own mark.
         """
         Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
 
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
-        """Keep the bare id for a while, so that a crashed writer's message can be found."""
+        """Keep the id of the thread for a while, so that a crashed writer's message can be found."""
         thread = deleted.first()
         if thread is None:
             return 0
         if thread.tenant == NO_TENANT:
-            deleted._raw_delete(deleted.db)  # one write, without looking for rows to cascade to
+            deleted._raw_delete(deleted.db)  # a single write, without a search for related rows
             return 0
         return deleted.filter(tenant=thread.tenant).update(tenant=NO_TENANT, deleted_at=now + WRITERS_LAST)
 
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
-        """One query, plus one for each message."""
+        """Run one query, plus one for each message."""
         rows = list(deleted[:limit])
         last = {row.thread_id: self._last_position_query.rows(thread_id=row.thread_id)[0][0] for row in rows}
         return rows, [row.id for row in rows if row.position != last[row.thread_id]]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
-        """Change the time of deletion: all other writers name the old time in their updates."""
+        """Change the time of deletion. The updates of other writers then fail, because they require the old time."""
         deleted = deleted.filter(deleted_at__lt=UNDECIDED)  # an undecided thread is hidden, not deleted
         for pause in RETRY_PAUSES:
             thread = deleted.only("deleted_at").first()
@@ -256,7 +266,7 @@ class DocumentBackend(Backend):
 
 
 def new_record(request: KeyedRequest) -> IdempotencyRecord:
-    """Return an unsaved record that names the ids of the row to come."""
+    """Return an unsaved record that contains the ids of the row to create."""
     origin = Origin.new(timezone.now())
     return IdempotencyRecord(
         digest=request.digest,
@@ -269,13 +279,13 @@ def new_record(request: KeyedRequest) -> IdempotencyRecord:
 
 
 def was_not_stored(error: Exception) -> bool:
-    """Return whether a write that failed with this error was not stored and never will be."""
+    """Return True if a write that failed with this error was not stored, and will not be stored later."""
     is_of_database = isinstance(error, Error)
     return not is_of_database or isinstance(error, REJECTIONS_BY_DATABASE) or getattr(error, "stored_nothing", False)
 
 
 def has_row(record: IdempotencyRecord) -> bool:
-    """Return whether the row that a record names is stored: the write may succeed although it raises an error."""
+    """Return whether the row of a record is stored. A write may succeed although it raises an error."""
     if record.message_id:
         return Message.objects.filter(id=record.message_id).exists()
     return Thread.objects.filter(id=record.thread_id).exists()

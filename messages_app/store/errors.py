@@ -1,5 +1,6 @@
-"""The errors that the store raises, and the text of a database's own errors. For a missing row, the store raises the
-model's DoesNotExist.
+"""The exceptions that the store raises, and the messages of database errors.
+
+For a missing row, the store raises the model's DoesNotExist.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ Kind = Literal["thread", "message", "file"]
 
 
 class TooManyPairs(ValueError):
-    """Metadata would have more than MAX_METADATA_PAIRS. Becomes 422."""
+    """The change would give the metadata more than MAX_METADATA_PAIRS pairs. Becomes 422."""
 
 
 class UnknownCursor(LookupError):
-    """`names` lists the cursors (`after`, `before`) that match nothing in a list of `kind`. Becomes 422."""
+    """The cursors in `names` (`after`, `before`) match no row in a list of `kind`. Becomes 422."""
 
     def __init__(self, kind: Kind, names: Sequence[str]) -> None:
         super().__init__(*names)
@@ -31,11 +32,11 @@ class KeyReused(ValueError):
 
 
 class KeyInUse(Exception):
-    """Another request with this key may still succeed. Becomes 409."""
+    """Another request with this key is in flight and may still succeed. Becomes 409."""
 
 
 class WriteConflict(OperationalError):
-    """Other writers kept changing the same row. Becomes 503: a retry may succeed."""
+    """Other writers changed the same row during every attempt. Becomes 503, because a retry may succeed."""
 
     stored_nothing = True
 

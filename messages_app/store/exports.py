@@ -1,4 +1,4 @@
-"""The reads of an export: threads, oldest first, and the columns of their messages."""
+"""The queries of an export: threads, oldest first, and the columns of their messages."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,12 +14,15 @@ COLUMNS = ("thread_id", "position", "id", "object_id", "created_at", *Message.CO
 
 
 def count_threads(tenant: str | None) -> int:
-    """Return the number of threads of a tenant, or of all tenants. One query, which reads an index."""
+    """Return the number of threads of a tenant, or of all tenants. One query, which uses an index."""
     return Thread.objects.visible(tenant).count()
 
 
 def threads_oldest_first(tenant: str | None = None) -> Iterator[Thread]:
-    """Yield the threads of a tenant, or of all, ordered by (created_at, id). One query for THREADS_PER_READ."""
+    """Yield the threads of a tenant, or of all tenants, ordered by (created_at, id).
+
+    One query for every THREADS_PER_READ threads.
+    """
     threads, last = Thread.objects.visible(tenant), None
     while rows := list(in_window(threads, Window(last, None, False, THREADS_PER_READ))):
         yield from rows
@@ -27,7 +30,10 @@ def threads_oldest_first(tenant: str | None = None) -> Iterator[Thread]:
 
 
 def read_messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> list[tuple[Any, ...]]:
-    """Return COLUMNS of the first messages of these threads after a position, by thread and position. One query."""
+    """Return COLUMNS of up to `limit` messages of these threads after a position. One query.
+
+    The rows are sorted by thread and position.
+    """
     visible = Message.objects.filter(thread__in=thread_ids, deleted_at=None)
     if after:
         visible = visible.filter(position__gt=after)
@@ -35,7 +41,8 @@ def read_messages(thread_ids: Sequence[str], *, limit: int, after: int = 0) -> l
 
 
 def visible_among(thread_ids: Sequence[str]) -> set[str]:
-    """Return the ids of those threads that are not deleted. The purge may have removed messages of the other
-    threads.
+    """Return the ids of those threads that are not deleted.
+
+    Messages of the other threads may be missing, because the purge may have removed them.
     """
     return set(Thread.objects.visible(None).filter(id__in=thread_ids).values_list("id", flat=True))

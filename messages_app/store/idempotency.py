@@ -24,12 +24,12 @@ _VALID_KEY = re.compile(r"[!-~]{1,255}")
 
 
 class IdempotencyKey(NamedTuple):
-    """A key, its path, and the request that a retry must repeat."""
+    """A key, its tenant and path, and the request that a retry must repeat."""
 
     tenant: str
     path: str
     key: str
-    request: bytes  # shape and body
+    request: bytes  # the shape and the body
 
     @property
     def is_valid(self) -> bool:
@@ -41,18 +41,18 @@ class IdempotencyKey(NamedTuple):
 
 
 class Create(Protocol):
-    """A verb that stores a row and returns it. With the same `origin`, it makes the same row."""
+    """A function that stores a row and returns it. With the same `origin`, it creates the same row."""
 
     def __call__(self, *, origin: Origin | None = None) -> Any: ...
 
 
 class KeyedRequest(NamedTuple):
-    """A request with a key, as the backends need it."""
+    """A request with an idempotency key, in the form that the backends need."""
 
     tenant: str
     digest: str
     fingerprint: str
-    thread_id: str  # of the thread to append to; "" if the request creates a thread
+    thread_id: str  # the thread of the new message; "" if the request creates a thread
     create: Create
     render: Callable[[Any], bytes]
 
@@ -65,10 +65,10 @@ class KeyedResponse(NamedTuple):
 
 
 def once(key: IdempotencyKey, create: Create, render: Callable[[Any], bytes], thread_id: str = "") -> KeyedResponse:
-    """Run a request once, however often and concurrently it is sent, and return its response.
+    """Run a request once, even if clients send it several times or concurrently, and return its response.
 
-    `create` stores the row, in the thread with `thread_id` if that is not empty. `render` makes the response body from
-    the row. Raises what `create` raises, then InvalidKey, KeyReused and KeyInUse.
+    `create` stores the row. If `thread_id` is not empty, the row is a message in that thread. `render` makes the
+    response body from the row. Raises the exceptions of `create`, and InvalidKey, KeyReused and KeyInUse.
     """
     if not key.is_valid:
         if thread_id:
@@ -79,14 +79,15 @@ def once(key: IdempotencyKey, create: Create, render: Callable[[Any], bytes], th
 
 
 def digest_of(text: bytes) -> str:
-    """Return 256 bits as 64 hex digits."""
+    """Return a 256-bit hash of a text as 64 hex digits."""
     return hashlib.blake2b(text, digest_size=32).hexdigest()
 
 
 def is_current(record: IdempotencyRecord, request: KeyedRequest) -> bool:
-    """Return whether a record is younger than KEYS_LAST and its row, if it has one, still exists.
+    """Return whether a record is still valid.
 
-    Raises Thread.DoesNotExist if the thread to append to does not exist.
+    It is valid if it is younger than KEYS_LAST and, if it has a response, its row still exists. Raises
+    Thread.DoesNotExist if the request appends to a thread that does not exist.
     """
     if record.created_at < timezone.now() - KEYS_LAST:
         return False
@@ -99,7 +100,7 @@ def is_current(record: IdempotencyRecord, request: KeyedRequest) -> bool:
 
 
 def replay(record: IdempotencyRecord, request: KeyedRequest) -> KeyedResponse:
-    """Return the response that a record holds. Raises KeyReused if the record belongs to a different request."""
+    """Return the stored response of a record. Raises KeyReused if the record belongs to a different request."""
     if record.request != request.fingerprint:
         raise KeyReused
     return KeyedResponse(record.answer.encode(), is_replay=True)

@@ -1,4 +1,4 @@
-"""The writes of an import: new threads, and changes to stored ones."""
+"""The write operations of an import: new threads, and changes to stored threads."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,17 +10,17 @@ from messages_app.store import bulk
 from messages_app.store.backend import backend
 from messages_app.store.engine import connection_to
 
-# Rows that one query looks up by their ids.
+# The number of ids that one query looks up.
 IDS_PER_QUERY = 500
 
-# The exceptions of an engine that refuses a single row. Any other error ends the import.
+# An engine raises these exceptions if it rejects a single row. Any other error ends the import.
 REJECTIONS = (IntegrityError, DataError)
 
 
 def store(threads: Collection[Thread], messages: Collection[Message], replaced: Iterable[str] = ()) -> int:
-    """Store new threads with their messages, all or none; return the number of messages.
+    """Store all of these new threads and messages, or none of them. Return the number of messages.
 
-    First removes the remains of the deleted threads with the ids `replaced`. Raises REJECTIONS.
+    First removes the remains of deleted threads whose ids are in `replaced`. Raises REJECTIONS.
     """
 
     def write() -> int:
@@ -37,14 +37,18 @@ def expect_many() -> None:
 
 
 def undoes_rejected_writes() -> bool:
-    """Return whether a rejected `store` is rolled back: then the caller may try first and check afterwards."""
+    """Return whether the engine rolls back a rejected `store`.
+
+    If it does, the caller can store first and look for the cause of a rejection afterwards.
+    """
     return backend().features.supports_transactions
 
 
 def remove_remains(thread_id: str) -> None:
-    """Remove at once the remains of a deleted or unfinished thread, so that its id can be stored again.
+    """Remove the remains of a deleted or unfinished thread immediately, so that its id can be stored again.
 
-    The purge and any process that stores the thread notice this: they check again before each write.
+    This does not disturb the purge or a process that stores the thread, because they check the thread before each
+    write.
     """
     with transaction.atomic(using=backend().database):
         deleted = Thread.objects.filter(id=thread_id, deleted_at__isnull=False)
@@ -59,7 +63,10 @@ def threads_by_id(ids: Sequence[str]) -> dict[str, Thread]:
 
 
 def messages_by_id(ids: Sequence[str], *columns: str) -> dict[str, Message]:
-    """Return the stored messages with these ids, deleted ones included, with all columns or only these."""
+    """Return the stored messages with these ids, including deleted ones.
+
+    If `columns` are given, load only these columns.
+    """
     return {row.id: row for row in _by_id(Message.objects.only(*columns), ids)}
 
 
@@ -69,8 +76,10 @@ def _by_id(rows: Any, ids: Sequence[str]) -> Iterable[Any]:
 
 
 class Differences(NamedTuple):
-    """How a stored thread differs from a wanted one: whether the metadata differ, the messages that are missing, the
-    messages whose content differs, and the number of messages that were deleted from the store.
+    """The differences between a stored thread and the imported one.
+
+    `metadata` is True if the metadata differ. `missing` messages are not stored, and `changed` messages have a
+    different content. `deleted` is the number of messages that were deleted from the store.
     """
 
     metadata: bool
@@ -86,9 +95,9 @@ class Differences(NamedTuple):
 def differences(
     thread: Thread, wanted: Thread, messages: Iterable[Message], stored: Mapping[str, Message], *, metadata: bool
 ) -> Differences:
-    """Compare the messages that a thread should have with the stored ones, by id.
+    """Compare the messages that a thread should have with the stored messages, by id.
 
-    Raises IntegrityError if another thread has one of them.
+    Raises IntegrityError if one of them belongs to another thread.
     """
     missing, changed, deleted = [], [], 0
     for message in messages:
@@ -105,12 +114,13 @@ def differences(
 
 
 def update(wanted: Thread, messages: Sequence[Message], *, metadata: bool) -> Differences:
-    """Update a stored thread to have these messages and, with `metadata`, the metadata of `wanted`; return what
-    changed.
+    """Store these messages in an existing thread.
 
-    Appends missing messages in their order, and updates the CONTENT_FIELDS of stored ones. Other messages stay, and
-    deleted ones stay deleted. Without transactions, it updates one message at a time and can be repeated. Raises
-    Thread.DoesNotExist, and IntegrityError if another thread has one of the messages.
+    With `metadata`, also store the metadata of `wanted`. Return the changes.
+
+    Appends missing messages in their order, and updates the CONTENT_FIELDS of stored messages. All other messages stay
+    unchanged, and deleted messages stay deleted. Without transactions, it updates one message at a time and can be
+    repeated. Raises Thread.DoesNotExist, and IntegrityError if one of the messages belongs to another thread.
     """
     ids = [message.id for message in messages]
 

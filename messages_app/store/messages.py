@@ -1,6 +1,6 @@
 """The messages of a thread: append, get, list, change, delete.
 
-All verbs raise Thread.DoesNotExist if the tenant has no such thread.
+Functions with a `tenant` raise Thread.DoesNotExist if the tenant has no such thread.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,13 +22,16 @@ from messages_app.store.threads import merge_metadata
 def append(tenant: str, thread_id: str, *, origin: Origin | None = None, **content: Any) -> Message:
     """Store a message with these CONTENT_FIELDS at the end of a thread, and return it.
 
-    The order of positions is the order of commits, and a later message has no earlier time.
+    Positions are in the order of commits. A message with a later position never has an earlier time.
     """
     return backend().append(tenant, thread_id, content, origin)
 
 
 def get(tenant: str, thread_id: str, message_id: str) -> Message:
-    """Return a message. One query, if the message is there and the engine can join. Raises Message.DoesNotExist."""
+    """Return a message. Raises Message.DoesNotExist.
+
+    Takes one query if the message exists and the engine has joins, otherwise two.
+    """
     rows = _message().rows(tenant=tenant, thread_id=thread_id, message_id=message_id)
     for message in backend().in_thread(tenant, thread_id, rows):
         return message
@@ -36,16 +39,16 @@ def get(tenant: str, thread_id: str, message_id: str) -> Message:
 
 
 def page(tenant: str, thread_id: str, request: PageRequest, run_id: str | None = None) -> Page:
-    """Return a page of a thread's messages, or of those of a run. Raises UnknownCursor."""
+    """Return a page of a thread's messages, or only of the messages of one run. Raises UnknownCursor."""
     try:
         return page_of(MessageList(tenant, thread_id, run_id), request)
     except UnknownCursor:
-        backend().require_thread(tenant, thread_id)  # A missing thread is reported before bad cursors.
+        backend().require_thread(tenant, thread_id)  # Report a missing thread before an unknown cursor.
         raise
 
 
 class MessageList(NamedTuple):
-    """The listing of a thread's messages, or of those of a run. Deleted messages may be cursors."""
+    """The list of a thread's messages, or only of the messages of one run. Deleted messages are valid cursors."""
 
     tenant: str
     thread_id: str
@@ -53,14 +56,14 @@ class MessageList(NamedTuple):
     kind: Kind = "message"
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
-        """Look in this thread only; `rows` checks that the thread is the tenant's."""
+        """Return the positions of those ids that are in this thread. `rows` checks the thread's tenant."""
         # No stored text contains U+0000.
         known = [each for each in dict.fromkeys(ids) if "\0" not in each]
         named = {f"message_{number}": each for number, each in enumerate(known)}
         return dict(_positions(tuple(named)).rows(thread_id=self.thread_id, **named)) if named else {}
 
     def rows(self, window: Window) -> list[Message]:
-        """One query, plus one if there are no rows or the engine cannot join."""
+        """Run one query, plus one if there are no rows or the engine has no joins."""
         filters = {"low": window.low, "high": window.high, "run_id": self.run_id}
         values = {name: value for name, value in filters.items() if value is not None}
         query = _page(tuple(values), window.descending, window.limit)
@@ -74,9 +77,9 @@ def files_page(tenant: str, thread_id: str, message_id: str, request: PageReques
 
 
 def change_metadata(tenant: str, thread_id: str, message_id: str, changes: Mapping[str, str | None]) -> Message:
-    """Set these pairs, remove those that are None, and return the message. Safe under concurrent changes.
+    """Set these pairs, remove the keys whose value is None, and return the message. Safe under concurrent updates.
 
-    Raises Message.DoesNotExist, and TooManyPairs, which changes nothing.
+    Raises Message.DoesNotExist. Raises TooManyPairs and changes nothing if the message would have too many pairs.
     """
     backend().require_thread(tenant, thread_id)
     changed: Message = merge_metadata(Message.objects.visible_in(thread_id).named(id=message_id), changes)
@@ -90,10 +93,10 @@ def delete(tenant: str, thread_id: str, message_id: str) -> None:
 
 
 def erase(thread_id: str, message_id: str) -> None:
-    """Hide a message of any tenant and empty it, in one write. Raises Message.DoesNotExist.
+    """Hide and empty a message of any tenant in one write. Raises Message.DoesNotExist.
 
-    The row keeps its ids, times and position. Clients may use its id as a cursor for a day, and for as long as the
-    message is the last of its thread.
+    The row keeps its ids, times and position. Clients can use its id as a cursor for a day, and as long as the message
+    is the last one in its thread.
     """
 
     def write() -> None:
@@ -105,7 +108,7 @@ def erase(thread_id: str, message_id: str) -> None:
     backend().attempt(write)
 
 
-# Queries, compiled once
+# Compiled queries
 
 
 @cache
@@ -118,7 +121,10 @@ def _message() -> CompiledQuery:
 
 @cache
 def _positions(names: tuple[str, ...]) -> CompiledQuery:
-    """The query for the positions of one or two messages, deleted ones included: a page has at most two cursors."""
+    """Return the query for the positions of one or two messages, including deleted ones.
+
+    A page has at most two cursors.
+    """
 
     def build(thread_id: str, **ids: str) -> Any:
         return Message.objects.filter(thread_id=thread_id, id__in=list(ids.values())).values_list("id", "position")
@@ -126,7 +132,7 @@ def _positions(names: tuple[str, ...]) -> CompiledQuery:
     return CompiledQuery(build, thread_id=str, **dict.fromkeys(names, str))
 
 
-@cache  # 1,600 forms: 100 limits, with or without each of three filters, in two orders
+@cache  # 1,600 queries: 100 limits, 8 combinations of the three filters, 2 orders
 def _page(filters: tuple[str, ...], descending: bool, limit: int | None) -> CompiledQuery:
     def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
         rows = backend().visible_messages(tenant, thread_id)

@@ -1,6 +1,6 @@
-"""Pages of lists, found by cursors.
+"""Cursor pagination for lists.
 
-A page starts at a position in an index. The cursor's id leads to that position, so a page costs the same anywhere in a
+A cursor is the id of a row. A page starts at this row's position in an index, so it takes the same time anywhere in a
 list of any length. Source: threads-api contract, "Lists".
 """
 
@@ -12,14 +12,14 @@ from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, Tuple
 
 from messages_app.store.errors import Kind, UnknownCursor
 
-# The values of the columns that order a list. Positions compare from the left.
+# The values of the columns that sort a list. Positions are compared from left to right.
 Position = tuple[Any, ...]
 
 Rows = TypeVar("Rows", bound=QuerySet[Any, Any])
 
 
 class PageRequest(NamedTuple):
-    """A page of at most `limit` rows, after the row with the id `after` and before that with the id `before`."""
+    """A request for at most `limit` rows after the row with the id `after` and before the row with the id `before`."""
 
     limit: int
     descending: bool
@@ -28,7 +28,10 @@ class PageRequest(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The first `limit` rows after position `low` and before position `high`, in one order; None is no bound."""
+    """The first `limit` rows between the positions `low` and `high`, in ascending or descending order.
+
+    None means unbounded.
+    """
 
     low: Any
     high: Any
@@ -70,16 +73,16 @@ def page_of(listing: Listing, page: PageRequest) -> Page:
         raise UnknownCursor(listing.kind, unknown)
     after, before = (None if cursor is None else positions[cursor] for cursor in (page.after, page.before))
     low, high = (before, after) if page.descending else (after, before)
-    # With `before` alone, read backwards from the cursor and reverse the rows.
+    # With `before` but no `after`, read backwards from the cursor and reverse the rows.
     backwards = before is not None and after is None
-    # Read one row more than the page shows, to see whether there are more.
+    # Read one more row than the page shows, to see whether more rows follow.
     found = listing.rows(Window(low, high, page.descending != backwards, page.limit + 1))
     shown = found[: page.limit]
     return Page(shown[::-1] if backwards else shown, has_more=len(found) > len(shown))
 
 
 class FileList(list[Any]):
-    """The listing of a message's files, in ascending order, each id once."""
+    """The list of a message's files, in ascending order and without repeated ids."""
 
     kind: Kind = "file"
 
@@ -93,7 +96,7 @@ class FileList(list[Any]):
 
 
 def in_window(rows: Rows, window: Window) -> Rows:
-    """Return the query for the rows of a window, in the order of their list. Positions are tuples."""
+    """Return the query for the rows in a window, in the order of the list. The window's positions are tuples."""
     order: tuple[str, ...] = rows.order  # type: ignore[attr-defined]  # of an OrderedQuerySet, filtered in any way
     columns = Tuple(*map(F, order))
     if window.low is not None:

@@ -9,7 +9,7 @@ from messages_app.store.backend import backend
 from messages_app.store.deletion import half_of_the_time
 from messages_app.store.paging import Window, in_window
 
-# Threads that one batch checks and deletes. Other writers may wait for a batch.
+# The number of threads that one batch checks and deletes. Other writers may have to wait for a batch.
 THREADS_PER_CHECK = 100
 
 
@@ -21,10 +21,10 @@ class Idle(NamedTuple):
 
 
 def delete_idle(before: datetime, tenant: str | None, dry_run: bool, checked: Callable[[int], None]) -> Idle:
-    """Delete the threads, of a tenant or of all, that were created before a time and whose last message is older, too.
+    """Delete the threads, of a tenant or of all tenants, that are older than a time and have no newer message.
 
-    Uses constant memory for any number of threads. The purge removes the rows later. Calls `checked` after each page
-    with the number of threads that were checked.
+    The memory use does not depend on the number of threads. The purge removes the rows later. After each batch, calls
+    `checked` with the number of threads checked so far.
     """
     if not dry_run:
         backend().recover_idle()

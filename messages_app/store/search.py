@@ -1,8 +1,8 @@
 """Search over all tenants, for the admin: lookups by id, pages in time order, bounded scans.
 
-No index covers words, roles and files across threads. A scan reads the newest SCAN_LIMIT rows and reports how far back
-it got; the next page continues from there. A page therefore costs about the same however many rows are stored, and a
-create maintains no index of words (docs/decisions/0008-looking.md).
+No index covers words, roles and files across threads. A scan therefore reads the newest SCAN_LIMIT rows and returns the
+time that it reached, and the next page continues from there. A page takes about the same time for any number of stored
+rows, and a create updates no index of words (docs/decisions/0008-looking.md).
 """
 
 import json
@@ -20,21 +20,21 @@ from messages_app.store.backend import backend
 from messages_app.store.paging import Window, in_window
 
 PAGE_SIZE = 50
-# The number of rows that a scan covers, and the number of candidates that it reads.
+# The number of rows that a scan searches, and the maximum number of candidates that it reads.
 SCAN_LIMIT = 20_000
 CANDIDATE_LIMIT = 200
-# Metadata is looked up in one tenant after another.
+# A search for metadata queries one tenant after another, up to this number of tenants.
 MAX_TENANTS = 20
-# The time in a generated `_id` may differ from `created_at` by this much.
+# The time in a generated `_id` may differ from `created_at` by up to this time.
 OBJECT_ID_LEEWAY = timedelta(seconds=60)
 
-TimeCursor = tuple[datetime, str]  # `created_at` and `id`: the order of every list here
+TimeCursor = tuple[datetime, str]  # `created_at` and `id`, which sort every list in this module
 
 
 class SearchResult(NamedTuple):
     """A page of rows, newest first.
 
-    `next_cursor` is where the next page continues, None if there is none. `scanned_until` is the time of the last
+    `next_cursor` is the cursor of the next page, or None if there is none. `scanned_until` is the time of the last
     scanned row if a scan ended before the page was full. `all_tenants` is False if some tenants were not searched.
     """
 
@@ -52,7 +52,7 @@ class TimeRange(NamedTuple):
 
     @classmethod
     def of_days(cls, since: date | None, until: date | None) -> "TimeRange":
-        """Return the range of these days (UTC), both inclusive."""
+        """Return the range from the first of these days to the last (UTC), both included."""
         low = midnight(since) if since else None
         high = midnight(until + timedelta(days=1)) if until and until < date.max else None
         return cls(low, high)
@@ -63,7 +63,7 @@ class TimeRange(NamedTuple):
 
 
 def clamped_time(seconds: int) -> datetime:
-    """Return Unix seconds as a time, clamped to the times that a row can have."""
+    """Convert Unix seconds to a datetime, limited to the times that a row can have."""
     return datetime.fromtimestamp(max(MIN_SECONDS, min(seconds, MAX_SECONDS)), tz=UTC)
 
 
@@ -76,12 +76,12 @@ def cursor_of(row: Thread | Message) -> TimeCursor:
 
 
 def newest(rows: Any, time_range: TimeRange) -> SearchResult:
-    """Return the newest rows in a range. One query."""
+    """Return the newest rows in a range as a page. One query."""
     return first_page(list(in_window(rows, Window(*time_range, True, PAGE_SIZE + 1))))
 
 
 def first_page(found: list[Any]) -> SearchResult:
-    """Return the first PAGE_SIZE of these rows."""
+    """Return the first PAGE_SIZE of these rows as a page."""
     page = found[:PAGE_SIZE]
     return SearchResult(page, next_cursor=cursor_of(page[-1]) if len(found) > PAGE_SIZE else None)
 
@@ -92,9 +92,9 @@ def scan(
     condition: Q,
     confirm: Callable[[list[Any]], list[Any]] | None = None,
 ) -> SearchResult:
-    """Return those of the newest SCAN_LIMIT rows in a range that meet a condition without an index. Two queries.
+    """Search the newest SCAN_LIMIT rows in a range for a condition that no index covers. Two queries.
 
-    An index must answer `rows`. `confirm` drops candidates that meet `condition` but do not match.
+    `rows` must be a query that uses an index. `confirm` removes candidates that meet `condition` but do not match.
     """
     limit = CANDIDATE_LIMIT if confirm else PAGE_SIZE + 1
     in_order = in_window(rows.values_list(*rows.order), Window(*time_range, True, SCAN_LIMIT + 1))
@@ -116,18 +116,21 @@ MAX_TERMS = 10
 
 
 class Terms(NamedTuple):
-    """Words and phrases that a message's text must all contain, in any case."""
+    """Search terms: words and phrases. A message matches if its text contains all of them, ignoring case."""
 
     words: list[str]
 
     @classmethod
     def parse(cls, text: str) -> "Terms":
-        """Return the terms of a query; text "in quotes" is one term. Terms beyond MAX_TERMS are ignored."""
+        """Return the terms of a query.
+
+        Text "in quotes" is one term. All terms after the first MAX_TERMS are ignored.
+        """
         return cls([phrase or word for phrase, word in _TERM.findall(text)][:MAX_TERMS])
 
     @property
     def condition(self) -> Q:
-        """A condition that every match meets. Other rows may meet it too: SQL also searches the syntax of the JSON."""
+        """A condition that every match meets. Other rows may also meet it, because SQL searches the JSON syntax too."""
         condition = Q()
         for word in self.words:
             condition &= backend().contains(word)
@@ -138,7 +141,7 @@ class Terms(NamedTuple):
         return all(word.casefold() in text for word in self.words)
 
     def first_match_in(self, text: str) -> int:
-        """Return the index of the first term in a text; 0 if it has none."""
+        """Return the index of the first term in a text, or 0 if the text contains no term."""
         indexes = [index for word in self.words if (index := text.casefold().find(word.casefold())) >= 0]
         return min(indexes, default=0)
 
@@ -150,9 +153,9 @@ _PAIR_OR_WORDS = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s="]+)=(.*)', re.DOTALL)
 
 
 def parse_pair(text: str, or_words: bool = False) -> dict[str, str]:
-    """Return the pair in `key=value` or `"key"=value`; empty if the text is not a pair.
+    """Return the pair in `key=value` or `"key"=value`, or an empty dict if the query is not a pair.
 
-    With `or_words`, the text may also be words, so a key without quotes cannot contain a space.
+    With `or_words`, the query may also be search words, so an unquoted key cannot contain a space.
     """
     match = (_PAIR_OR_WORDS if or_words else _PAIR).fullmatch(text)
     if not match:
@@ -167,12 +170,12 @@ def parse_pair(text: str, or_words: bool = False) -> dict[str, str]:
 
 
 def format_pair(key: str, value: str) -> str:
-    """Return the text that `parse_pair` reads as this pair."""
+    """Return the query for which `parse_pair` returns this pair."""
     return f"{json_string(key) if not key or '=' in key or key.startswith(chr(34)) else key}={value}"
 
 
 def json_string(text: str) -> str:
-    """Return a text as a JSON string, escaped as in the stored form."""
+    """Return a string as JSON, with the same escapes as the stored JSON."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -180,11 +183,11 @@ def json_string(text: str) -> str:
 
 
 class ThreadFilters(NamedTuple):
-    """The threads that meet all of these; empty values do not filter."""
+    """The filters of a search for threads. A thread must meet all of them. Empty values do not filter."""
 
     tenant: str = ""
     metadata: Mapping[str, str] = {}
-    terms: Terms | None = None  # of their messages
+    terms: Terms | None = None  # search terms for the messages in the threads
 
 
 def searchable_threads() -> ThreadQuerySet:
@@ -193,7 +196,10 @@ def searchable_threads() -> ThreadQuerySet:
 
 
 def threads(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
-    """Return threads, newest first. With terms, the range and the order apply to the newest matching messages."""
+    """Return threads, newest first.
+
+    With search terms, the range and the order apply to the newest matching message of each thread.
+    """
     if filters.terms:
         return _threads_by_terms(filters, filters.terms, time_range)
     if filters.metadata:
@@ -202,8 +208,9 @@ def threads(filters: ThreadFilters, time_range: TimeRange) -> SearchResult:
 
 
 def first_tenants(at_most: int) -> list[str]:
-    """Return the names of the first tenants that have threads, sorted. One query per tenant plus one; each reads one
-    row.
+    """Return the names of the first `at_most` tenants that have threads, sorted by name.
+
+    One query for each tenant, plus one. Each query reads one row.
     """
     found: list[str] = []
     tenants = searchable_threads().order_by("tenant").values_list("tenant", flat=True)
@@ -222,13 +229,17 @@ def _threads_by_metadata(filters: ThreadFilters, time_range: TimeRange) -> Searc
         found += backend().threads_with(tenant, filters.metadata, Window(*time_range, True, PAGE_SIZE + 1))
     if len(tenants) == 1:
         return first_page(found)
-    # Let the database sort them: the next page starts in its order of ids, which may differ from Python's.
+    # Let the database sort the threads. The next page depends on the database's order of ids, which may differ from
+    # Python's.
     merged = Thread.objects.filter(id__in=[thread.id for thread in found])
     return newest(merged, TimeRange())._replace(all_tenants=len(tenants) <= MAX_TENANTS)
 
 
 def _threads_by_terms(filters: ThreadFilters, terms: Terms, time_range: TimeRange) -> SearchResult:
-    """Return threads ordered by their newest matching message, which becomes their `match`. Three queries."""
+    """Return threads in the order of their newest matching messages. Three queries.
+
+    Sets each thread's `match` to that message.
+    """
     threads: dict[str, Thread] = {}
 
     def newest_of_each_thread(candidates: list[Message]) -> list[Message]:
@@ -262,7 +273,10 @@ def lookup_threads(any_id: str) -> list[Thread]:
 
 
 def with_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
-    """Return the rows with this `_id`. `_id` has no index, but it contains the creation time, which has one."""
+    """Return the rows with this `_id`.
+
+    The `_id` has no index, but it contains the creation time, which is indexed.
+    """
     at = clamped_time(int(object_id[:8], 16))
     low, high = at - OBJECT_ID_LEEWAY, at + OBJECT_ID_LEEWAY
     return rows.filter(object_id=object_id, created_at__gte=low, created_at__lte=high)
@@ -272,7 +286,7 @@ def with_object_id(rows: QuerySet[Any], object_id: str) -> QuerySet[Any]:
 
 
 class MessageFilters(NamedTuple):
-    """The messages that meet all of these; empty values do not filter."""
+    """The filters of a search for messages. A message must meet all of them. Empty values do not filter."""
 
     role: str = ""
     has_files: bool | None = None
@@ -281,7 +295,7 @@ class MessageFilters(NamedTuple):
 
 
 def searchable_messages() -> MessageQuerySet:
-    """Return the messages of all tenants that are not deleted, and whose threads are not."""
+    """Return the messages of all tenants, except deleted messages and messages of deleted threads."""
     messages: MessageQuerySet = Message.objects.filter(deleted_at=None)
     return messages.exclude(thread__in=Thread.objects.being_deleted())
 

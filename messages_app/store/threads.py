@@ -1,7 +1,7 @@
 """Threads: create, get, list, change, delete.
 
-`tenant` is the owner: a thread of another tenant does not exist. Operators, who see all tenants, pass None where that
-is allowed.
+`tenant` is the owner. All functions treat a thread of another tenant as missing. Operators see all tenants, so `delete`
+also accepts None for any tenant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,10 @@ def create(
     messages: Sequence[Mapping[str, Any]] = (),
     origin: Origin | None = None,
 ) -> Thread:
-    """Store a thread with messages of these CONTENT_FIELDS, all or nothing, and return it."""
+    """Store a thread and its messages, all or nothing, and return the thread.
+
+    Each message is a mapping with its CONTENT_FIELDS.
+    """
     at, random = (origin.at, origin.random()) if origin else (None, None)
     thread = Thread.from_values(**identity("thread", at, random), tenant=tenant, metadata=metadata)
     rows = [
@@ -41,15 +44,15 @@ def get(tenant: str, thread_id: str) -> Thread:
 
 
 def page(tenant: str, request: PageRequest, metadata: Mapping[str, str] | None = None) -> Page:
-    """Return a page of a tenant's threads: of all, or of those whose metadata has all of these pairs.
+    """Return a page of a tenant's threads, or only of those whose metadata has all of these pairs.
 
-    Ordered by (created_at, id). Raises UnknownCursor.
+    The page is ordered by (created_at, id). Raises UnknownCursor.
     """
     return page_of(ThreadList(tenant, metadata or {}), request)
 
 
 class ThreadList(NamedTuple):
-    """The listing of a tenant's threads whose metadata has these pairs. A cursor may be any thread of the tenant."""
+    """The list of a tenant's threads whose metadata has these pairs. Any thread of the tenant is a valid cursor."""
 
     tenant: str
     pairs: Mapping[str, str]
@@ -68,9 +71,9 @@ class ThreadList(NamedTuple):
 
 
 def change_metadata(tenant: str, thread_id: str, changes: Mapping[str, str | None]) -> Thread:
-    """Set these pairs, remove those that are None, and return the thread. Safe under concurrent changes.
+    """Set these pairs, remove the keys whose value is None, and return the thread. Safe under concurrent updates.
 
-    Raises Thread.DoesNotExist, and TooManyPairs, which changes nothing.
+    Raises Thread.DoesNotExist. Raises TooManyPairs and changes nothing if the thread would have too many pairs.
     """
     threads = Thread.objects.visible(tenant).named(id=thread_id)
     changed: Thread = merge_metadata(threads, changes)
@@ -78,7 +81,7 @@ def change_metadata(tenant: str, thread_id: str, changes: Mapping[str, str | Non
 
 
 def merge_metadata(row: QuerySet[Any], changes: Mapping[str, str | None]) -> Any:
-    """Change the metadata of the one row that the query finds, and return it."""
+    """Change the metadata of the one row that the query finds, and return the row."""
     if not changes:
         return row.get()
 

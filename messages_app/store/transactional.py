@@ -1,6 +1,6 @@
-"""The backend of SQLite and PostgreSQL, which relies on transactions.
+"""The backend for SQLite and PostgreSQL, which relies on transactions.
 
-PostgreSQL's writers lock the row of the thread. SQLite has one writer at a time, so its writers queue.
+On PostgreSQL, a writer locks the row of the thread. SQLite has one writer at a time, so its writers queue.
 """
 
 import json
@@ -26,10 +26,10 @@ from messages_app.store.errors import WriteConflict
 from messages_app.store.idempotency import KeyedRequest, KeyedResponse, is_current, replay
 from messages_app.store.paging import Window, in_window
 
-# A pair that fewer threads have is rare. Counting stops at this number.
+# A metadata pair is rare if fewer threads than this have it. Counting stops at this number.
 RARE_PAIR_THREADS = 200
 
-# A new message gets its position from the statement that stores it.
+# The INSERT statement itself determines the position of a new message.
 INSERTED_FIELDS = [field for field in Message._meta.concrete_fields if field.attname != "position"]
 
 
@@ -47,7 +47,7 @@ class TransactionalBackend(Backend):
         return thread
 
     def append(self, tenant: str, thread_id: str, content: dict[str, Any], origin: Origin | None) -> Message:
-        """One query; two in a transaction if the engine locks the thread's row."""
+        """Run one query, or two in a transaction if the engine locks the thread's row."""
         connection = connection_to(self.database)
         for pause in RETRY_PAUSES:
             try:
@@ -55,17 +55,20 @@ class TransactionalBackend(Backend):
                     with connection.write_turn():
                         return self._insert(tenant, thread_id, content)
                 with transaction.atomic(using=self.database):
-                    # A separate statement: a statement sees what was committed before it started, not what was
-                    # committed while it waited for the lock.
+                    # Lock the row in a separate statement. A statement sees only changes committed before it started,
+                    # not changes committed while it waited for the lock.
                     if not self._locked_thread_query.rows(tenant=tenant, thread_id=thread_id):
                         raise Thread.DoesNotExist
                     return self._insert(tenant, thread_id, content)
-            except IntegrityError:  # somebody inserted a message by hand, without the lock
+            except IntegrityError:  # another program inserted a message without the lock
                 time.sleep(pause)
         raise WriteConflict("too many writers at once")
 
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
-        """Store a message while nobody else writes to its thread, so that a later position has a later id and time."""
+        """Store a message.
+
+        No other writer can write to the thread now, so a later position has a later id and time.
+        """
         row = Message.from_values(**identity("msg"), thread_id=thread_id, **content)
         connection, values = connections[self.database], vars(row)
         params = {field.attname: field.get_db_prep_save(values[field.attname], connection) for field in INSERTED_FIELDS}
@@ -77,7 +80,10 @@ class TransactionalBackend(Backend):
 
     @cached_property
     def _insertion(self) -> CompiledStatement:
-        """Stores a message at the end of its thread and returns its position; no row if there is no such thread."""
+        """The statement that stores a message at the end of its thread and returns its position.
+
+        It returns no row if the tenant has no such thread.
+        """
         quote = connections[self.database].ops.quote_name
         columns = ", ".join(quote(str(field.column)) for field in INSERTED_FIELDS)
         values = ", ".join("%s" for _ in INSERTED_FIELDS)
@@ -101,7 +107,7 @@ class TransactionalBackend(Backend):
             try:
                 with transaction.atomic(using=self.database):
                     return self._once(request)
-            except IntegrityError:  # another request stored its record first: now it can be replayed
+            except IntegrityError:  # another request stored its record first, so replay that record
                 continue
         raise WriteConflict("too many requests with this key at once")
 
@@ -111,7 +117,7 @@ class TransactionalBackend(Backend):
             return replay(found, request)
         row = request.create()
         body = request.render(row)
-        if found:  # After `create` has locked the thread: the purge takes its locks in the same order.
+        if found:  # Delete after `create` has locked the thread, because the purge locks in the same order.
             IdempotencyRecord.objects.filter(digest=found.digest, seed=found.seed).delete()
         IdempotencyRecord.objects.create(
             digest=request.digest,
@@ -129,7 +135,7 @@ class TransactionalBackend(Backend):
             return write()
 
     def roll_back_if_deleted(self, tenant: str, thread_id: str, message_ids: Collection[str]) -> None:
-        """The thread is locked until the transaction ends."""
+        """Do nothing. No other writer can delete the thread before this transaction ends."""
 
     def lock(self, rows: QuerySet[Any]) -> Any:
         return rows.select_for_update(no_key=True) if self.features.has_select_for_no_key_update else rows
@@ -144,7 +150,7 @@ class TransactionalBackend(Backend):
     # Read
 
     def visible_messages(self, tenant: str, thread_id: str) -> MessageQuerySet:
-        """One query reads the thread and its messages in the same snapshot."""
+        """Return a query that reads the thread and its messages in the same snapshot."""
         rows = Message.objects.filter(thread_id=thread_id, deleted_at=None)
         return rows.filter(Exists(visible_thread(tenant, thread_id)))
 
@@ -154,12 +160,15 @@ class TransactionalBackend(Backend):
         return rows
 
     def threads_with(self, tenant: str, pairs: Mapping[str, str], window: Window) -> list[Thread]:
-        """One query, plus one per pair if there are several."""
+        """Run one query, plus one for each pair if there are several pairs."""
         rows = rows_with_pairs(tenant, pairs)
         return [pair.thread for pair in in_window(rows, window)]
 
     def contains(self, word: str) -> Q:
-        """Search the text of the JSON. If LIKE ignores the case of ASCII letters only, try four spellings."""
+        """Search the text of the stored JSON.
+
+        If LIKE ignores case only for ASCII letters, search for four spellings of a non-ASCII word.
+        """
         knows_case = word.isascii() or self.features.folds_unicode_case
         found = Q()
         for spelling in [word] if knows_case else [word, word.lower(), word.upper(), word.capitalize()]:
@@ -167,7 +176,7 @@ class TransactionalBackend(Backend):
         return found
 
     def idle(self, threads: ThreadQuerySet, before: datetime) -> list[str]:
-        """One query."""
+        """Run one query."""
         messages = Message.objects.filter(deleted_at=None, thread=OuterRef("id")).order_by("-position")
         last = Subquery(messages.values_list("created_at", flat=True)[:1])
         rows = threads.order_by().annotate(last=last).values_list("id", "last")
@@ -185,13 +194,13 @@ class TransactionalBackend(Backend):
     def mark_idle_deleted(self, threads: ThreadQuerySet, ids: Collection[str], before: datetime) -> tuple[int, int]:
         with transaction.atomic(using=self.database):
             locked = self.lock(threads.filter(id__in=ids).order_by(*threads.order)).values_list("id", flat=True)
-            # A separate statement: the one that locks does not see what was committed while it waited.
+            # Check in a separate statement: the statement that locks does not see changes committed while it waited.
             idle = self.idle(threads.filter(id__in=list(locked)), before)
             messages = Message.objects.filter(thread__in=idle, deleted_at=None).count()
             return self.mark_deleted(threads.filter(id__in=idle), idle), messages
 
     def recover_idle(self) -> None:
-        """Do nothing: an interrupted transaction leaves nothing."""
+        """Do nothing. An interrupted transaction leaves no changes."""
 
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
         with transaction.atomic(using=self.database):
@@ -199,32 +208,32 @@ class TransactionalBackend(Backend):
             return 0 if thread is None else thread.delete()[1].get(Thread._meta.label, 0)
 
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
-        """One query."""
+        """Run one query."""
         later = Message.objects.filter(thread=OuterRef("thread"), position__gt=OuterRef("position"))
         rows = list(deleted.filter(Exists(later))[:limit])
         return rows, [message.id for message in rows]
 
     def claim(self, deleted: ThreadQuerySet) -> bool:
-        """The lock lasts until the transaction ends."""
+        """Lock the thread until the transaction ends."""
         return self.lock(deleted).only("id").first() is not None
 
 
 def rows_with_pairs(tenant: str, pairs: Mapping[str, str]) -> QuerySet[ThreadPair]:
-    """For each thread that has all of these pairs, return the row of the rarest pair, with its thread.
+    """Return a row for each thread that has all of these pairs: the row of the rarest pair, with its thread.
 
-    One query per pair, if there are several, to find the rarest.
+    If there are several pairs, one query for each of them finds the rarest pair.
     """
     digests = [digest_of_pair(tenant, key, value) for key, value in pairs.items()]
     rarest = min(digests, key=frequency) if len(digests) > 1 else digests[0]
     rows = ThreadPair.objects.filter(digest=rarest, thread__deleted_at=None).select_related("thread")
     if len(digests) == 1:
         return rows
-    # One count instead of one EXISTS per pair, which PostgreSQL takes long to plan.
+    # Use one COUNT instead of one EXISTS for each pair, because PostgreSQL takes long to plan several EXISTS.
     of_thread = ThreadPair.objects.filter(thread=OuterRef("thread"), digest__in=digests).order_by()
     number = of_thread.values("thread").annotate(number=Count("*")).values("number")
     return rows.alias(number=Subquery(number)).filter(number=len(digests))
 
 
 def frequency(digest: str) -> int:
-    """Return how many threads have a pair, counted no further than RARE_PAIR_THREADS. One query."""
+    """Return the number of threads that have a pair, at most RARE_PAIR_THREADS. One query."""
     return ThreadPair.objects.filter(digest=digest)[:RARE_PAIR_THREADS].count()

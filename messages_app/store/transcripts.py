@@ -1,4 +1,4 @@
-"""Threads as operators see them: a summary for lists, and pages of a transcript."""
+"""Threads for operators: summaries for lists, and pages of transcripts."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,14 +9,14 @@ from django.db.models import Count, Max, Min, Q
 from messages_app.models import Message, MessageQuerySet
 from messages_app.store.paging import Window, in_window
 
-# Messages on a page of a transcript, and how many of them precede the message that the link points to.
+# The number of messages on a transcript page, and how many of them precede the message that a link points to.
 TRANSCRIPT_SIZE = 50
 TRANSCRIPT_CONTEXT = 5
 MAX_POSITION = 2**63 - 1
 
 
 class Activity(NamedTuple):
-    """The number of visible messages in a thread, and the positions of the first and the last."""
+    """The number of visible messages in a thread, and the positions of the first and last of them."""
 
     messages: int
     first: int
@@ -24,14 +24,14 @@ class Activity(NamedTuple):
 
 
 def activity_in(thread_ids: Iterable[str]) -> dict[str, Activity]:
-    """Return the activity in those threads that have messages. One query, which an index alone answers."""
+    """Return the activity of each thread that has visible messages. One query, which reads only an index."""
     visible = Message.objects.filter(thread__in=thread_ids, deleted_at=None).order_by()
     rows = visible.values_list("thread").annotate(Count("position"), Min("position"), Max("position"))
     return {thread_id: Activity(*numbers) for thread_id, *numbers in rows}
 
 
 def at_positions(positions: Iterable[tuple[str, int]]) -> MessageQuerySet:
-    """Return the messages at these positions of threads."""
+    """Return the messages at these pairs of thread id and position."""
     either = Q()
     for thread_id, position in positions:
         either |= Q(thread=thread_id, position=position)
@@ -39,7 +39,7 @@ def at_positions(positions: Iterable[tuple[str, int]]) -> MessageQuerySet:
 
 
 class ThreadSummary(NamedTuple):
-    """The activity in a thread, for lists."""
+    """A thread's number of messages, first message and last activity, for lists."""
 
     message_count: int = 0
     first_message: Message | None = None
@@ -47,7 +47,7 @@ class ThreadSummary(NamedTuple):
 
 
 def summarize(thread_ids: Iterable[str]) -> dict[str, ThreadSummary]:
-    """Return the summaries of those threads that have messages. Three queries."""
+    """Return the summary of each thread that has visible messages. Three queries."""
     activities = activity_in(thread_ids)
     firsts = at_positions((thread_id, activity.first) for thread_id, activity in activities.items())
     lasts = at_positions((thread_id, activity.last) for thread_id, activity in activities.items())
@@ -60,7 +60,7 @@ def summarize(thread_ids: Iterable[str]) -> dict[str, ThreadSummary]:
 
 
 def count_messages(thread_ids: Iterable[str]) -> dict[str, int]:
-    """Return the number of messages in those threads that have any. One query."""
+    """Return the number of visible messages of each thread that has any. One query."""
     return {thread_id: activity.messages for thread_id, activity in activity_in(thread_ids).items()}
 
 
@@ -82,10 +82,11 @@ class Transcript(NamedTuple):
 def transcript(
     thread_id: str, *, start: int | None = None, end: int | None = None, around: int | None = None
 ) -> Transcript:
-    """Return the page that ends at position `upto`, or starts at `start`, or has position `at` near its top. Two
-    queries.
+    """Return the page that ends at position `end`, starts at `start`, or has position `around` near its top.
 
-    Returns the whole thread if it fits on one page, and the last page if the position is past the end.
+    Two queries.
+
+    Returns the whole thread if it fits on one page. Returns the last page if the position is past the end.
     """
     activity = activity_in([thread_id]).get(thread_id)
     start = start or (around or 0) - TRANSCRIPT_CONTEXT

@@ -9,5 +9,5 @@ register = template.Library()
 
 @register.filter
 def pairs(metadata: dict[str, str]) -> Iterable[tuple[str, str]]:
-    """Return the pairs of metadata: in a template, `metadata.items` is the value of the key "items"."""
+    """Return the pairs of metadata. In a template, `metadata.items` would be the value of the key "items"."""
     return metadata.items()

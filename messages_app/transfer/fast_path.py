@@ -1,7 +1,8 @@
-"""The fast path of validation, for the millions of messages that are valid at first sight.
+"""The fast path of validation, for messages in the usual form. An import can have millions of them.
 
-It returns the same values as the classes of fields.py, or None. None does not mean invalid: the caller then asks those
-classes. An absent `_id` is None. It saves a quarter of the CPU time of an import; for threads, it saved 1 %.
+It returns the same values as the classes of fields.py, or None. None does not mean that the message is invalid, so the
+caller then validates it with those classes. An absent `_id` is returned as None. The fast path saves a quarter of the
+CPU time of an import. A fast path for threads would save only 1 %.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ _ROLES = frozenset(Message.Role.values)
 
 
 def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
-    """Return the columns of a message except thread and position, or None."""
+    """Return the columns of a message except thread and position, or None if the fast path cannot validate it."""
     if not isinstance(value, dict) or any(value[key] is not None for key in value.keys() - _MESSAGE_KEYS):
         return None
     get: Callable[[str], Any] = value.get
@@ -57,7 +58,7 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
 
 
 def _valid(key: str, value: Any, empty: Any) -> Any:
-    """Return the value of a key, `empty` for null, or None if it is not valid."""
+    """Return the value of a key, `empty` if the value is null, or None if the value is not valid."""
     if value is None or value == empty:
         return empty
     try:
@@ -67,7 +68,7 @@ def _valid(key: str, value: Any, empty: Any) -> Any:
 
 
 def _text_parts(content: Any) -> list[dict[str, Any]] | None:
-    """Return the parts of a content that is only text, or None."""
+    """Return the parts of a content that contains only text, or None for any other content."""
     if not isinstance(content, list) or len(content) > MAX_PARTS:
         return None
     parts, characters = [], 0

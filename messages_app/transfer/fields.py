@@ -13,14 +13,14 @@ from messages_app.models.content import text_part
 
 MAX_ID_CHARACTERS = 64
 
-# Errors that only an import can have.
+# Errors that occur only in imports.
 NOT_AN_OBJECT_ID = Code("value is not a valid ObjectId", "value_error.object_id")
 DUPLICATE_ID = Code("another message of this thread has this id", "value_error.id")
 OTHER_THREAD_ID = Code("value is not the id of this thread", "value_error.id")
 
 
 class ObjectIdField(fields.TextField):
-    """24 hex digits. Returns them in lower case."""
+    """An ObjectId of 24 hex digits, converted to lower case."""
 
     def to_internal_value(self, data: Any) -> str:
         text = cast(str, super().to_internal_value(data)).lower()
@@ -30,7 +30,7 @@ class ObjectIdField(fields.TextField):
 
 
 class SecondsField(WireField):
-    """Unix seconds, from 1970 to 9999."""
+    """A time in Unix seconds, from 1970 to 9999."""
 
     def to_internal_value(self, data: Any) -> datetime:
         if not isinstance(data, int) or isinstance(data, bool):
@@ -43,7 +43,10 @@ class SecondsField(WireField):
 
 
 class StoredPartField(fields.PartField):
-    """A part in its stored form. The text is an object and may be empty, because an assistant's text may be."""
+    """A content part in its stored form.
+
+    `text` is an object. Its value may be empty, because an assistant's text may be.
+    """
 
     kinds: Mapping[str, fields.ObjectField] = {
         "text": fields.ObjectField({"value": fields.TextField(), "annotations": fields.IgnoredField(required=False)}),
@@ -57,7 +60,7 @@ class StoredPartField(fields.PartField):
 
 
 class StoredContentField(fields.ContentOrPartsField):
-    """A list of parts, which may be empty. The texts together have the same limit as in a create."""
+    """A list of parts, which may be empty. The text of all parts together has the same limit as in a create."""
 
     parts = fields.ListField(StoredPartField(), at_most=fields.MAX_PARTS)
 
@@ -88,5 +91,5 @@ MESSAGE_FIELDS: Mapping[str, WireField] = {
     "assistant_id": fields.AuthorField(required=False, default=""),
     "run_id": fields.AuthorField(required=False),
 }
-# Keys whose values follow from the object's place in the file.
+# Keys whose values are known from the location of the object in the file.
 IMPLIED_KEYS = frozenset({"object", "thread_id", "messages"})

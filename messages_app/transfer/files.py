@@ -1,4 +1,4 @@
-"""The files of an import and an export: standard input and output, gzip, atomic replacement."""
+"""The files of imports and exports: standard input and output, gzip, atomic replacement."""
 
 import gzip
 import os
@@ -23,9 +23,9 @@ class Writable(Protocol):
 
 
 class InputFile:
-    """A file that is read, or standard input for `-`. Decompresses gzip, known by its suffix `.gz` or first bytes.
+    """An input file, or standard input for `-`. Decompresses gzip, detected from the suffix `.gz` or the first bytes.
 
-    `size` is the number of bytes of the file, or None if that is unknown. Raises UnreadableFile.
+    `size` is the number of bytes in the file, or None if it is unknown. Raises UnreadableFile.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,7 +42,7 @@ class InputFile:
 
     @property
     def bytes_read(self) -> int:
-        """The number of bytes of the file that were read so far; 0 if its size is unknown."""
+        """The number of bytes that were read from the file so far, or 0 if its size is unknown."""
         return self._file.tell() if self.size is not None else 0
 
     def __enter__(self) -> Self:
@@ -54,10 +54,11 @@ class InputFile:
 
 @contextmanager
 def output_file(name: str) -> Iterator[Writable]:
-    """Open a new file for writing, or standard output for `-`. Compresses if the name ends in `.gz`.
+    """Open a new file for writing, or standard output for `-`. Compresses the file if its name ends in `.gz`.
 
-    The file gets its name at the end of the block, when its bytes are on disk; it then replaces an older file of that
-    name. After an exception the older file is still there. Only the owner can read the file. Raises OSError.
+    The file is written under a temporary name. At the end of the block, when it is on disk, it gets its final name and
+    replaces an older file of that name. After an exception, the older file remains. Only the owner can read the file.
+    Raises OSError.
     """
     if name == STANDARD_STREAM:
         yield sys.stdout.buffer
@@ -67,7 +68,7 @@ def output_file(name: str) -> Iterator[Writable]:
     is_special = os.path.exists(path) and not os.path.isfile(path)  # pipes and devices cannot be replaced
     with open(path, "wb") if is_special else _atomic_replacement(path) as file:
         if name.endswith(".gz"):
-            # Without a name and a time, the same threads give the same bytes.
+            # Leave out the name and the time, so that the same threads give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed:
                 yield compressed
         else:
@@ -77,7 +78,7 @@ def output_file(name: str) -> Iterator[Writable]:
 @contextmanager
 def _atomic_replacement(path: str) -> Iterator[BufferedWriter]:
     directory, name = os.path.split(path)
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:100]}.")  # mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:100]}.")  # with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

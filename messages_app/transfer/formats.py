@@ -1,8 +1,9 @@
-"""The formats that an import reads: JSON Lines of an export, objects and lists of OpenAI's API, Rubra's collections.
+"""The formats that an import reads.
 
-OpenAI's API returns the same objects and lists for Assistants v1 and v2. `mongoexport` writes the documents of Rubra's
-collections, whose values may be MongoDB Extended JSON v2
-(https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/).
+- The JSON Lines of an export.
+- Objects and lists of OpenAI's API, which are the same in Assistants v1 and v2.
+- Documents of Rubra's collections, as `mongoexport` writes them. Their values may be MongoDB Extended JSON v2
+  (https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/).
 """
 
 import re
@@ -35,7 +36,7 @@ _INTEGER = re.compile("-?[0-9]{1,19}")
 def read_threads(
     file: InputFile, staging: StagingDatabase, skipped: SkippedValues
 ) -> Iterator[UnvalidatedThread | InvalidInput]:
-    """Yield the threads of a file that contain their messages, and the faults of everything that is not an object.
+    """Yield the threads of a file that contain their messages, and an InvalidInput for each invalid part.
 
     Adds separate threads and messages to `staging`, and counts objects of other types in `skipped`.
     """
@@ -74,7 +75,7 @@ def _whole_thread(source: SourceValue, size: int) -> UnvalidatedThread | Invalid
 
 
 def _expand_list(source: SourceValue) -> Iterator[tuple[SourceValue, bool]]:
-    """Yield the object itself or, for a list of the API, its items; and whether they come from such a list."""
+    """Yield (item, True) for each item of an API list, or (source, False) for any other object."""
     location, value = source
     if object_type(value) == LIST_OBJECT and isinstance(value.get("data"), list):
         for i, item in enumerate(value["data"]):
@@ -84,9 +85,9 @@ def _expand_list(source: SourceValue) -> Iterator[tuple[SourceValue, bool]]:
 
 
 def decode_extended_json(value: Any) -> Any:
-    """Return the value with ids as text, numbers as numbers and dates as Unix seconds.
+    """Convert Extended JSON: ids to strings, numbers to integers, and dates to Unix seconds.
 
-    Leaves what only resembles Extended JSON as it is, for validation to report.
+    Values that only resemble Extended JSON stay unchanged, and validation reports them.
     """
     match value:
         case list():

@@ -24,34 +24,37 @@ from messages_app.transfer.source import (
 from messages_app.transfer.staging import StagingDatabase
 from messages_app.transfer.validation import ValidThread, validate_thread
 
-# The size of a batch, which is one transaction, in messages and in characters of their JSON.
+# The size of a batch, in messages and in characters of their JSON. A batch is one transaction.
 BATCH_MESSAGES = 4000
 BATCH_CHARACTERS = 8_000_000
 
 
 @dataclass
 class ImportSummary:
-    """The numbers of an import so far."""
+    """The counts of an import so far."""
 
-    threads: int = 0  # new ones
-    messages: int = 0  # of new threads
-    existing: int = 0  # threads
+    threads: int = 0  # new threads
+    messages: int = 0  # messages of new threads
+    existing: int = 0  # existing threads
     differing: int = 0  # existing threads that differ from the files
-    added: int = 0  # messages that existing threads lack
-    changed: int = 0  # messages of existing threads whose contents differ
+    added: int = 0  # messages that are missing in existing threads
+    changed: int = 0  # messages of existing threads with a different content
     deleted: int = 0  # messages of existing threads that were deleted from the store
-    without_own_object: int = 0  # threads of which the files contain only messages
+    without_own_object: int = 0  # threads without a thread object in the files
     first_without_own_object: str = ""
     invalid: int = 0
     skipped: SkippedValues = field(default_factory=SkippedValues)
 
 
 class Importer:
-    """Imports files, or threads one by one. `report` is called with one line for each fault.
+    """Imports the threads in files. Calls `report` with one message for each faulty line.
 
-    `tenant`: the owner of all threads, whatever the files say. `update`: make existing threads match the files.
-    `dry_run`: write nothing. Raises database errors that are not about single rows, such as OperationalError. All
-    threads stored by then are complete, and running the same import again continues from there.
+    - `tenant`: if not None, the owner of all threads, even if the files name another tenant.
+    - `update`: change existing threads to match the files.
+    - `dry_run`: write nothing.
+
+    Raises database errors that do not concern single rows, such as OperationalError. All threads stored before the
+    error are complete. Run the same import again to continue.
     """
 
     def __init__(self, report: Callable[[str], Any], *, tenant: str | None, update: bool, dry_run: bool) -> None:
@@ -62,7 +65,7 @@ class Importer:
         self._messages = self._characters = 0
 
     def import_files(self, names: Sequence[str], show_progress: ShowProgress) -> None:
-        """Import these files as one. Raises UnreadableFile before it stores anything.
+        """Import these files together. Raises UnreadableFile before anything is stored.
 
         Raises OSError and sqlite3.Error if the staging database cannot be written.
         """
@@ -82,7 +85,7 @@ class Importer:
     def _import_whole_threads(
         self, files: Sequence[InputFile], staging: StagingDatabase, show_progress: ShowProgress
     ) -> None:
-        """Read all files. Import threads that contain their messages; stage threads and messages that are separate."""
+        """Read all files. Import threads that contain their messages, and stage separate threads and messages."""
         sizes = [file.size for file in files if file.size is not None]
         is_size_known = len(sizes) == len(files)
         start, done = time.monotonic(), 0
@@ -118,7 +121,10 @@ class Importer:
         return len(thread.messages)
 
     def _reject(self, invalid: InvalidInput) -> None:
-        """Report the faults of a thread, or of an object that belongs to one: one line for each line of a file."""
+        """Report the faults of a thread, or of an object that belongs to one.
+
+        All faults in a line of a file become one message.
+        """
         self.summary.invalid += 1
         lines: dict[str, list[str]] = {}
         for location, message in invalid.faults:
@@ -141,7 +147,7 @@ class Importer:
 
     def _store(self, new: list[ValidThread], deleted: Collection[str]) -> None:
         """Store new threads. The ids in `deleted` belong to deleted threads, whose rows may still be in the store."""
-        # Try a batch first if the engine can roll it back: look up its messages only after a refusal.
+        # If the engine can roll back, try the batch first, and look up its messages only if the engine rejects it.
         if self.dry_run or not imports.undoes_rejected_writes() or not self._stores_all(new, deleted):
             new = list(self._without_messages_of_other_threads(new))
             if not self.dry_run and not self._stores_all(new, deleted):
@@ -152,8 +158,10 @@ class Importer:
             self._count(each)
 
     def _stores_all(self, new: list[ValidThread], deleted: Collection[str]) -> bool:
-        """Store all threads and return True, or return False after a refusal; then none is stored if the engine rolls
-        back."""
+        """Store all threads and return True, or return False if the database rejects one of them.
+
+        After a rejection, nothing is stored if the engine can roll back.
+        """
         try:
             self._insert(new, deleted)
         except imports.REJECTIONS:
@@ -166,12 +174,12 @@ class Importer:
             imports.store([each.thread for each in new], rows, replaced=deleted)
 
     def _store_one_by_one(self, new: list[ValidThread]) -> Iterator[ValidThread]:
-        """Store each thread alone, to find those that the database refuses. Yields the threads that were new."""
+        """Store the threads one by one, to find those that the database rejects. Yields the threads that were new."""
         for each in new:
             thread_id = each.thread.id
             with self._rejects(each):
                 try:
-                    # Without a rollback, the attempt to store all of them may have left parts of each.
+                    # Without a rollback, the attempt to store all threads may have left parts of this thread.
                     self._insert([each], [thread_id])
                 except imports.REJECTIONS:
                     thread = imports.threads_by_id([thread_id]).get(thread_id)
@@ -182,7 +190,7 @@ class Importer:
                 yield each
 
     def _meet_existing(self, given: ValidThread, thread: Thread) -> None:
-        """Compare an existing thread with the given one. Update it if the import is asked to."""
+        """Compare an existing thread with the given one, and update it if `update` is set."""
         if thread.tenant != given.thread.tenant:
             message = f"{printable(thread.id)} already exists for tenant {thread.tenant!r}"
             raise InvalidInput([(given.location.at("tenant"), message)])
@@ -212,7 +220,7 @@ class Importer:
             self.summary.first_without_own_object = self.summary.first_without_own_object or printable(given.thread.id)
 
     def _without_messages_of_other_threads(self, new: list[ValidThread]) -> Iterator[ValidThread]:
-        """Yield the threads that have no message of another thread, stored or given. Rejects the others."""
+        """Yield the threads whose messages belong to no other thread, stored or in the batch. Reject the others."""
         ids = [message.id for each in new for message in each.messages]
         owners = {row.id: row.thread_id for row in imports.messages_by_id(ids, "thread_id").values()}
         for each in new:
@@ -223,7 +231,7 @@ class Importer:
 
     @contextmanager
     def _rejects(self, given: ValidThread) -> Iterator[None]:
-        """Reject the thread if the block raises InvalidInput or the database refuses a row."""
+        """Reject the thread if the block raises InvalidInput or the database rejects a row."""
         try:
             yield
         except InvalidInput as invalid:

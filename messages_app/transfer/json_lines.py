@@ -1,4 +1,4 @@
-"""JSON Lines, written: a thread with its messages is one line, the same bytes for the same thread on every engine."""
+"""Export to JSON Lines. Each thread with its messages is one line, with the same bytes on every engine."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,15 +15,17 @@ from messages_app.transfer.files import output_file
 from messages_app.transfer.progress import ShowProgress
 from messages_app.transfer.source import MESSAGE_OBJECT, THREAD_OBJECT
 
-# Messages that are in memory at a time, and threads whose messages are read at once: each may turn out to have none.
+# The maximum number of messages in memory, and of threads whose messages one query reads. The second limit is needed
+# because threads may have no messages.
 MESSAGES_PER_READ = 1000
 MAX_THREADS_AT_ONCE = 500
 
-# Bytes of a long thread that stay in memory until it is read to its end, and characters in a piece of its line.
+# The number of bytes of a long thread that are kept in memory while it is read, and the number of characters in each
+# piece of its line.
 BYTES_IN_MEMORY = 4_000_000
 PIECE_CHARACTERS = 65_536
 
-# The keys of a message, for all columns that are read but thread and position.
+# The keys of a message: all columns that are read, except thread and position.
 _KEYS = tuple("_id" if column == "object_id" else column for column in COLUMNS[2:])
 
 _encode_in_python = json.JSONEncoder(
@@ -39,9 +41,9 @@ def _encode(value: Any) -> str:
 
 
 def export_to_file(name: str, tenant: str | None, show_progress: ShowProgress) -> int:
-    """Export the threads of one tenant, or all, to a file (`-`: stdout). Returns the number of threads.
+    """Export the threads of a tenant, or of all tenants, to a file (`-`: stdout). Return the number of threads.
 
-    Raises OSError if the file cannot be written; an older file of that name is then still there.
+    Raises OSError if the file cannot be written. An older file of that name then remains.
     """
     lines = 0
     with show_progress(count_threads(tenant), "threads") as progress, output_file(name) as output:
@@ -53,11 +55,11 @@ def export_to_file(name: str, tenant: str | None, show_progress: ShowProgress) -
 
 
 def export_lines(threads: Iterable[Thread]) -> Iterator[str]:
-    """Yield the lines of these threads in pieces; the last piece of each thread ends with a newline.
+    """Yield the lines of these threads in pieces. The last piece of each thread ends with a newline.
 
-    Memory does not grow with the number or the length of threads. Two queries for several threads; for a thread of more
-    than MESSAGES_PER_READ messages, one for each so many. Leaves out deleted threads and messages. A thread that is
-    deleted while it is read is left out as a whole.
+    Memory use does not grow with the number or the length of threads. A batch of several threads takes two queries. A
+    thread with more than MESSAGES_PER_READ messages takes a query for every MESSAGES_PER_READ messages. Deleted threads
+    and messages are left out. If a thread is deleted while it is read, the whole thread is left out.
     """
     rest = iter(threads)
     at_once = 1
@@ -88,7 +90,7 @@ def _whole_lines(threads: Sequence[Thread], rows: list[tuple[Any, ...]]) -> Iter
 
 
 def _long_line(thread: Thread, rows: list[tuple[Any, ...]]) -> Iterator[str]:
-    """Yield the line in pieces after all messages are read: until then the thread may be deleted."""
+    """Yield the line in pieces after all messages are read, because the thread may be deleted during the read."""
     head, tail = _head_and_tail(thread)
     with SpooledTemporaryFile(BYTES_IN_MEMORY, mode="w+", encoding="utf-8", newline="") as line:
         separator = head
@@ -104,14 +106,14 @@ def _long_line(thread: Thread, rows: list[tuple[Any, ...]]) -> Iterator[str]:
 
 
 def _head_and_tail(thread: Thread) -> tuple[str, str]:
-    """Return the text of a line before and after the messages."""
+    """Return the parts of a thread's line before and after its messages."""
     head = {"_id": thread.object_id, "created_at": int(thread.created_at.timestamp()), "id": thread.id}
     tail = {"metadata": thread.metadata, "object": THREAD_OBJECT, "tenant": thread.tenant}
     return f'{_encode(head)[:-1]},"messages":[', f"],{_encode(tail)[1:]}\n"
 
 
 def _joined(rows: Iterable[tuple[Any, ...]]) -> str:
-    """Return the JSON of messages with commas between them."""
+    """Return the JSON of messages, separated with commas."""
     return _encode(list(map(_message, rows)))[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""How an import or an export shows its progress, which is the caller's choice."""
+"""The interface through which an import or export shows its progress. The caller implements it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,8 +7,8 @@ from typing import Protocol
 
 class ProgressReport(Protocol):
     def update(self, done: int, note: str = "") -> None:
-        """Show that `done` units are finished in all, and a note."""
+        """Show that `done` units are finished so far, and a note."""
 
 
-# Takes a total (None: unknown) and its unit, "messages".
+# Called with the total (None if unknown) and its unit, such as "messages".
 ShowProgress = Callable[[int | None, str], AbstractContextManager[ProgressReport]]

@@ -1,7 +1,7 @@
-"""The reader: bytes to JSON objects, each with the line that it starts in.
+"""The reader: converts bytes to JSON objects, each with the line in which it starts.
 
-JSON Lines, objects written over several lines, one array of objects and several arrays in a row are read alike. Memory
-holds one object and one chunk of the file.
+It accepts JSON Lines, objects over several lines, one array of objects, and several arrays in a row. Only one object
+and one chunk of the file are in memory.
 """
 
 import codecs
@@ -17,7 +17,8 @@ import orjson
 # Larger chunks fragment the memory.
 CHUNK_BYTES = 64 * 1024
 
-# A JSON error this close to the end of the text may only mean that a token goes on: `-Infinity`, `\ud83d\ude00`.
+# A JSON error this close to the end of the text may only mean that a token is incomplete, such as `-Infinity` or
+# `\ud83d\ude00`.
 LONGEST_TOKEN = 16
 
 _BETWEEN = re.compile(r"[ \t\r\n]*")
@@ -27,7 +28,7 @@ _NEXT_START = re.compile(r"\n(?=[{\[])")
 
 
 class ParsedObject(NamedTuple):
-    """A JSON object of `size` characters, or the reason (`fault`) why there is none at this line."""
+    """A JSON object of `size` characters, or the reason (`fault`) why there is no valid object at this line."""
 
     line: int
     value: Any = None
@@ -36,7 +37,7 @@ class ParsedObject(NamedTuple):
 
 
 class _ConstantError(ValueError):
-    """A constant that Python's parser takes but that is not JSON."""
+    """A constant that Python's parser accepts but that is not JSON."""
 
 
 def _refuse_constant(literal: str) -> Any:
@@ -47,7 +48,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
 class ObjectReader:
-    """Iterates over the JSON objects of a stream of bytes, and over the faults between them, as ParsedObject.
+    """Iterates over the JSON objects in a byte stream, and over the faults between them, as ParsedObject.
 
     After a fault, reading continues at the next line that starts with an object or an array.
     """
@@ -57,7 +58,7 @@ class ObjectReader:
         # Bytes that are not UTF-8 become lone surrogates. Validation then reports the text that contains them.
         self._to_text = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text, self._at, self._line = "", 0, 1
-        self._depth = 0  # of nested arrays
+        self._depth = 0  # the number of open arrays
         self._ended = False
         self._read_error: str | None = None
 
@@ -93,10 +94,10 @@ class ObjectReader:
             yield ParsedObject(self._line, fault=self._read_error or "the file ends inside an array")
 
     def _parse_line(self) -> ParsedObject | None:
-        """Return the object that fills the line from here on, or None if orjson would write it in another way.
+        """Return the object in the rest of the line, or None if orjson would write the object differently.
 
-        If orjson writes the same bytes, parsing lost nothing: no key is repeated, no number is too large. All other
-        lines are for `_parse_object`.
+        If orjson writes the same bytes, parsing lost nothing: no key is repeated, and no number is too large.
+        `_parse_object` parses all other lines.
         """
         if self._depth:
             return None
@@ -117,7 +118,7 @@ class ObjectReader:
         return found
 
     def _parse_object(self) -> ParsedObject | None:
-        """Return what starts here, or None if more text was read and the caller must try again."""
+        """Return the object or fault at this position, or None if more text was read and the caller must try again."""
         try:
             value, end = _decode(self._text, self._at)
         except json.JSONDecodeError as error:
@@ -160,7 +161,10 @@ class ObjectReader:
                 return
 
     def _read_more(self) -> bool:
-        """Read as much again as there is of the current object, so that long objects are not parsed too often."""
+        """Read more text, and return whether there was any.
+
+        Reads at least as much text as the current object already has, so that long objects are not parsed too often.
+        """
         while not self._ended:
             kept = self._text[self._at :]
             try:

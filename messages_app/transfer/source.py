@@ -1,4 +1,4 @@
-"""JSON values with their place in a file, unvalidated threads, and the reasons why they cannot be imported."""
+"""JSON values with their location in a file, unvalidated threads, and the faults that prevent their import."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 THREAD_OBJECT, MESSAGE_OBJECT, LIST_OBJECT = "thread", "thread.message", "list"
 
-MAX_PRINTED_CHARACTERS = 60  # of a key or an id
+MAX_PRINTED_CHARACTERS = 60  # for a key or an id
 
 
 class SourceLocation(NamedTuple):
-    """Where a value stands: the file, the line where its outermost object starts, and the path from that object."""
+    """The location of a value: the file, the first line of its outermost object, and the path from that object."""
 
     file: str
     line: int
@@ -36,7 +36,7 @@ class SourceValue(NamedTuple):
 
 
 class UnvalidatedThread(NamedTuple):
-    """A thread and its messages in order; `size` is the approximate number of characters of their JSON.
+    """A thread with its messages in order. `size` is the approximate number of characters of their JSON.
 
     `message_location` returns the location of the message at an index. `has_own_object` is False if the files contain
     messages of the thread but no thread object.
@@ -50,7 +50,7 @@ class UnvalidatedThread(NamedTuple):
 
 
 class InvalidInput(Exception):
-    """Something in a file cannot be imported. `faults` lists locations and messages, in order."""
+    """A part of a file cannot be imported. `faults` lists locations and messages, in order."""
 
     def __init__(self, faults: Iterable[tuple[SourceLocation, str]]) -> None:
         self.faults = list(faults)
@@ -58,7 +58,7 @@ class InvalidInput(Exception):
 
 
 class SkippedValues:
-    """Counts the values that the store has no place for, by name, and keeps the first location of each name."""
+    """Counts the values that the store does not support, by name, and keeps the first location of each name."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, tuple[int, SourceLocation]] = {}
@@ -77,17 +77,20 @@ def nested_too_deeply(location: SourceLocation) -> InvalidInput:
 
 
 def object_type(value: Any) -> str | None:
-    """Return the text under the key `object`, or None."""
+    """Return the value of the key `object` if it is a string, or None."""
     name = value.get("object") if isinstance(value, dict) else None
     return name if isinstance(name, str) else None
 
 
 def format_path(path: Iterable[str | int]) -> str:
-    """Return the steps of a path with dots between them."""
+    """Return the steps of a path, joined with dots."""
     return ".".join(printable(step) if isinstance(step, str) else str(step) for step in path)
 
 
 def printable(text: str) -> str:
-    """Return a key or an id, shortened, as one printable line: as JSON if it has other characters or is empty."""
+    """Return a key or an id, shortened, as printable text in one line.
+
+    If it is empty or not printable, return it as JSON.
+    """
     short = text if len(text) <= MAX_PRINTED_CHARACTERS else f"{text[:MAX_PRINTED_CHARACTERS]}…"
     return short if short.isprintable() and short else json.dumps(short)

@@ -1,6 +1,6 @@
-"""The staging database: separate threads and messages, in any order, until all files are read.
+"""The staging database: holds separate threads and messages, in any order, until all files are read.
 
-A temporary SQLite file, so that memory does not grow with the input.
+It is a temporary SQLite file, so memory use does not grow with the input.
 """
 
 import json
@@ -24,7 +24,7 @@ from messages_app.transfer.validation import thread_id_of
 
 
 class StagedObject(NamedTuple):
-    """A row of the staging database. `file` is an index of its file names, `path` and `body` are JSON."""
+    """A row of the staging database. `file` is an index into its list of file names. `path` and `body` are JSON."""
 
     id: str | None
     created_at: int | None
@@ -39,7 +39,7 @@ _COLUMNS_OF_OBJECT = ", ".join(StagedObject._fields)
 
 
 class StagingDatabase:
-    """Collects threads and messages, then groups them. The file is removed at the end of the `with` block."""
+    """Collects threads and messages, and then groups them. Its file is removed at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="threadsvc-import-")
@@ -69,7 +69,8 @@ class StagingDatabase:
     def add(self, source: SourceValue, is_listed: bool) -> None:
         """Add a thread or a message. Raises InvalidInput if it has no valid thread id.
 
-        `is_listed`: it comes from a list of the API, which is newest first unless the caller asked for another order.
+        `is_listed` is True if it is from a list of the API. Such a list is newest first, unless the client requested
+        another order.
         """
         location, value = source
         is_message = value["object"] == MESSAGE_OBJECT
@@ -96,9 +97,10 @@ class StagingDatabase:
         return self._files.index(file)
 
     def threads(self, skipped: SkippedValues) -> Iterator[UnvalidatedThread | InvalidInput]:
-        """Yield the threads in the order in which they, or messages of theirs, were first added.
+        """Yield the threads in the order in which the thread, or one of its messages, was first added.
 
-        Counts repeated objects in `skipped`. Yields InvalidInput for a thread with two different objects of one id.
+        Counts repeated objects in `skipped`. Yields InvalidInput for a thread in which two different objects have the
+        same id.
         """
         self._database.execute("CREATE INDEX of_thread ON staged (thread, is_message, number)")
         newest_first = {file: self._is_newest_first(file) for file in range(len(self._files))}
@@ -122,7 +124,7 @@ class StagingDatabase:
             guesses = (_descends(times), newest_first[first.file], bool(first.is_listed))
             if next(guess for guess in guesses if guess is not None):
                 messages.reverse()
-            # Stable: messages of one second keep their order.
+            # The sort is stable, so messages with the same second keep their order.
             messages.sort(key=lambda row: row.created_at if row.created_at is not None else -1)
         values = [json.loads(row.body) for row in messages]
 
@@ -137,7 +139,10 @@ class StagingDatabase:
         return UnvalidatedThread(thread, values, message_location, size, has_own_object=bool(threads))
 
     def _is_newest_first(self, file: int) -> bool | None:
-        """Return whether most neighbouring messages of a thread in this file descend in time; None if neither way."""
+        """Return whether times mostly decrease from one message of a thread to the next in this file.
+
+        Returns None if they decrease as often as they increase.
+        """
         (balance,) = self._database.execute(
             """
             SELECT sum((created_at < before) - (created_at > before)) FROM (
@@ -150,7 +155,7 @@ class StagingDatabase:
         return balance > 0 if balance else None
 
     def _without_repeats(self, rows: list[StagedObject], skipped: SkippedValues) -> list[StagedObject]:
-        """Return the rows without repetitions of equal objects. Raises InvalidInput for different objects of one id."""
+        """Return the rows without repeated objects. Raises InvalidInput if different objects have the same id."""
         by_id: dict[str, StagedObject] = {}
         kept, faults = [], []
         for row in rows:
@@ -171,6 +176,6 @@ class StagingDatabase:
 
 
 def _descends(times: list[int | None]) -> bool | None:
-    """Return whether times go down more often than up from one to the next; None if neither way."""
+    """Return whether times mostly decrease. Returns None if they decrease as often as they increase."""
     balance = sum((a > b) - (a < b) for a, b in pairwise(times) if a is not None and b is not None)
     return balance > 0 if balance else None

@@ -1,6 +1,6 @@
-"""Validation: from a thread as files contain it to unsaved rows, with the limits and the messages of the API.
+"""Validation: converts a thread from a file to unsaved rows, with the API's limits and error messages.
 
-Values that the store has no place for are not faults. They are left out and counted by name.
+Values that the store does not support are not faults. They are left out, and counted by name.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ LocatedFaults = list[tuple[SourceLocation, Fault]]
 
 
 class ValidThread(NamedTuple):
-    """An unsaved thread with its unsaved messages, in positions from 1 on."""
+    """An unsaved thread with its unsaved messages, whose positions start at 1."""
 
-    source: UnvalidatedThread  # without its messages, which would be in memory twice
+    source: UnvalidatedThread  # without its messages, so that they are not in memory twice
     thread: Thread
     messages: list[Message]
     skipped: SkippedValues
@@ -44,7 +44,7 @@ class ValidThread(NamedTuple):
 def validate_thread(source: UnvalidatedThread, tenant: str | None) -> ValidThread:
     """Return the rows of a thread and its messages. Raises InvalidInput with all faults.
 
-    The thread belongs to `tenant`; if that is None, to the tenant that it names, or to the default tenant.
+    The owner is `tenant` if it is not None, otherwise the tenant in the file, otherwise the default tenant.
     """
     skipped = SkippedValues()
     faults: LocatedFaults = []
@@ -73,7 +73,10 @@ def _with_object_id(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def derived_object_id(public_id: str, created_at: datetime) -> str:
-    """Return the `_id` for a row without one: the same each time, so that repeated imports give the same rows."""
+    """Return the `_id` for a row without one.
+
+    The result is always the same, so that repeated imports give the same rows.
+    """
     at = EPOCH + timedelta(seconds=created_at.timestamp() % 2**32)  # an ObjectId has 32 bits for the time
     return new_object_id(at, hashlib.blake2b(public_id.encode(), digest_size=8).digest())
 
@@ -106,9 +109,9 @@ def _read(
 def _read_message(
     source: SourceValue, thread_id: str | None, ids: set[str], skipped: SkippedValues, faults: LocatedFaults
 ) -> dict[str, Any] | None:
-    """Return the columns of a message except thread and position, or None; adds its faults to `faults`.
+    """Return the columns of a message except thread and position, or None. Adds its faults to `faults`.
 
-    `thread_id` is None if the thread is invalid; `ids` has the ids of the messages before it.
+    `thread_id` is None if the thread is invalid. `ids` contains the ids of the thread's previous messages.
     """
     values = _read(source, fields.MESSAGE_FIELDS, skipped, faults)
     if values is None:
@@ -126,18 +129,21 @@ def _read_message(
     return values
 
 
-# Values that have no place in the store
+# Values that the store does not support
 
 
 def _says_something(value: Any) -> bool:
-    """Return whether a value is anything but null, empty, or arrays and objects of only such values."""
+    """Return whether a value contains data.
+
+    Null, "", and arrays and objects of only such values contain no data.
+    """
     if isinstance(value, dict | list):
         return any(map(_says_something, value.values() if isinstance(value, dict) else value))
     return value is not None and value != ""
 
 
 def _known_values(source: SourceValue, known: Mapping[str, WireField], skipped: SkippedValues) -> dict[str, Any]:
-    """Return the object without values that have no place in the store, and count those in `skipped`."""
+    """Return the object without values that the store does not support, and count these values in `skipped`."""
     location, value = source
     for key in sorted(value.keys() - known.keys() - fields.IMPLIED_KEYS):
         match key, value[key]:

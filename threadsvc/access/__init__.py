@@ -1,3 +1,4 @@
-"""Access control: API keys, rate limits, origins, body sizes, proxies, log-ins; and the middleware of pages and the
-admin.
+"""Access control: API keys, rate limits, origins, body sizes, proxies and log-ins.
+
+This package also contains the middleware of pages and the admin.
 """

@@ -14,11 +14,11 @@ class InvalidAPIKey(AuthenticationFailed):
 
 
 class BearerKeyAuthentication(BaseAuthentication):
-    """Sets `request.auth` to the key, or to None for an anonymous request if allowed. Raises InvalidAPIKey (401)."""
+    """Sets `request.auth` to the key, or to None for an anonymous request, if allowed. Raises InvalidAPIKey (401)."""
 
     def authenticate(self, request: Request) -> tuple[None, APIKey] | None:
         token = bearer_token(request.META.get("HTTP_AUTHORIZATION", ""))
-        if not token.startswith(KEY_MARK):  # any other text is anonymous: SDKs always send a key
+        if not token.startswith(KEY_MARK):  # treat any other token as no key, because SDKs always send one
             if settings.ALLOW_ANONYMOUS:
                 return None
             raise InvalidAPIKey
@@ -34,6 +34,6 @@ class BearerKeyAuthentication(BaseAuthentication):
 
 
 def bearer_token(authorization: str) -> str:
-    """Return the token after `Bearer` (in any case); empty for another scheme."""
+    """Return the token after `Bearer` (in any case), or "" for another scheme."""
     scheme, _, token = authorization.partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else ""

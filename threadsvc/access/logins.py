@@ -1,4 +1,4 @@
-"""Failed log-ins to the admin: what they are counted by, and the page that a locked-out client gets."""
+"""Failed admin log-ins: the name and address under which they are counted, and the page for locked-out clients."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -20,13 +20,13 @@ def counted_address(request: HttpRequest) -> str | None:
 
 
 def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
-    """Return the submitted name, cut to the column of axes. No account has a longer name."""
+    """Return the submitted name, truncated to the length of axes' column. No account has a longer name."""
     name: str | None = (credentials or request.POST).get("username")
     return name and name[:255]
 
 
 def locked(request: HttpRequest, answer: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
-    """Return 429: a page that says how long to wait."""
+    """Return a 429 response with a page that shows how long to wait."""
     counted = {"username": counted_name(request, credentials), "ip_address": counted_address(request)}
     failed = AccessAttempt.objects.filter(**counted)
     last = max(failed.values_list("attempt_time", flat=True), default=timezone.now())

@@ -1,4 +1,4 @@
-"""The middleware of pages and of the admin. See threadsvc/api/middleware.py for the API."""
+"""The middleware for pages and the admin. See threadsvc/api/middleware.py for the API."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ from threadsvc.api.errors import bad_request
 from threadsvc.api.middleware import Middleware
 
 ADMIN_PATH = "/admin/"
-# A page loads everything from this server. Swagger UI and Redoc need inline styles; Redoc's search runs in a worker
-# that it creates from a blob.
+# Pages load everything from this server. Swagger UI and Redoc need inline styles. Redoc's search runs in a worker that
+# Redoc creates from a blob.
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -26,7 +26,7 @@ PAGE_POLICY = (
 
 
 class PageSecurityMiddleware(Middleware):
-    """Adds a Content-Security-Policy to HTML: a page loads and runs only what this server sends."""
+    """Adds a Content-Security-Policy to HTML, so that a page loads and runs only content from this server."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
@@ -36,7 +36,11 @@ class PageSecurityMiddleware(Middleware):
 
 
 class AdminBodyLimitMiddleware(Middleware):
-    """413 before a form is read: Django does not limit file uploads, which no form of the admin has."""
+    """Refuses a body that is too large (413) before the form is read.
+
+    Django's own limit does not apply to file uploads. No form of the admin has a file upload, but a client can still
+    send one.
+    """
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith(ADMIN_PATH) and request.method not in BODILESS_METHODS:
@@ -50,7 +54,7 @@ class AdminBodyLimitMiddleware(Middleware):
 
 
 class AdminNullCharacterMiddleware(Middleware):
-    """400 for U+0000 in a path, cookie, query or form: PostgreSQL raises an error for text that contains it."""
+    """Refuses U+0000 in a path, cookie, query or form (400). PostgreSQL raises an error for text that contains it."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith(ADMIN_PATH):
@@ -66,7 +70,7 @@ class AdminNullCharacterMiddleware(Middleware):
 
 
 class AdminOnlyMixin(MiddlewareMixin):
-    """Runs a middleware of Django for the admin only: other pages have no sessions, cookies or forms."""
+    """Runs a Django middleware only for the admin, because other pages have no sessions, cookies or forms."""
 
     def __call__(self, request: HttpRequest) -> Any:
         return super().__call__(request) if request.path_info.startswith(ADMIN_PATH) else self.get_response(request)

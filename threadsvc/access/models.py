@@ -1,4 +1,4 @@
-"""API keys: their tenant and rights. Only the hash of a key is stored."""
+"""API keys: their tenants and rights. Only the hash of a key is stored."""
 
 import re
 from datetime import datetime
@@ -13,7 +13,7 @@ from rest_framework_api_key import crypto
 
 KEY_MARK = "tsk_"
 PREFIX_CHARACTERS = 8
-SECRET_CHARACTERS = 40  # of 62: 238 random bits
+SECRET_CHARACTERS = 40  # from 62 characters: 238 random bits
 
 MAX_NAME_CHARACTERS = 50
 
@@ -21,7 +21,7 @@ _KEY = re.compile(rf"{KEY_MARK}([0-9A-Za-z]{{{PREFIX_CHARACTERS}}})_[0-9A-Za-z]{
 
 
 class KeyGenerator(crypto.KeyGenerator):
-    """Generates keys that a double click selects and that scanners for leaked secrets recognize."""
+    """Generates keys that a double click selects completely, and that scanners for leaked secrets recognize."""
 
     def __init__(self) -> None:
         super().__init__(prefix_length=PREFIX_CHARACTERS, secret_key_length=SECRET_CHARACTERS)
@@ -33,17 +33,17 @@ class KeyGenerator(crypto.KeyGenerator):
 
 
 def validate_text(text: str) -> None:
-    """Raise ValidationError for text that some engine cannot store."""
+    """Raise ValidationError for text that not every engine can store."""
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
         raise ValidationError("Null and surrogate characters are not allowed.")
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def usable(self, key: str) -> "APIKey":
-        """Return the row of an active key. Raises DoesNotExist for any other text. One query, by primary key.
+        """Return the row of an active key. Raises DoesNotExist for any other string. One query, by primary key.
 
-        Each request with a key runs this. Raw SQL: compiling the query with the ORM takes longer than running it on
-        SQLite.
+        Each request with a key calls this method. It uses raw SQL, because compiling the query with the ORM takes
+        longer than running it on SQLite.
         """
         form = _KEY.fullmatch(key)
         if form:
@@ -54,12 +54,12 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
         raise APIKey.DoesNotExist
 
     def used(self, prefix: str, at: datetime) -> None:
-        """Record a use of a key, unless a later one is recorded."""
+        """Record a use of a key, unless a later use is already recorded."""
         with transaction.atomic():
             self.filter(prefix=prefix).exclude(last_used_at__gte=at).update(last_used_at=at)
 
     def in_state(self, state: str) -> Self:
-        """Return the keys that are "active", "expired" or "revoked"."""
+        """Return the keys with the state "active", "expired" or "revoked"."""
         expired = Q(revoked_at=None, expires_at__lte=timezone.now())
         match state:
             case "revoked":
@@ -70,7 +70,7 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
 
 
 class APIKey(models.Model):
-    """A key of one tenant. It can be revoked, but not changed or deleted: its row is the record of it."""
+    """An API key of one tenant. It can be revoked, but not changed or deleted, because its row is a record."""
 
     prefix = models.CharField(primary_key=True, max_length=PREFIX_CHARACTERS, editable=False)
     hashed_key = models.CharField(max_length=150, editable=False)
@@ -106,12 +106,12 @@ class APIKey(models.Model):
     def issue(self) -> str:
         """Store this new row and return its key, which cannot be shown again."""
         key, self.prefix, self.hashed_key = self.generator.generate()
-        with transaction.atomic():  # on SQLite, only transactions queue
+        with transaction.atomic():  # on SQLite, only transactions use the write queue
             self.save(force_insert=True)  # must not overwrite a key with the same prefix
         return key
 
     def revoke(self) -> bool:
-        """Revoke the key for good, from the next request on. Returns False if it was revoked before."""
+        """Revoke the key permanently, from the next request on. Return False if it was already revoked."""
         with transaction.atomic():
             return bool(APIKey.objects.filter(prefix=self.prefix, revoked_at=None).update(revoked_at=timezone.now()))
 

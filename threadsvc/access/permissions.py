@@ -1,4 +1,4 @@
-"""The checks that DRF makes before a view handles a request: body size, origin of writes, rights of the key."""
+"""The checks that DRF makes before it calls a view: body size, origin of writes, rights of the key."""
 
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
@@ -12,17 +12,17 @@ from rest_framework.request import Request
 
 from threadsvc.api.errors import LengthRequired, RequestBodyTooLarge
 
-if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
+if TYPE_CHECKING:  # rest_framework.views imports this module: avoid a circular import
     from rest_framework.views import APIView
 
-# The service does not read the bodies of these (threads-api contract, "Everywhere").
+# The service does not read the body of a request with one of these methods (threads-api contract, "Everywhere").
 BODILESS_METHODS = ("GET", "HEAD", "DELETE")
 
 
 class BodyWithinLimit(BasePermission):
-    """413 before a body beyond the limit is read; 411 if its length cannot be known.
+    """Refuses a body that is too large (413) before it is read, and a body of unknown length (411).
 
-    A view may raise the limit of an action in `body_limits`.
+    In `body_limits`, a view can set a higher limit for an action.
     """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
@@ -39,11 +39,11 @@ class BodyWithinLimit(BasePermission):
 
 
 def content_length(request: Any, limit: int) -> int | None:
-    """Return the length of a body in bytes; of a chunked body, after reading it, at most `limit` + 1.
+    """Return the length of a body in bytes. Reads a chunked body, but at most `limit` + 1 bytes of it.
 
-    Django takes a body without Content-Length for an empty one, so this buffers a chunked body and sets the header. The
-    extra byte tells a body that is too large. Returns None for a chunked body if the server does not guarantee that the
-    input ends with it. Raises UnreadablePostError.
+    Django treats a body without Content-Length as empty, so this function buffers a chunked body and sets the header.
+    The extra byte shows that the body is too large. Returns None for a chunked body if the server does not guarantee
+    that the input ends with the body. Raises UnreadablePostError.
     """
     meta = request.META
     if "CONTENT_LENGTH" not in meta and "HTTP_TRANSFER_ENCODING" in meta:
@@ -51,7 +51,7 @@ def content_length(request: Any, limit: int) -> int | None:
             return None
         try:
             body = read_up_to(meta["wsgi.input"], limit + 1)
-        except Exception as error:  # the server's own types: malformed chunks, a client that disconnected
+        except Exception as error:  # the server's own exceptions: malformed chunks, a client that disconnected
             raise UnreadablePostError(*error.args) from error
         request._stream = BytesIO(body)
         meta["CONTENT_LENGTH"] = str(len(body))
@@ -67,10 +67,10 @@ def read_up_to(stream: IO[bytes], limit: int) -> bytes:
 
 
 class OwnOriginWrites(BasePermission):
-    """403 for an anonymous write that a browser sends for a page of another origin.
+    """Refuses an anonymous write that a browser sends for a page of another origin (403).
 
-    A form post needs no preflight, so any web page that the owner visits could otherwise write to a service without
-    keys on a loopback address. Clients that are not browsers send no Origin.
+    A form post needs no preflight. Any web page that the owner visits could otherwise write to a service on a loopback
+    address that requires no keys. Clients other than browsers send no Origin.
     """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
@@ -84,7 +84,7 @@ class OwnOriginWrites(BasePermission):
 
 
 class WritingKeys(BasePermission):
-    """403 for a write with a read-only key."""
+    """Refuses a write with a read-only key (403)."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if getattr(request.auth, "read_only", False) and is_write(request, view):
@@ -93,13 +93,16 @@ class WritingKeys(BasePermission):
 
 
 def is_write(request: Request, view: "APIView") -> bool:
-    """Whether the method changes something. A method that the path does not have is 405 (or 404) for everybody."""
+    """Return whether the method changes data.
+
+    If the path does not have this method, the response is 405 or 404 anyway.
+    """
     return request.method not in SAFE_METHODS and request.method in view.allowed_methods
 
 
 def _host_of(origin: str) -> str | None:
     try:
         parts = urlsplit(origin)
-    except ValueError:  # such as http://[
+    except ValueError:  # for example http://[
         return None
     return parts.netloc.lower() if parts.scheme in ("http", "https") else None

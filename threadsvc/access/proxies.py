@@ -1,4 +1,4 @@
-"""The client's address behind proxies. Only trusted proxies may forward it."""
+"""Determines the client's address behind proxies. Only trusted proxies may forward it."""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([\d.]+):\d+")
 def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> None:
     """Set REMOTE_ADDR to the client's address, and remove forwarding headers of untrusted peers.
 
-    Walks X-Forwarded-For from the right while the address is a trusted proxy's, and stops at an invalid one. Keeps
-    X-Forwarded-Proto of a trusted proxy.
+    Reads X-Forwarded-For from the right while the address is a trusted proxy, and stops at an invalid address. Keeps
+    X-Forwarded-Proto if the peer is a trusted proxy.
     """
     said = environ.pop("HTTP_X_FORWARDED_FOR", "").split(",")
     address = parsed_peer(environ.get("REMOTE_ADDR", ""))
@@ -31,7 +31,10 @@ def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> Non
 
 
 def parsed(text: str) -> Address | None:
-    """Return the address in a text, with or without a port; IPv4 for an IPv4-mapped IPv6 address."""
+    """Parse an address with or without a port. Returns None if it is not valid.
+
+    An IPv4-mapped IPv6 address is returned as IPv4.
+    """
     text = text.strip(" \t")
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2] or ""
@@ -41,19 +44,20 @@ def parsed(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    if address.scope_id:  # the scope belongs to an interface of another machine
+    if address.scope_id:  # the scope names an interface of another machine
         return None
     return address.ipv4_mapped or address
 
 
-# Peers of connections repeat.
+# Cached, because most requests have the same few peers.
 parsed_peer = lru_cache(maxsize=4096)(parsed)
 
 
 def counted_as(text: str) -> str | None:
-    """Return the address that a client is counted by: for IPv6 its /64 network, because one client may own all of it.
+    """Return the address under which a client is counted.
 
-    Returns None if the text is not an IP address, for example for a Unix socket.
+    For IPv6, this is the /64 network, because one client may own all of it. Returns None if the argument is not an IP
+    address, for example for a Unix socket.
     """
     address = parsed(text)
     if isinstance(address, IPv6Address):

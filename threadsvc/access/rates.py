@@ -1,8 +1,8 @@
-"""The token buckets of the rate limit: one small file for all processes of a machine that share a data directory.
+"""The token buckets of the rate limit, in a small file.
 
-Each client has a bucket of `number` requests, which refills evenly in `seconds`. The file stores the time at which a
-bucket will be full. A missing bucket is full. A killed process leaves no lock. A time that is too far in the future,
-for example after a crash, is ignored.
+All processes on a machine that share a data directory share the file. Each client has a bucket of `number` requests,
+which refills evenly in `seconds`. The file stores the time at which a bucket will be full. A missing bucket counts as
+full. A killed process leaves no lock. Times too far in the future, for example after a crash, are ignored.
 """
 
 import fcntl
@@ -13,9 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-# A client's digest, and the time at which its bucket is full, in nanoseconds since the machine started.
+# A slot contains a client's digest, and the time at which its bucket is full, in nanoseconds since the machine started.
 SLOT = struct.Struct("<16sQ")
-# The digest selects a client's set, and the client has a slot in it. A full set evicts the bucket that is full first.
+# The digest selects a set of slots, and the client uses one slot in the set. If the set is full, the bucket that will
+# be full first is evicted.
 SLOTS_IN_SET = 8
 SETS = 8192
 SET_BYTES = SLOTS_IN_SET * SLOT.size
@@ -23,13 +24,14 @@ SET_BYTES = SLOTS_IN_SET * SLOT.size
 
 class RateTable:
     def __init__(self, path: Path) -> None:
-        self._threads = threading.Lock()  # the lock of the file is per process
+        self._threads = threading.Lock()  # the file lock only excludes other processes
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # allocate now, so that a full disk raises here, not later
 
     def take(self, client: str, number: int, seconds: int) -> float:
-        """Take a request from the client's bucket. Returns 0, or the seconds until the next request if the bucket is
-        empty.
+        """Take one request from the client's bucket.
+
+        Returns 0, or the seconds until the next request if the bucket is empty.
         """
         digest = hashlib.blake2b(client.encode("utf-8", "surrogateescape"), digest_size=16).digest()
         at = int.from_bytes(digest[:8], "little") % SETS * SET_BYTES
@@ -39,7 +41,7 @@ class RateTable:
             try:
                 now = time.monotonic_ns()
                 slots = list(SLOT.iter_unpack(os.pread(self._file, SET_BYTES, at).ljust(SET_BYTES, b"\0")))
-                # Only a crash, a restart or a longer period in earlier settings leaves a later time.
+                # A later time can only be from before a crash or a restart, or from a setting with a longer period.
                 full_at = [full if full <= now + period else 0 for _, full in slots]
                 mine = next((i for i, (owner, _) in enumerate(slots) if owner == digest), None)
                 slot = full_at.index(min(full_at)) if mine is None else mine

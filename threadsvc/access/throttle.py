@@ -1,6 +1,6 @@
-"""THREADSVC_RATE_LIMIT: 429 for a key, or an address without a key, that sends too many requests.
+"""THREADSVC_RATE_LIMIT: a key, or an address without a key, gets 429 if it sends too many requests.
 
-Settings leave RateLimit out if no limit is set.
+If no limit is set, the settings do not install RateLimit.
 """
 
 import functools
@@ -14,7 +14,7 @@ from rest_framework.throttling import BaseThrottle
 from threadsvc.access.proxies import counted_as
 from threadsvc.access.rates import RateTable
 
-if TYPE_CHECKING:  # rest_framework.views imports this module while it is being imported itself
+if TYPE_CHECKING:  # rest_framework.views imports this module: avoid a circular import
     from rest_framework.views import APIView
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class RateLimit(BaseThrottle):
         limit: Any = settings.RATE_LIMIT  # not None if this class is installed
         try:
             self.seconds = table(settings.RATE_FILE).take(throttled_client(request), *limit)
-        except OSError as error:  # serve without a limit rather than not at all
+        except OSError as error:  # serve requests without a limit instead of refusing them
             logger.error("the rate limit does not hold: %s: %s", settings.RATE_FILE, error.strerror)
             return True
         return self.seconds == 0
@@ -39,7 +39,10 @@ class RateLimit(BaseThrottle):
 
 
 def throttled_client(request: Request) -> str:
-    """Return the name that requests are counted under: the key's prefix, or the address of a client without a key."""
+    """Return the name under which requests are counted.
+
+    This is the key's prefix, or the address of a client without a key.
+    """
     key: Any = request.auth
     if key is not None:
         return f"key {key.prefix}"

@@ -1,4 +1,7 @@
-"""When keys were last used. The times are kept in memory, and a thread of the worker writes them, never a request."""
+"""Records when keys were last used.
+
+Requests only store the times in memory. A thread in each worker writes them to the database.
+"""
 
 import logging
 import threading
@@ -17,16 +20,16 @@ SECONDS_BETWEEN_WRITES = 60
 
 
 class LastUses:
-    """Writes the first use of a key at once, and later uses at most once in `seconds_between`.
+    """Writes the first use of a key immediately, and later uses at most once in `seconds_between`.
 
-    A worker that ends loses the uses that it has not written.
+    When a worker ends, the uses that it has not written are lost.
     """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_WRITES) -> None:
         self._seconds_between = seconds_between
         self._lock = threading.Lock()
         self._unwritten: dict[str, datetime] = {}
-        self._due: dict[str, float] = {}  # the earliest time of the next write for a key
+        self._due: dict[str, float] = {}  # the earliest time of a key's next write
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -62,7 +65,7 @@ class LastUses:
             try:
                 for prefix, at in due.items():
                     APIKey.objects.used(prefix, at)
-            except Exception as error:  # nothing restarts this thread, so no error may end it
+            except Exception as error:  # no error may end this thread, because nothing restarts it
                 with self._lock:
                     self._unwritten = {**due, **self._unwritten}
                 is_known = isinstance(error, Error)
@@ -70,7 +73,7 @@ class LastUses:
                 logger.warning("last use of keys not recorded, to be tried again: %s", reason, exc_info=not is_known)
             finally:
                 if due:
-                    connections.close_all()  # this thread's connections: it may sleep for long
+                    connections.close_all()  # only the connections of this thread, which may now sleep for long
 
 
 record_use = LastUses().record

@@ -1,4 +1,4 @@
-"""The code samples of the OpenAPI document (`x-codeSamples`): one request in curl, Python, JavaScript and Go.
+"""The code samples of the OpenAPI document (`x-codeSamples`): each request in curl, Python, JavaScript and Go.
 
 tests/test_code_samples.py runs them.
 """
@@ -13,7 +13,10 @@ API_KEY = "YOUR_API_KEY"
 
 
 class Sample(NamedTuple):
-    """A request. `ids` has the ids in its path, in order. `sdk` is a method of OpenAI's client, or empty."""
+    """A sample request.
+
+    `ids` contains the ids in its path, in order. `sdk` is a method of OpenAI's client, or empty.
+    """
 
     method: str
     path: str
@@ -34,7 +37,7 @@ class Sample(NamedTuple):
 
     @property
     def sdk_arguments(self) -> tuple[list[str], dict[str, Any]]:
-        """The positional and the named arguments of the SDK's method: the last id is positional."""
+        """The positional and the named arguments of the SDK's method. The last id is positional."""
         names = [*self.ids]
         named = {name: self.ids[name] for name in names[:-1]}
         return [self.ids[name] for name in names[-1:]], {**named, **self.query, **(self.body or {})}
@@ -148,5 +151,5 @@ def _python(value: Any) -> str:
 
 
 def _javascript(value: Any) -> str:
-    """Return a JSON value as a JavaScript literal, whose keys need no quotes if they are names."""
+    """Return a JSON value as a JavaScript literal. Keys that are valid names have no quotes."""
     return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(value)).replace("{", "{ ").replace("}", " }")

@@ -1,7 +1,7 @@
-"""Error responses: DRF and Django exceptions become `{"detail": ...}`, the contract's form.
+"""Error responses: exceptions of DRF and Django become `{"detail": ...}`, the form that the contract requires.
 
-`detail` is a text (404, 405, 413, ...) or, for 422, a list with one item `{"loc", "msg", "type"[, "ctx"]}` for each
-error. The items use the vocabulary of pydantic v1, as FastAPI shows it.
+`detail` is a string (404, 405, 413, ...). For 422, it is a list with one item `{"loc", "msg", "type"[, "ctx"]}` for
+each error. The items use the vocabulary of pydantic v1, as in FastAPI.
 """
 
 import logging
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 # Seconds after which a client should retry if the database was unavailable.
 RETRY_AFTER = "1"
 
-# The item of a ValidationError without texts.
+# The item for a ValidationError without messages.
 _INVALID = {"loc": ["body"], "msg": "Invalid input.", "type": "value_error.invalid"}
-# The item for a body that is not an object. A body without a JSON media type always gets it.
+# The item for a body that is not an object. A body without a JSON media type always gets this item.
 _NOT_A_DICT = {"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error.dict"}
 _SEND_JSON = "The body was not parsed because its Content-Type is not JSON. Send Content-Type: application/json."
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -47,7 +47,7 @@ class LengthRequired(exceptions.APIException):
 
 
 class PathNotServed(exceptions.NotFound):
-    """404 for a path of OpenAI's API that this service does not serve. `message` is for OpenAI's `error.message`."""
+    """A 404 for a path of OpenAI's API that this service does not serve. `message` becomes OpenAI's `error.message`."""
 
     default_detail = "Not Found"
 
@@ -57,7 +57,10 @@ class PathNotServed(exceptions.NotFound):
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """Return the response for an exception that a view raised. DRF calls this. None means a bug, and becomes a 500."""
+    """Return the response for an exception that a view raised.
+
+    DRF calls this function. If it returns None, the exception is a bug and becomes a 500.
+    """
     match exc:
         case InvalidJSON():
             return ErrorResponse([_json_invalid(exc)], HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -76,7 +79,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return ErrorResponse(exc.detail, exc.status_code, detail_for_error=exc.message)
         case exceptions.APIException():
             detail: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
-            # As in DRF's own handler: the view sets `auth_header` for a 401, and a throttle sets `wait`.
+            # This is the same as in DRF's own handler: the view sets `auth_header` for a 401, and a throttle sets
+            # `wait`.
             challenge, wait = getattr(exc, "auth_header", None), getattr(exc, "wait", None)
             headers = {"WWW-Authenticate": challenge} if challenge else {}
             headers |= {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
@@ -89,10 +93,10 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
 class ErrorResponse(HttpResponse):
     """An error in the contract's form, `{"detail": detail}`.
 
-    ShapeMiddleware makes OpenAI's `error` from `data`. That is the same value, unless `detail_for_error` says more than
-    `detail` may: the contract fixes every word of `detail`.
+    ShapeMiddleware makes OpenAI's `error` from `data`, which contains `detail` or, if given, `detail_for_error`. The
+    contract fixes every word of `detail`, so only `detail_for_error` can contain advice.
 
-    This is not DRF's Response, which is rendered later and keeps the view and the request in memory.
+    This is not DRF's Response, because that is rendered later and keeps the view and the request in memory.
     """
 
     def __init__(
@@ -103,12 +107,12 @@ class ErrorResponse(HttpResponse):
         super().__init__(renderer.render({"detail": detail}), renderer.media_type, status, headers=headers)
 
 
-# Raised by a database that is unavailable, full, or a read-only standby.
+# Exceptions of a database that is unavailable or full, or is a read-only standby.
 OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
 def answer_of_database(exc: BaseException | None) -> JsonResponse | None:
-    """Log and return the 503 or 507 for an unavailable or full database. Return None for any other exception."""
+    """Log and return the 503 or 507 for a database that is unavailable or full. Return None for any other exception."""
     if not isinstance(exc, OUTAGES):
         return None
     is_full = isinstance(exc, DiskFull)
@@ -127,20 +131,23 @@ def _json_invalid(error: InvalidJSON) -> dict[str, Any]:
 
 
 def _items_of(error: exceptions.ValidationError) -> list[dict[str, Any]]:
-    """Return the items of a 422: the exception's own `items`, or one for each of DRF's nested texts."""
+    """Return the items of a 422: the exception's own `items`, or one item for each message in DRF's nested detail."""
     items = getattr(error, "items", None) or list(_items_in(error.detail, ["body"])) or [_INVALID]
     return [{**item, "loc": list(map(_valid_utf8, item["loc"])), "msg": _valid_utf8(item["msg"])} for item in items]
 
 
 def _with_advice(items: list[dict[str, Any]], request: Request) -> list[dict[str, Any]] | None:
-    """Return the items with advice about Content-Type, if the body was not parsed because of it; else None."""
+    """Return the items with advice if the body was not parsed because of its Content-Type, otherwise None."""
     if items != [_NOT_A_DICT] or is_json(request.content_type):
         return None
     return [{**_NOT_A_DICT, "msg": f"{_NOT_A_DICT['msg']}. {_SEND_JSON}"}]
 
 
 def _items_in(detail: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
-    """Yield an item for each text in a ValidationError's detail: a text, or nested lists and dicts of texts."""
+    """Yield an item for each message in a ValidationError's detail.
+
+    The detail is a string, or nested lists and dicts of strings.
+    """
     match detail:
         case dict():
             for key, inner in detail.items():
@@ -154,7 +161,7 @@ def _items_in(detail: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
 
 
 def _valid_utf8(value: str | int) -> str | int:
-    """Return a text or index with lone surrogates replaced: UTF-8 cannot encode them."""
+    """Replace the lone surrogates in a string, because UTF-8 cannot encode them. Return an index unchanged."""
     return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""JSON in and out: the parser of request bodies, which reports the position of each error, and the renderer.
+"""JSON input and output: the parser of request bodies, which reports the position of each error, and the renderer.
 
 Source: create-message contract, sections 3 and 4 (docs/contract/create-message.md).
 """
@@ -18,7 +18,7 @@ from rest_framework.request import Request
 UNREADABLE_BODY = "There was an error parsing the body"
 
 _JSON_MEDIA_TYPE = re.compile(r"application/(json|[-!#$%&'*+.^_`|~0-9a-z]*\+json)")
-# Python refuses integers of more digits; orjson returns a float.
+# Python rejects integers of 4301 or more digits, but orjson returns a float.
 _TOO_MANY_DIGITS = re.compile(rb"[0-9]{4301}")
 _OUT_OF_RANGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?Infinity|NaN)', re.DOTALL)
 
@@ -39,7 +39,7 @@ class JSONOnly(BaseContentNegotiation):
 class JSONRenderer(BaseRenderer):
     media_type = "application/json"
     format = "json"
-    charset = None  # JSON is UTF-8 by definition (RFC 8259); the header names no charset
+    charset = None  # no charset in the header, because JSON is always UTF-8 (RFC 8259)
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
@@ -48,7 +48,7 @@ class JSONRenderer(BaseRenderer):
 
 
 class InvalidJSON(ParseError):
-    """The body is not valid JSON: `reason`, at character `position`. Becomes 422 `json_invalid`."""
+    """The body is not valid JSON. `reason` is the error at character `position`. Becomes 422 `json_invalid`."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -58,30 +58,33 @@ class InvalidJSON(ParseError):
 class JSONBodyParser(BaseParser):
     """Returns the JSON value of a body.
 
-    A body of another media type is returned as bytes. The serializer refuses those: "value is not a valid dict". In
-    the v2 shape, threadsvc/api/errors.py adds advice about the Content-Type.
+    Returns a body of another media type as bytes. The serializer refuses bytes: "value is not a valid dict". In the v2
+    shape, threadsvc/api/errors.py adds advice about the Content-Type.
     """
 
-    media_type = "application/json"  # for the documentation; JSONOnly gives every body to this parser
+    media_type = "application/json"  # only for the documentation: JSONOnly gives every body to this parser
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         body = stream.read()
         if len(body) != int((parser_context or {})["request"].META["CONTENT_LENGTH"]):
-            raise ParseError(UNREADABLE_BODY)  # the client disconnected before the end
+            raise ParseError(UNREADABLE_BODY)  # the client disconnected before the end of the body
         return parse_json(body) if is_json(media_type or "") else body
 
 
 def is_json(content_type: str) -> bool:
-    """Return whether a Content-Type means JSON: empty, application/json or application/*+json, any parameters."""
+    """Return whether a Content-Type means JSON.
+
+    It may be empty, application/json or application/*+json, with any parameters.
+    """
     content_type = content_type.strip(" \t")
     essence = content_type.partition(";")[0].rstrip(" \t").lower()
     return not content_type or _JSON_MEDIA_TYPE.fullmatch(essence) is not None
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of UTF-8 encoded JSON. Keeps lone surrogates, escaped or not: the fields refuse them.
+    """Return the value of UTF-8 encoded JSON. Keeps lone surrogates, escaped or not, because the fields refuse them.
 
     Raises InvalidJSON (422) for text that is not JSON. Raises ParseError (400) for bytes that are not UTF-8, nesting
     beyond the interpreter's recursion limit, and integers of more than 4300 digits.
@@ -94,9 +97,9 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_with_python(body: bytes) -> Any:
-    """Do what `parse_json` does with Python's decoder, for bodies that orjson refuses.
+    """Return the same as `parse_json`, but with Python's decoder, for bodies that orjson refuses.
 
-    Python's error messages and positions are those of the contract. Accepts a byte order mark and lone surrogates.
+    The contract requires Python's error messages and positions. Accepts a byte order mark and lone surrogates.
     """
     try:
         text = body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
@@ -107,7 +110,7 @@ def parse_with_python(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise InvalidJSON(*as_before_3_13(error)) from error
     except _OutOfRangeError as error:
-        # The text before it is valid JSON, so the error is at the first such literal outside of strings.
+        # The text before the literal is valid JSON, so the error is at the first such literal outside of strings.
         position = next(match.start() for match in _OUT_OF_RANGE.finditer(text) if match[1])
         raise InvalidJSON("Out of range float values are not JSON compliant", position) from error
     except (RecursionError, ValueError) as error:
@@ -115,7 +118,10 @@ def parse_with_python(body: bytes) -> Any:
 
 
 def as_before_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
-    """Return the message and position of CPython 3.8 to 3.12. 3.13 reports a comma before a bracket differently."""
+    """Return the message and position of CPython 3.8 to 3.12.
+
+    CPython 3.13 reports a comma before a bracket differently.
+    """
     if not error.msg.startswith("Illegal trailing comma before end of"):
         return error.msg, error.pos
     bracket = re.compile(r"[ \t\n\r]*").match(error.doc, error.pos + 1)
@@ -124,7 +130,7 @@ def as_before_3_13(error: json.JSONDecodeError) -> tuple[str, int]:
 
 
 class _OutOfRangeError(Exception):
-    """NaN, Infinity or -Infinity."""
+    """The JSON contains NaN, Infinity or -Infinity."""
 
 
 def _refuse_constant(literal: str) -> Any:

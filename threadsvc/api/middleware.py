@@ -1,4 +1,4 @@
-"""The middleware of API requests, in the order of settings: CORS, response shape, error bodies, headers, Host.
+"""The middleware of API requests, in the order of the settings: CORS, shape, error bodies, headers, Host.
 
 The first three also handle requests for pages.
 """
@@ -28,7 +28,7 @@ class Middleware:
 
 
 class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
-    """Responds to preflights of the allowed origins. Any other OPTIONS request is 405, as the contract says."""
+    """Responds to preflights of the allowed origins. Any other OPTIONS request gets 405, as the contract requires."""
 
     def check_preflight(self, request: HttpRequest) -> HttpResponseBase | None:
         is_allowed = request.headers.get("Origin") in settings.CORS_ALLOWED_ORIGINS
@@ -36,7 +36,9 @@ class CorsMiddleware(corsheaders.middleware.CorsMiddleware):
 
 
 class ShapeMiddleware(Middleware):
-    """Sets `request.wants_v2`: whether one entry of `OpenAI-Beta` is `assistants=v2`. Adds `error` to v2's errors.
+    """Sets `request.wants_v2` to True if an entry of `OpenAI-Beta` is `assistants=v2`.
+
+    Adds `error` to errors in the v2 shape.
 
     Source: threads-api contract, "Two shapes of answer".
     """
@@ -47,7 +49,7 @@ class ShapeMiddleware(Middleware):
         request.wants_v2 = is_v2  # type: ignore[attr-defined]
         response = self.get_response(request)
         if is_v2 and response.status_code >= 400 and response["Content-Type"] == "application/json":
-            # DRF's responses keep the data that they render; a list of errors can be long.
+            # Some responses keep their data. Parsing the content again would be slow for a long list of errors.
             body = getattr(response, "data", None) or json.loads(response.content)
             error = JSONRenderer().render(openai_error(body["detail"]))
             response.content = response.content.removesuffix(b"}") + b',"error":' + error + b"}"
@@ -56,7 +58,7 @@ class ShapeMiddleware(Middleware):
 
 
 def openai_error(detail: Any) -> dict[str, Any]:
-    """Return OpenAI's error object for our `detail`. If that is a list, use its first error."""
+    """Return OpenAI's error object for our `detail`, or for the first error in `detail` if it is a list."""
     if isinstance(detail, str):
         message, param, code = detail, None, None
     elif detail[0]["type"] == "json_invalid":
@@ -85,7 +87,7 @@ class JSONErrorMiddleware(Middleware):
 
 
 class APISecurityMiddleware(Middleware):
-    """Adds the headers of Django's security middleware, which are the same for every response, and Content-Length."""
+    """Adds Content-Length and the headers of Django's security middleware, which are the same for every response."""
 
     def __init__(self, get_response: GetResponse) -> None:
         super().__init__(get_response)
@@ -111,7 +113,7 @@ def security_headers(is_tls: bool) -> dict[str, str]:
 
 
 class HostMiddleware(Middleware):
-    """400 for a Host that is not in ALLOWED_HOSTS."""
+    """Refuses a Host that is not in ALLOWED_HOSTS (400)."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         host = request.META.get("HTTP_HOST")
@@ -122,6 +124,6 @@ class HostMiddleware(Middleware):
 
 @lru_cache(maxsize=1024)
 def is_allowed_host(host: str, allowed: tuple[str, ...]) -> bool:
-    """Return whether Django accepts a Host header. Cached: most requests use the same few."""
+    """Return whether Django accepts a Host header. Cached, because most requests have the same few hosts."""
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, allowed)

@@ -23,7 +23,7 @@ from threadsvc.api.code_samples import Sample, code_samples
 from threadsvc.api.json import UNREADABLE_BODY
 from threadsvc.api.middleware import openai_error
 
-COMPONENTS = Path(__file__).with_name("components.yaml")  # the parts of the document that belong to no serializer
+COMPONENTS = Path(__file__).with_name("components.yaml")  # parts of the document that belong to no serializer
 
 PLACES = ["path", "query", "header"]  # the order of an operation's parameters
 
@@ -38,8 +38,8 @@ OPENAI_BETA = OpenApiParameter(
     ],
 )
 
-# The errors of the project, by status: their description in the document, and the example texts by name. An operation
-# adds examples of its own 404 and 422.
+# The project's errors by status: the description in the document, and the example texts by name. An operation adds its
+# own examples of 404 and 422.
 DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
     "400": ("The body is not UTF-8", {"NotUTF8": UNREADABLE_BODY}),
     "401": ("Invalid API key", {"InvalidAPIKey": "Invalid API key"}),
@@ -66,7 +66,7 @@ def in_both_shapes(name: str, summary: str, detail: Any) -> dict[str, Any]:
     }
 
 
-# Every operation refers to these.
+# Every operation refers to these examples.
 EXAMPLES: dict[str, dict[str, Any]] = {
     status: {key: value for name, text in texts.items() for key, value in in_both_shapes(name, text, text).items()}
     for status, (_, texts) in DOCUMENTED_ERRORS.items()
@@ -74,7 +74,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def error_answer(status: str, of_operation: list[OpenApiExample]) -> dict[str, Any]:
-    """Return the response with this status, and with the examples that the operation has for it."""
+    """Return the OpenAPI response for this status, with the shared examples and the examples of the operation."""
     name = "HTTPValidationError" if status == "422" else "HTTPError"
     shapes = [{"$ref": f"#/components/schemas/{schema}"} for schema in (name, f"{name}V2")]
     examples = {key: {"$ref": f"#/components/examples/{key}"} for key in EXAMPLES[status]}
@@ -97,11 +97,11 @@ class BearerKeyScheme(OpenApiAuthenticationExtension):
 class ContractSchema(AutoSchema):
     """Adds the header that selects the shape, the code samples, and the errors of each operation.
 
-    A view names the actions whose body may be absent or null in `optional_bodies`.
+    In `optional_bodies`, a view lists the actions whose body may be absent or null.
     """
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        return [*super().get_auth(), {}]  # where anonymous use is allowed
+        return [*super().get_auth(), {}]  # {} means no key, for services that allow anonymous use
 
     def get_override_parameters(self) -> list[Any]:
         return [OPENAI_BETA]
@@ -141,7 +141,10 @@ class ContractSchema(AutoSchema):
         return operation
 
     def sample(self, words: dict[str, Any], body: Any, parameters: list[dict[str, Any]]) -> Sample:
-        """Return the request of the code samples: the first example of the body and of each id in the path."""
+        """Return the request of the code samples.
+
+        It has the first example of the body and of each id in the path.
+        """
         examples = {each["name"]: each["schema"].get("examples") for each in parameters}
         ids = {name: examples[name][0] for name in re.findall(r"{(\w+)}", self.path)}
         bodies = body["content"]["application/json"]["examples"].values() if body else [{"value": None}]
@@ -149,7 +152,7 @@ class ContractSchema(AutoSchema):
 
 
 class EitherShape(PolymorphicProxySerializerExtension):
-    """anyOf instead of oneOf: a body may be valid in both shapes."""
+    """Uses anyOf instead of oneOf, because a body may be valid in both shapes."""
 
     priority = 1
 
@@ -158,7 +161,10 @@ class EitherShape(PolymorphicProxySerializerExtension):
 
 
 def one_prefix(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Leave out the paths under /v1. They are the same as under /, so the schema lists both as `servers`."""
+    """Leave out the paths under /v1.
+
+    They are the same as the paths under /, so the schema lists both prefixes as `servers`.
+    """
     return [endpoint for endpoint in endpoints if not endpoint[0].startswith("/v1/")]
 
 
@@ -184,7 +190,7 @@ def with_components(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
 
 @functools.cache
 def rendered_schema(renderer: type[BaseRenderer]) -> str | bytes:
-    """Return the schema in one format. Cached: the schema is the same for every request."""
+    """Return the schema in one format. Cached, because it is the same for every request."""
     return renderer().render(SchemaGenerator().get_schema(request=None, public=True))
 
 
@@ -203,7 +209,7 @@ def redoc_bundle(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_redoc_bundle(), content_type="text/javascript; charset=utf-8")
 
 
-# Redoc loads only this image from another server: the logo beside its link in the menu. Replace it with an empty one.
+# Redoc loads one image from another server: the logo beside its link in the menu. Replace it with an empty image.
 _REDOC_LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 _NO_LOGO = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 

@@ -1,13 +1,13 @@
-"""The interface of the three engines: what the domain and the project need from a connection beyond Django's own.
+"""The interface of the three engines: additions to Django's connections for the domain and the project.
 
-Each engine inherits EngineConnection in its DatabaseWrapper, EngineFeatures in its DatabaseFeatures and
-EngineOperations in its DatabaseOperations, before Django's class. The domain calls these names on
-`django.db.connections[alias]` without a fallback: a database of another engine does not work.
+In each engine, DatabaseWrapper inherits EngineConnection, DatabaseFeatures inherits EngineFeatures, and
+DatabaseOperations inherits EngineOperations, before Django's class. The domain uses these names on
+`django.db.connections[alias]` without a fallback, so other engines do not work.
 
-A field of a model has two optional class attributes for the engine:
+A model field can have two class attributes for the engine:
 
 - `takes_documents`: `from_db_value` accepts a JSON array or object. Other JSONFields get JSON text.
-- `stores_pairs`: the field is an object of text to text, stored by `adapt_pairs`.
+- `stores_pairs`: the field is an object whose values are strings. `adapt_pairs` converts it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from django.db import DataError, OperationalError
 from django.db.utils import DatabaseErrorWrapper
 
-# Caches of SQL skip longer statements: bulk inserts and long lists of ids seldom repeat.
+# Longer statements are not cached, because bulk inserts and long lists of ids seldom repeat.
 MAX_CACHED_CHARACTERS = 4096
 
 
@@ -28,9 +28,9 @@ class RowTooLarge(DataError):
 
 
 class DiskFull(OperationalError):
-    """The database has no disk space left for a write, and wrote nothing. Becomes 507."""
+    """The database had no disk space left for a write, and wrote nothing. Becomes 507."""
 
-    stored_nothing = True  # the domain tells this error from those with an unknown outcome
+    stored_nothing = True  # distinguishes this error from errors with an unknown outcome
 
 
 def error_reason(error: Exception) -> str:
@@ -39,7 +39,7 @@ def error_reason(error: Exception) -> str:
 
 
 class DatabaseErrors(DatabaseErrorWrapper):
-    """Converts a driver's exceptions to Django's, and a full disk to DiskFull."""
+    """Converts a driver's exceptions to Django's, and the exceptions for a full disk to DiskFull."""
 
     wrapper: Any
 
@@ -51,23 +51,23 @@ class DatabaseErrors(DatabaseErrorWrapper):
 
 
 class EngineConnection:
-    """The methods that every DatabaseWrapper has beyond Django's."""
+    """The methods that every DatabaseWrapper has in addition to Django's."""
 
-    # Methods that reach the database without Django's cursor, or wait before they do. Metrics count each as this
-    # operation.
+    # Methods that use the database without Django's cursor, or wait before they use it. The values are the operations
+    # under which metrics count them.
     timed_methods: ClassVar[dict[str, str]] = {
         "get_new_connection": "connect",
         "_commit": "commit",
         "_rollback": "rollback",
         "fetch_directly": "query",
     }
-    is_timed = False  # True inside one of them: metrics count a nested operation as part of it
+    is_timed = False  # True inside such a method: metrics count a nested operation as part of the outer one
 
     def fetch_all(self: Any, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows; for a write, the rows of its RETURNING.
+        """Run one statement and return its rows. A write returns the rows of its RETURNING.
 
-        Skips Django's cursor, unless something listens to it (`execute_wrapper`, CaptureQueriesContext). Raises the
-        same exceptions as a cursor.
+        Skips Django's cursor, unless other code observes the cursor (`execute_wrapper`, CaptureQueriesContext). Raises
+        the same exceptions as a cursor.
         """
         if self.execute_wrappers or self.force_debug_cursor:
             with self.cursor() as cursor:
@@ -79,24 +79,25 @@ class EngineConnection:
             return list(self.fetch_directly(sql, params))
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run one statement with as few layers over the driver as possible and return its rows. For `fetch_all`
-        only.
+        """Run one statement with as few layers over the driver as possible, and return its rows.
+
+        Only `fetch_all` calls this method.
         """
         raise NotImplementedError
 
     def write_turn(self) -> AbstractContextManager[None]:
-        """Return a context manager for a single statement that writes, which is a transaction by itself.
+        """Return a context manager for a single write statement that is its own transaction.
 
-        If writers of the engine queue (SQLite), the statement waits for its turn first. In an open `atomic` block, and
-        on engines without a queue, the context manager does nothing: no transaction, no savepoint.
+        If the engine queues writers (SQLite), the context manager waits in the queue. In an open `atomic` block, and on
+        engines without a queue, it does nothing: it opens no transaction and no savepoint.
         """
         return nullcontext()
 
     def expect_many_writes(self) -> None:
-        """Prepare this connection for a process that stores millions of rows, where the engine can."""
+        """Prepare this connection for a process that stores millions of rows, if the engine supports it."""
 
     def is_disk_full(self, error: Exception) -> bool:
-        """Whether an exception of the driver means that the disk is full."""
+        """Return whether an exception of the driver means that the disk is full."""
         return False
 
     @cached_property
@@ -105,35 +106,36 @@ class EngineConnection:
 
     @property
     def queries_logged(self: Any) -> bool:
-        """Whether statements are logged: only if a test asks for it.
+        """True if Django logs statements. Only tests use this log.
 
-        Django also logs them if DEBUG is set, and reads that setting for each statement. Nothing reads or empties that
-        log.
+        By default, Django also logs statements if DEBUG is set, and checks this setting for each statement. Nothing
+        would read or empty that log.
         """
         return bool(self.force_debug_cursor)
 
 
 class EngineFeatures:
-    """The attributes of `connection.features` beyond Django's."""
+    """The attributes that `connection.features` has in addition to Django's."""
 
-    # JSON columns hold documents, and metadata a list of pairs; there are no transactions, joins or subqueries.
+    # JSON columns hold documents, and metadata is a list of pairs. There are no transactions, joins or subqueries.
     stores_documents = False
-    # Bulk rows are fastest by `executemany` of the driver. Elsewhere by `bulk_create`, many rows in a statement.
+    # Bulk inserts are fastest with the driver's `executemany`. On other engines, `bulk_create` with many rows in a
+    # statement is faster.
     prefers_executemany = False
-    # LIKE ignores the case of letters beyond ASCII.
+    # LIKE also ignores case for non-ASCII letters.
     folds_unicode_case = True
 
 
 class EngineOperations:
-    """The methods of `connection.ops` beyond Django's."""
+    """The methods that `connection.ops` has in addition to Django's."""
 
     def adapt_document(self: Any, value: Any, encoder: type[JSONEncoder]) -> Any:
-        """Return the parameter for a JSON array or object of a column whose field has this encoder.
+        """Return the query parameter for a JSON array or object. `encoder` is the encoder of the column's field.
 
-        The field must be able to read the parameter back: a document, or JSON text.
+        The parameter is a document or JSON text, and the field must be able to read it back.
         """
         return self.adapt_json_value(value, encoder)
 
     def adapt_pairs(self, value: dict[str, str], encoder: type[JSONEncoder]) -> Any:
-        """Return the parameter for an object of text to text, of any keys."""
+        """Return the query parameter for an object whose values are strings, with any keys."""
         return self.adapt_document(value, encoder)

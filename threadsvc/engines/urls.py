@@ -1,4 +1,4 @@
-"""Database URLs -> Django DATABASES entries. The url.py of each engine reads the options of its own URLs."""
+"""Converts database URLs to DATABASES entries. Each engine's url.py reads the options in its own URLs."""
 
 from typing import Any
 
@@ -9,18 +9,20 @@ from threadsvc.engines.mongodb.url import mongodb_entry
 from threadsvc.engines.postgresql.url import postgresql_entry
 from threadsvc.engines.sqlite.url import sqlite_entry
 
-# ?timeout=SECONDS: how long a writer waits for its turn (SQLite), or a statement may take (PostgreSQL).
+# The default of ?timeout=SECONDS: how long a writer waits for other writers (SQLite), or a statement may take
+# (PostgreSQL).
 TIMEOUT_SECONDS = 30
 
 
 def database_from_url(name: str, url: str, threads: int) -> dict[str, Any]:
-    """Return the DATABASES entry for a URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://...` or,
-    for threads and messages only, `mongodb://...`.
+    """Return the DATABASES entry for a URL.
 
-    `threads` is the number of requests that a process handles at a time. Each may need a connection.
+    The URL is `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://...` or, only for threads and messages,
+    `mongodb://...`. `threads` is the number of requests that a process handles at a time. Each of them may need a
+    connection.
 
-    Raises ImproperlyConfigured for an invalid URL. `name` is the setting that holds the URL, for the message. The
-    message never contains the URL, which may hold a password.
+    Raises ImproperlyConfigured for an invalid URL. The message contains `name`, the setting with the URL. It never
+    contains the URL itself, which may include a password.
     """
     scheme = url.partition("://")[0]
     if scheme in ("mongodb", "mongodb+srv"):
@@ -47,7 +49,7 @@ def database_from_url(name: str, url: str, threads: int) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float:
-    """Return the option's value as a number; -1 if it is not one."""
+    """Return the option's value as a number, or -1 if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Shared by backup and restore: the choice of the database, its file, a progress bar."""
+"""Helpers for backup and restore: the option that selects a database, the database's file, and a progress bar."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def add_database_option(parser: ArgumentParser) -> None:
 
 
 def expected_tables(alias: str, include_auto_created: bool = False) -> list[str]:
-    """Return the tables that migrations of this version create in a database."""
+    """Return the tables that the migrations of this version create in a database."""
     return [
         model._meta.db_table
         for model in apps.get_models(include_auto_created)
@@ -39,8 +39,9 @@ def expected_tables(alias: str, include_auto_created: bool = False) -> list[str]
 
 
 def file_of(alias: str) -> Path:
-    """Return the file of an SQLite database. For another engine, raise a CommandError that names the engine's own
-    tools.
+    """Return the file of an SQLite database.
+
+    For another engine, raises a CommandError that names the engine's own tools.
     """
     if other := BACKUP_TOOLS.get(connections[alias].settings_dict["ENGINE"]):
         engine, tools = other
@@ -52,7 +53,7 @@ def file_of(alias: str) -> Path:
 
 @contextmanager
 def bar(doing: str) -> Iterator[Report]:
-    """Show a progress bar in bytes, on a terminal only."""
+    """Show a progress bar in bytes, but only on a terminal."""
     with tqdm(desc=doing, unit="B", unit_scale=True, leave=False, disable=None) as shown:
 
         def report(done: int, total: int) -> None:

@@ -1,6 +1,7 @@
 """Exposes the metrics of all workers to Prometheus, on a separate port of the loopback address.
 
-Runs in a process of its own: threads are unsafe in the process that forks the workers, and a worker may hang.
+The exporter runs in its own process, because threads are unsafe in the process that forks the workers, and a worker may
+hang.
 """
 
 import ctypes
@@ -39,9 +40,9 @@ class Exporter(ThreadingTCPServer):
 
 
 class Started(NamedTuple):
-    """The exporter's process, and the directory for the files of workers."""
+    """The exporter's process, and the directory for the workers' files."""
 
-    process: int  # a file descriptor (pidfd_open(2)): gunicorn's master may have reaped the process already
+    process: int  # a pidfd (pidfd_open(2)), because gunicorn's master may already have reaped the process
     directory: Path
 
     def end(self) -> None:
@@ -53,11 +54,11 @@ class Started(NamedTuple):
 
 
 def start(port: int, data_directory: Path) -> Started:
-    """Start the process, which ends with the caller's process in any case. Raises OSError.
+    """Start the exporter's process, which also ends if the caller's process is killed. Raises OSError.
 
-    Call this before anything imports prometheus_client, which reads its directory from the environment.
+    Call this function before any code imports prometheus_client, which reads its directory from the environment.
     """
-    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # replaced below
+    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # the handler is replaced below
     directory = new_directory(port, data_directory)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
@@ -85,11 +86,11 @@ def start(port: int, data_directory: Path) -> Started:
 def new_directory(port: int, data_directory: Path) -> Path:
     """Create an empty private directory with a random name.
 
-    In shared memory if possible: writing to a mapped file on a full disk kills the process.
+    It is in shared memory if possible, because writing to a mapped file on a full disk kills the process.
     """
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else data_directory
     prefix = f"threadsvc-metrics-{port}-"
-    for left in parent.glob(f"{prefix}*"):  # a killed service on this port left it
+    for left in parent.glob(f"{prefix}*"):  # a killed service with this port left this directory
         if left.stat(follow_symlinks=False).st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -113,7 +114,7 @@ class Sums:
 
 
 class Processes:
-    """Collects what Prometheus client libraries report of a process, summed over all processes of the service."""
+    """Collects the process metrics that Prometheus clients usually expose, summed over all processes of the service."""
 
     def __init__(self, master: int) -> None:
         self.master = master
@@ -138,7 +139,7 @@ class Processes:
 
 
 def stat_of(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on (proc_pid_stat(5)); empty if the process has ended."""
+    """Return the fields of /proc/PID/stat from the third on (proc_pid_stat(5)), or [] if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Log lines: a JSON object each, or text for people. They never contain the content of requests."""
+"""Log lines, as JSON objects or as text for people. They never contain the content of requests."""
 
 import json
 import logging
@@ -20,13 +20,14 @@ logger = logging.getLogger(__name__)
 # The id of the current request.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# The WSGI variable with the time at which a thread took the request, by time.perf_counter(). wsgi.py sets it.
+# The WSGI variable with the time at which a thread started to handle the request (time.perf_counter()). wsgi.py sets
+# it.
 STARTED = "threadsvc.started"
 
 MAX_FRAMES = 50
 
 # No line contains the caller or the thread, so logging need not determine them (logging HOWTO, "Optimization").
-logging._srcfile = None  # the documented switch
+logging._srcfile = None  # the documented way to switch this off
 logging.logThreads = logging.logMultiprocessing = False
 
 
@@ -36,7 +37,7 @@ def fields(**values: Any) -> dict[str, Any]:
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line. `form` is json or text; `with_words` includes the messages of exceptions.
+    """Formats a record as one line. `form` is json or text. `with_words` includes the messages of exceptions.
 
     structlog's ProcessorFormatter does the same, but copies each record, which doubles the time.
     """
@@ -72,7 +73,7 @@ class LineFormatter(logging.Formatter):
 
 
 def to_ascii(line: dict[str, Any], default: Any) -> str:
-    """Return a JSON object in ASCII, which reads the same in every encoding."""
+    """Return a log line as JSON in ASCII, which is the same in every encoding."""
     with suppress(TypeError):  # lone surrogates, large integers
         text = orjson.dumps(line, default)
         if text.isascii():
@@ -90,7 +91,7 @@ def with_messages(exc_info: ExcInfo) -> str:
 def without_messages(exc_info: ExcInfo) -> str:
     """Return the types and tracebacks of an exception and its causes, the first cause first.
 
-    Leaves out the messages: those of databases and int(), for example, quote data of the request.
+    Leaves out the messages, because some of them quote request data. For example, messages of databases and int() do.
     """
     chain: list[BaseException] = []
     error: BaseException | None = exc_info[1]

@@ -1,6 +1,6 @@
-"""The metrics of a worker. Imported only by a service with THREADSVC_METRICS_PORT: the import opens files.
+"""The metrics of a worker. Imported only if THREADSVC_METRICS_PORT is set, because the import opens files.
 
-Each worker writes its own files; threadsvc/observability/exporter.py exposes their sums.
+Each worker writes its own files. threadsvc/observability/exporter.py exposes the sums.
 """
 
 import time
@@ -38,7 +38,7 @@ FAULT = "fault"
 def prepare() -> None:
     """Initialize the metrics, once, in the process that forks the workers."""
     for kind in (*KINDS.values(), FAULT):
-        ERRORS.labels(kind)  # 0 instead of missing, so that an alert sees the first error as an increase
+        ERRORS.labels(kind)  # start at 0, so that an alert sees the first error as an increase
     for alias in connections:
         DATABASE_SECONDS.labels(alias, "query")
     for engine in {type(connection) for connection in connections.all()}:
@@ -60,14 +60,17 @@ def count_response(method: str, route: str, status: int, seconds: float) -> None
 
 
 def time_operations(engine: Any) -> None:
-    """Make connections of an engine time their `timed_methods` and cursors."""
+    """Make the connections of an engine measure the time of their `timed_methods` and cursors."""
     for name, operation in engine.timed_methods.items():
         setattr(engine, name, timed(getattr(engine, name), operation))
     engine.make_cursor = lambda connection, cursor: TimedCursor(cursor, connection)
 
 
 class TimedCursor(CursorWrapper):
-    """Times statements. An `execute_wrapper` would send those of `fetch_all` through a cursor too."""
+    """Measures the time of statements.
+
+    An `execute_wrapper` would make `fetch_all` use a cursor for its statements.
+    """
 
     def _execute(self, *arguments: Any) -> Any:
         return observed(self.db, "query", super()._execute, *arguments)  # type: ignore[misc]  # not in the stubs
@@ -85,7 +88,10 @@ def timed(method: Callable[..., Any], operation: str) -> Callable[..., Any]:
 
 
 def observed(connection: Any, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function and time it, unless it runs inside another timed operation, as BEGIN does inside "begin"."""
+    """Call a function and measure its time.
+
+    If it runs inside another timed operation, only that operation is measured. For example, BEGIN runs inside "begin".
+    """
     if connection.is_timed:
         return function(*arguments)
     connection.is_timed = True

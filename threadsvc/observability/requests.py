@@ -1,4 +1,4 @@
-"""The middleware that makes requests observable: the request id, the access log, metrics."""
+"""The middleware that observes requests: the request id, the access log, metrics."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER_METHOD = "(other)"
 UNKNOWN_ROUTE = "(unknown)"
 STATIC_ROUTE = f"{settings.STATIC_URL}{{path}}"
-# Probes and pages send these all the time. Successful responses are logged at level debug.
+# Probes and pages request these routes all the time. Successful responses are logged at level debug.
 QUIET_ROUTES = ("/healthz", "/readyz", STATIC_ROUTE)
 
 _GOOD_REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -33,10 +33,9 @@ _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>[^)]*\)")
 
 
 class RequestIdMiddleware(Middleware):
-    """Adds `x-request-id` to every response: the client's if it is 1 to 128 visible ASCII characters, otherwise a new
-    one.
+    """Adds `x-request-id` to every response, and logs each response with this id.
 
-    Logs each response with that id.
+    The id is the client's if it has 1 to 128 visible ASCII characters, otherwise a new one.
     """
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -60,7 +59,8 @@ class MetricsMiddleware(Middleware):
     """Counts and times responses. Installed if THREADSVC_METRICS_PORT is set."""
 
     def __init__(self, get_response: GetResponse) -> None:
-        # Not at the top: Django's checks import all middleware, and prometheus_client reads its environment on import.
+        # Not at the top, because Django's checks import all middleware, and prometheus_client reads the environment on
+        # import.
         from threadsvc.observability import metrics
 
         metrics.prepare()
@@ -82,7 +82,7 @@ class MetricsMiddleware(Middleware):
 
 
 def started_at(request: HttpRequest) -> float:
-    """Return the time at which a thread took the request, by time.perf_counter()."""
+    """Return the time at which a thread started to handle the request (time.perf_counter())."""
     return float(request.META.get(STARTED) or time.perf_counter())
 
 
@@ -101,15 +101,15 @@ def log_response(request: HttpRequest, status: int, seconds: float) -> None:
 
 
 def method_of(request: HttpRequest) -> str:
-    """Return the request's method, or OTHER_METHOD for an unknown one: a client could send any text."""
+    """Return the request's method, or OTHER_METHOD for an unknown one, because a client could send any text."""
     return request.method if request.method in KNOWN_METHODS else OTHER_METHOD
 
 
 def route_of(request: HttpRequest) -> str:
-    """Return the route of a request, such as `/threads/{thread_id}`: one of a fixed number of texts, without client
-    data.
+    """Return the route of a request, such as `/threads/{thread_id}`.
 
-    Returns UNKNOWN_ROUTE for unknown paths, and for requests that are refused before routing (a foreign Host).
+    There is a fixed number of routes, and they contain no data of clients. Returns UNKNOWN_ROUTE for unknown paths, and
+    for requests that are refused before routing, such as requests with a foreign Host.
     """
     if request.path_info.startswith(settings.STATIC_URL):
         return STATIC_ROUTE
@@ -124,8 +124,11 @@ def template_of(route: str) -> str:
 
 
 def tenant_of(request: HttpRequest, status: int) -> str | None:
-    """Return the tenant of the request; None if it was not authenticated, or refused without a key."""
-    if not hasattr(request, "auth"):  # set by DRF's request
+    """Return the tenant of the request, or None.
+
+    It is None if the request was not authenticated, or was refused because it had no key.
+    """
+    if not hasattr(request, "auth"):  # only DRF's request has this attribute
         return None
     if request.auth is None:
         return None if status in (401, 403) else settings.DEFAULT_TENANT
@@ -134,10 +137,13 @@ def tenant_of(request: HttpRequest, status: int) -> str | None:
 
 @receiver(got_request_exception)
 def log_fault(**kwargs: Any) -> None:
-    """Log an exception that becomes a 500. Settings turn off Django's own line, which contains the path."""
+    """Log an exception that becomes a 500.
+
+    The settings turn off Django's own log line, because it contains the path.
+    """
     error = sys.exception()
-    if not isinstance(error, OUTAGES):  # threadsvc/api/errors.py logs those
+    if not isinstance(error, OUTAGES):  # threadsvc/api/errors.py logs outages
         logger.error("unhandled exception", exc_info=True)
-    if error and not settings.DEBUG:  # whose page shows the frames
-        # The traceback refers to frames, and they to the request, its body and the exception itself.
+    if error and not settings.DEBUG:  # with DEBUG, Django's error page shows the frames
+        # The traceback refers to its frames, and the frames refer to the request, its body and the exception.
         traceback.clear_frames(error.__traceback__)

@@ -1,7 +1,7 @@
 """The paths of /threads, mounted under / and /v1.
 
-The contract fixes each path and method, so there is no router. A path accepts any text as an id. A malformed id gets
-404, as an unknown id does.
+The contract fixes each path and method, so there is no router. A path accepts any string as an id. A malformed id gets
+404, like an unknown id.
 """
 
 from django.urls import path, register_converter

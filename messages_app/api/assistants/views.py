@@ -61,7 +61,9 @@ class ContractViewSet(JSONViewSet):
     def created(
         self, key: IdempotencyKey | None, create: Create, shown: Callable[[Any], Any], thread_id: str = ""
     ) -> HttpResponse:
-        """Call `create` and return the response that shows the new row. Requests with the same key create only one row.
+        """Call `create` and return the response that shows the new row.
+
+        Requests with the same key create only one row.
         """
         if key is None:
             return self.answer(shown(create()))

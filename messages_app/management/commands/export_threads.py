@@ -34,8 +34,8 @@ class Command(BaseCommand):
             with rare_garbage_collection():
                 threads = export_to_file(file, tenant, Progress)
         except BrokenPipeError:
-            # The reader has closed the pipe, so no message is needed. Python would fail to flush the rest of the output
-            # at exit.
+            # The reader has closed the pipe, so no message is needed. Discard the rest of the output, because Python
+            # would fail to flush it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except OSError as error:
@@ -45,6 +45,6 @@ class Command(BaseCommand):
         seconds = time.monotonic() - start
         summary = f"Exported {threads:,} threads in {seconds:.1f} s ({threads / seconds:,.0f}/s)."
         if file == STANDARD_STREAM:
-            self.stderr.write(summary, str)  # `str` replaces the style of errors
+            self.stderr.write(summary, str)  # without the style of errors
         else:
             self.stdout.write(summary)

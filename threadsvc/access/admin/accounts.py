@@ -1,4 +1,4 @@
-"""Accounts in the admin: Django's own pages, without the requests that make them fail."""
+"""Accounts in the admin: Django's own pages, changed to reject requests that would make them fail."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,17 @@ from django.core.exceptions import BadRequest
 from django.db.models import DateTimeField
 from django.http import HttpRequest, HttpResponse
 
-if TYPE_CHECKING:  # the base class that the mixin is used with
+if TYPE_CHECKING:  # the class with which the mixin is combined
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = object
 
-# The lookups of the filters beside the list. Django would send any other condition on a column to the database.
+# The lookups that the filters beside the list use. Django would send any other condition on a column to the database.
 LOOKUPS = {"is_staff__exact", "is_superuser__exact", "is_active__exact", "groups__id__exact", "groups__isnull"}
 
 
 class StrictAdminMixin(ModelAdmin):
-    """Refuses lookups and selected rows that make Django's admin fail with a 500."""
+    """Rejects lookups and selected rows that would make Django's admin fail with a 500."""
 
     row_key = re.compile("[0-9]{1,18}")
 
@@ -28,7 +28,7 @@ class StrictAdminMixin(ModelAdmin):
         return lookup in LOOKUPS
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """Return Django's form field, with a label for each of the two inputs of a time, for screen readers."""
+        """Return Django's form field. For screen readers, add a label to each of the two inputs of a time."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if isinstance(db_field, DateTimeField) and field:
             for part, label in zip(field.widget.widgets, ("Date", "Time"), strict=True):

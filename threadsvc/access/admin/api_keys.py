@@ -14,7 +14,7 @@ from django.urls import URLPattern, path, reverse
 from threadsvc.access.admin.accounts import StrictAdminMixin
 from threadsvc.access.models import PREFIX_CHARACTERS, APIKey, APIKeyQuerySet
 
-if TYPE_CHECKING:  # generic for the type checker only
+if TYPE_CHECKING:  # ModelAdmin is generic only in the type stubs
     ModelAdmin = admin.ModelAdmin[APIKey]
 else:
     ModelAdmin = admin.ModelAdmin
@@ -56,7 +56,7 @@ class APIKeyAdmin(StrictAdminMixin, ModelAdmin):
     has_delete_permission = has_change_permission
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.has_perm("access.change_apikey"))  # nothing else of a key can change
+        return bool(request.user.has_perm("access.change_apikey"))  # revoking is the only possible change
 
     @admin.display(description="rights", ordering="read_only")
     def rights(self, key: APIKey) -> str:

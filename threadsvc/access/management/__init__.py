@@ -1,10 +1,10 @@
-"""Text formats of the commands."""
+"""Text formats for the output of commands."""
 
 from datetime import datetime
 
 
 def one_line(text: str) -> str:
-    """Return a text in one line that is safe for a terminal."""
+    """Return a text as one line that is safe to print on a terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 

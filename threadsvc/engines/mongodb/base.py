@@ -25,13 +25,13 @@ from threadsvc.engines.mongodb.statements import Document, ResultSet, is_field_n
 
 lookups.register_lookups()
 
-# One client for each process and server: it holds the pool of connections that threads share.
+# One client for each process and server. All threads share its pool of connections.
 _clients: dict[tuple[int, str], MongoClient[Document]] = {}
 _clients_lock = Lock()
 
 
 def process_client(options: dict[str, Any]) -> MongoClient[Document]:
-    """Return this process's client. A client from before a fork has no threads in the child."""
+    """Return this process's client. After a fork, the child creates a new one, because threads are not copied."""
     key = os.getpid(), repr(sorted(options.items()))
     with _clients_lock:
         if key not in _clients:
@@ -41,14 +41,14 @@ def process_client(options: dict[str, Any]) -> MongoClient[Document]:
 
 @atexit.register
 def close_clients() -> None:
-    """Close the clients of this process: sockets, and the threads that monitor servers."""
+    """Close the clients of this process: their sockets, and the threads that monitor servers."""
     with _clients_lock:
         for key in [key for key in _clients if key[0] == os.getpid()]:
             _clients.pop(key).close()
 
 
 class MongoCursor(cursor.Cursor):
-    """Runs one statement at a time. Rows are tuples in the order of the SELECT."""
+    """Runs one statement at a time. Rows are tuples in the order of the selected columns."""
 
     result_set: ResultSet = ResultSet(iter(()))
 
@@ -90,7 +90,7 @@ class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
     can_clone_databases = False
     can_return_columns_from_insert = True
     can_return_rows_from_bulk_insert = True
-    has_native_json_field = True  # objects as they are, not as text
+    has_native_json_field = True  # JSON is stored as documents, not as text
     stores_documents = True
     supports_expression_indexes = False
     supports_foreign_keys = False
@@ -106,11 +106,11 @@ class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
 
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
-    # Lookups of JSONField. Others would compare or sort as BSON, not as text.
+    # The lookups of JSONField that are supported. Others would compare or sort values as BSON, not as text.
     json_lookups = ("exact", "in", "isnull")
 
     def conditional_expression_supported_in_where_clause(self, expression: Any) -> bool:
-        return False  # `WHERE "flag" = %s`, never a bare `WHERE "flag"`
+        return False  # Django then writes `WHERE "flag" = %s` instead of `WHERE "flag"`
 
     def bulk_insert_sql(self, fields: "Sequence[Field[Any, Any]]", placeholder_rows: Sequence[Sequence[str]]) -> str:
         return "VALUES " + ", ".join(f"({', '.join(row)})" for row in placeholder_rows)
@@ -141,11 +141,14 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         return to_document(value, encoder or JSONEncoder)
 
     def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> Any:
-        """Return the document itself, or JSON text if one of its keys is not a field name of MongoDB."""
+        """Return the document itself, or JSON text if one of its keys is not a valid field name in MongoDB."""
         return value if has_field_names(value) else encoder().encode(value)
 
     def adapt_pairs(self, value: dict[str, str], encoder: type[JSONEncoder]) -> list[Document]:
-        """Return [{"k": key, "v": text}, ...]: any text may be a key, and one index finds every pair."""
+        """Return [{"k": key, "v": text}, ...].
+
+        In this form, any string may be a key, and one index finds every pair.
+        """
         return [{"k": key, "v": text} for key, text in value.items()]
 
     def get_db_converters(self, expression: Any) -> list[Any]:
@@ -165,7 +168,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
 
 
 def has_field_names(value: Any) -> bool:
-    """Whether every key in a JSON value, at any depth, is a field name of MongoDB."""
+    """Return whether every key in a JSON value, at any depth, is a valid field name in MongoDB."""
     match value:
         case dict():
             return all(is_field_name(key) and has_field_names(item) for key, item in value.items())
@@ -175,7 +178,7 @@ def has_field_names(value: Any) -> bool:
 
 
 def to_document(value: Any, encoder: type[JSONEncoder]) -> Any:
-    """Return a JSON value as BSON. Raises DataError for a key that is not a field name of MongoDB."""
+    """Convert a JSON value to BSON. Raises DataError for a key that is not a valid field name in MongoDB."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -190,7 +193,7 @@ def to_document(value: Any, encoder: type[JSONEncoder]) -> Any:
 
 
 def to_json(value: Any, *_: Any) -> str | None:
-    """Return the text that Django's own JSONField reads."""
+    """Convert a value to the JSON text that Django's own JSONField reads."""
     return None if value is None else JSONEncoder().encode(value)
 
 
@@ -230,7 +233,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         "PositiveBigIntegerField": "long",
         "SmallAutoField": "int",
     }
-    # Without them, Django asks `regex_lookup`.
+    # For operators that are not in this dict, Django calls `regex_lookup`.
     operators = {name: sql for name, sql in base.DatabaseWrapper.operators.items() if "regex" not in name}
     SchemaEditorClass = DatabaseSchemaEditor
     creation_class = DatabaseCreation
@@ -247,7 +250,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             return self.client_connection[self.settings_dict["NAME"]]
 
     def create_cursor(self, name: str | None = None) -> MongoCursor:
-        # Not cached: a child process needs a client of its own.
+        # Not cached, because a child process needs its own client.
         self.connection = self.get_new_connection(self.get_connection_params())
         return MongoCursor(self.client_connection, self.connection, self.djongo_connection)
 
@@ -257,7 +260,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         return cursor.fetchall()
 
     def _close(self) -> None:
-        """Keep the client: other threads use it."""
+        """Keep the client open, because other threads use it."""
 
     def close_pool(self) -> None:
         """Close this process's connections. The next query opens new ones."""

@@ -1,4 +1,4 @@
-"""pymongo's exceptions -> the DB-API's, which Django converts to its own."""
+"""Converts pymongo's exceptions to the DB-API's, which Django converts to its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ IMMUTABLE_FIELD = 66
 UNAVAILABLE = {6, 7, 13, 18, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 262, 365}
 UNAVAILABLE |= {9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
 DISK_FULL_CODE = 14031
-TOO_LARGE = {10334, 17419, 17420}  # a document, before or after an update
+TOO_LARGE = {10334, 17419, 17420}  # a document is too large, before or after an update
 
 
 def database_error(error: Exception) -> Exception:
-    """Return the DB-API's exception for one of pymongo's."""
+    """Return the DB-API exception for an exception of pymongo."""
     kind: type[Exception] = database.DatabaseError
     match error:
         case errors.DuplicateKeyError():
@@ -30,7 +30,7 @@ def database_error(error: Exception) -> Exception:
                 return DiskFull(str(error))
             if DUPLICATE_KEY in codes:
                 kind = database.IntegrityError
-            elif not codes or codes & UNAVAILABLE:  # no code: written, but not with the requested concern
+            elif not codes or codes & UNAVAILABLE:  # no code: written, but without the requested write concern
                 kind = database.OperationalError
         case (
             errors.ConnectionFailure()

@@ -1,4 +1,4 @@
-"""How Django's expressions compile to the SQL that only this engine has (sql.py): paths into documents, and pairs."""
+"""Compiles Django expressions for document paths and pairs to SQL that only this engine supports (sql.py)."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def data_contains(self: DataContains, compiler: Any, connection: Any) -> Compile
 
 
 def json_icontains(self: JSONIContains, compiler: Any, connection: Any) -> CompiledSQL:
-    """Find text in a key or a value of a field of pairs."""
+    """Compile a search for text in the keys and values of a field of pairs."""
     if not stores_pairs(self.lhs):
         raise NotSupportedError("MongoDB: 'icontains' is for fields of pairs, and for texts in documents")
     column, params = compiler.compile(self.lhs)
@@ -50,9 +50,9 @@ def has_key(self: HasKeyLookup, compiler: Any, connection: Any) -> CompiledSQL:
 
 
 def tuple_comparison(self: TupleGreaterThan | TupleLessThan, compiler: Any, connection: Any) -> CompiledSQL:
-    """Compile (a, b) > (x, y), the start of a page, as a >= x AND (a > x OR (a = x AND b > y)).
+    """Compile (a, b) > (x, y), the start of a page, to a >= x AND (a > x OR (a = x AND b > y)).
 
-    Without the first condition, the server scans the index from its start.
+    Without the first condition, the server would scan the index from its start.
     """
     (column, *_), (value, *_) = tuple(self.lhs), tuple(self.rhs)
     bound = (GreaterThanOrEqual if isinstance(self, TupleGreaterThan) else LessThanOrEqual)(column, value)
@@ -70,7 +70,7 @@ def order_by(self: OrderBy, compiler: Any, connection: Any) -> CompiledSQL:
 
 
 def register_lookups() -> None:
-    """Register the functions as `as_djongo`, which Django prefers to `as_sql` for this vendor."""
+    """Register the functions as `as_djongo`. For this vendor, Django prefers this method to `as_sql`."""
     methods = {
         KeyTransform: key_transform,
         DataContains: data_contains,

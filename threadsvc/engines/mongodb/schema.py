@@ -1,4 +1,7 @@
-"""Migrations -> collections and indexes. Every step is idempotent, so an interrupted migration can run again."""
+"""Applies migrations to collections and indexes.
+
+Every step is idempotent, so an interrupted migration can run again.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +16,9 @@ from pymongo.errors import CollectionInvalid, OperationFailure
 
 from threadsvc.engines.mongodb.statements import SCHEMA_COLLECTION, Document
 
-PRIMARY_KEY = "__primary_key__"  # djongo's name of that index
+PRIMARY_KEY = "__primary_key__"  # djongo's name for the index of the primary key
 
-# The time-out of a change of all documents, instead of that of requests.
+# The time-out for a change to all documents. It replaces the time-out for requests.
 MIGRATION_SECONDS = 24 * 3600
 
 INDEX_NOT_FOUND = 27
@@ -23,9 +26,10 @@ NAMESPACE_NOT_FOUND = 26
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
-    """Collections have no columns, so most changes of fields do nothing.
+    """Changes collections and indexes. Collections have no columns, so most changes of fields do nothing.
 
-    An index with a condition is created without it: it finds the same rows. There are no foreign keys or CHECKs.
+    An index with a condition is created without the condition. It finds the same rows. There are no foreign keys or
+    CHECKs.
     """
 
     def __init__(self, connection: Any, collect_sql: bool = False, atomic: bool = True) -> None:
@@ -53,7 +57,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
             raise NotSupportedError(f"MongoDB: {model} has a ManyToManyField, which needs joins")
         collection = self.collection(model)
         with self.at_length():
-            with suppress(CollectionInvalid):  # an interrupted migration created it
+            with suppress(CollectionInvalid):  # an interrupted migration has already created it
                 collection.database.create_collection(collection.name)
             if model._meta.auto_field is not None:
                 start = {"$setOnInsert": {"auto": {"field_names": [model._meta.auto_field.column], "seq": 0}}}
@@ -135,7 +139,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         if index.contains_expressions or index.include or type(index) is not Index:
             raise NotSupportedError(f"MongoDB: no such index: {index!r}")
         keys = [(field(model, name).column, -1 if order else 1) for name, order in index.fields_orders]
-        if all(key != keys for key in self.keys(model)):  # the server refuses a second index of the same keys
+        if all(key != keys for key in self.keys(model)):  # the server refuses a second index on the same keys
             self.create_index(model, index.name, keys)
 
     def remove_index(self, model: type[Model], index: Index) -> None:

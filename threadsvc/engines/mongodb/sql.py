@@ -1,6 +1,6 @@
-"""A parser of the SQL that Django writes for one table; replaces djongo's (`djongo.sql2mongo`).
+"""A parser for the SQL that Django writes for one table. It replaces djongo's parser (`djongo.sql2mongo`).
 
-djongo skips tokens that it does not know: conditions vanish, and queries return wrong rows. This grammar parses a
+djongo skips tokens that it does not know, so conditions are lost and queries return wrong rows. This parser parses a
 whole statement or raises NotSupportedError (joins, DISTINCT, HAVING, functions, expressions).
 """
 
@@ -47,7 +47,7 @@ class Reader:
         self.tokens = list(self.split(sql))
         self.at = 0
         self.params = 0
-        self.names: set[str] = set()  # names that may qualify a column of the table
+        self.names: set[str] = set()  # names that can qualify a column of the table
 
     def split(self, sql: str) -> Iterator[Token]:
         end = 0
@@ -63,14 +63,14 @@ class Reader:
     def refuse(self, what: str) -> NoReturn:
         raise NotSupportedError(f"MongoDB cannot do {what or 'the end'!r} in: {self.sql[:1000]}")
 
-    # Steps
+    # Parsing steps
 
     @property
     def next(self) -> Token:
         return self.tokens[self.at]
 
     def take(self, *texts: str) -> bool:
-        """Consume these words or signs if they come next."""
+        """Consume these words or signs if they come next. Return whether they did."""
         for offset, text in enumerate(texts):
             token = self.tokens[min(self.at + offset, len(self.tokens) - 1)]
             if token.kind not in ("word", "sign") or token.text != text:
@@ -126,7 +126,7 @@ class Reader:
             select.where = self.either()
         if self.take("GROUP", "BY"):
             select.group = self.column_of(select.items)
-        # Only the column of GROUP BY may be selected with aggregates.
+        # Besides aggregates, only the column of GROUP BY may be selected.
         others = (item for item in select.items if item.function or item.column is None or item.column != select.group)
         aggregates = [item.function for item in others]
         if any(aggregates) and not all(aggregates):
@@ -147,7 +147,7 @@ class Reader:
         return select
 
     def counted(self, start: int) -> statements.SelectStatement:
-        """SELECT COUNT(*) FROM (SELECT ...) name"""
+        """Parse SELECT COUNT(*) FROM (SELECT ...) name."""
         inner = self.select()
         self.need(")")
         self.kind("word")
@@ -165,7 +165,7 @@ class Reader:
         name = self.kind("name")
         self.names = {name}
         if self.next.kind == "word" and re.fullmatch(r"[A-Z]\d+", self.next.text):
-            self.names = {self.kind("word")}  # as Django names those of subqueries
+            self.names = {self.kind("word")}  # Django's alias for a table in a subquery
         return name
 
     def select_item(self) -> statements.SelectItem:
@@ -189,7 +189,7 @@ class Reader:
         return column, -1 if descending else 1
 
     def column_of(self, items: list[statements.SelectItem]) -> str:
-        """Parse a column, given by name or by its number in the SELECT."""
+        """Parse a column, which is given by its name or by its number in the SELECT."""
         if self.next.kind != "number":
             return self.column().name
         number = int(self.kind("number"))
@@ -296,7 +296,7 @@ class Reader:
         return statements.Column(column.name, tuple(keys))
 
     def column(self) -> statements.Column:
-        """Parse a column, qualified by this statement's own table: not by a joined or an outer one."""
+        """Parse a column of this statement's own table, not of a joined or outer table."""
         table = self.next
         self.at += 1
         if table.kind not in ("name", "word") or table.text not in self.names:

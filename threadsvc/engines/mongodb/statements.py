@@ -1,7 +1,8 @@
-"""SQL statements as MongoDB runs them: conditions -> filters, statements -> commands.
+"""SQL statements for MongoDB: conditions become filters, and statements become commands.
 
-Conditions have SQL's three-valued logic: a comparison with NULL is neither true nor false, and so is its NOT. MongoDB's
-`$nor` would be true there, so NOT is pushed down to the comparisons, each of which knows its negation.
+Conditions have SQL's three-valued logic: a comparison with NULL is neither true nor false, and its negation is neither
+as well. MongoDB's `$nor` would be true in this case. NOT is therefore pushed down to the comparisons, which can negate
+themselves.
 """
 
 import re
@@ -22,9 +23,10 @@ Params = Sequence[Any]
 
 NO_ROW: Document = {"_id": {"$in": []}}
 
-MAX_EXPRESSION_BYTES = 16_000  # of a regular expression; the server's limit is slightly higher
+MAX_EXPRESSION_BYTES = 16_000  # for a regular expression; the server's limit is slightly higher
 
-# djongo's collection of metadata about the others; this engine keeps the last number of each collection's key there.
+# djongo's collection for metadata about other collections. This engine stores the last automatic key of each collection
+# in it.
 SCHEMA_COLLECTION = "__schema__"
 
 
@@ -41,7 +43,7 @@ class ResultSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Value:
-    """A parameter of the statement, by its number, or a constant."""
+    """A parameter of the statement, given by its number, or a constant."""
 
     index: int | None
     constant: Any = None
@@ -54,7 +56,7 @@ _HEX_OBJECT_ID = re.compile("[0-9a-f]{24}")
 
 
 def to_bson(column: str, value: Any) -> Any:
-    """Return the ObjectId for the text of an `_id`. Any other text stays text, and equals no stored `_id`."""
+    """Convert a valid `_id` to an ObjectId. Any other value is returned unchanged, and equals no stored `_id`."""
     return ObjectId(value) if column == "_id" and isinstance(value, str) and _HEX_OBJECT_ID.fullmatch(value) else value
 
 
@@ -63,7 +65,7 @@ def from_bson(value: Any) -> Any:
 
 
 def is_field_name(key: Any) -> bool:
-    """Whether MongoDB reads a key as the name of a field, not as a path or an operator."""
+    """Return whether MongoDB reads a key as a field name, not as a path or an operator."""
     return isinstance(key, str) and bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
 
 
@@ -72,7 +74,7 @@ def is_field_name(key: Any) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """A field of the document; with `keys`, a path into it, which traverses arrays."""
+    """A field of the document. With `keys`, it is a path into the field, and the path traverses arrays."""
 
     name: str
     keys: tuple[Value, ...] = ()
@@ -84,7 +86,7 @@ class Column:
         return {self.path(params): condition}
 
     def equal(self, value: Any, params: Params) -> Document:
-        """Return the short form of `$eq`: some servers need it to use an index. `value` is a scalar."""
+        """Return the short form of `$eq`, which some servers need in order to use an index. `value` is a scalar."""
         return {self.path(params): value}
 
     def is_null(self, params: Params, negated: bool) -> Document:
@@ -100,7 +102,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Pair:
-    """The value of a key in a field that holds [{"k": key, "v": value}, ...]. Any text may be a key."""
+    """The value of a key in a field that holds [{"k": key, "v": value}, ...]. Any string may be a key."""
 
     name: str
     key: Value
@@ -125,7 +127,7 @@ Operand = Column | Pair
 
 
 class Condition(ABC):
-    """A condition of WHERE. `filter` matches rows for which it is true, or (`negated`) false."""
+    """A condition of WHERE. `filter` matches the rows for which it is true or, with `negated`, false."""
 
     @abstractmethod
     def filter(self, params: Params, negated: bool, database: Database[Document]) -> Document: ...
@@ -133,7 +135,10 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Junction(Condition):
-    """AND, or (`either`) OR. Pushes NOT down by De Morgan's laws, which hold in three-valued logic too."""
+    """Conditions that are joined with AND or, with `either`, OR.
+
+    NOT is pushed down with De Morgan's laws, which hold in three-valued logic too.
+    """
 
     parts: tuple[Condition, ...]
     either: bool = False
@@ -144,7 +149,10 @@ class Junction(Condition):
 
 
 def all_of(filters: list[Document]) -> Document:
-    """Return AND of filters, merged into one document if no two share a field: some servers only then use an index."""
+    """Return a filter that joins these filters with AND.
+
+    If no two of them share a field, they are merged into one document, because some servers only then use an index.
+    """
     together: Document = {}
     for each in filters:
         if together.keys() & each.keys():
@@ -170,7 +178,7 @@ class IsNull(Condition):
         return self.operand.is_null(params, negated != self.negated)
 
 
-# MongoDB's ordered comparisons compare values of one type; none is true for null.
+# Each operator and its negation. MongoDB's ordered comparisons compare values of one type, and none is true for null.
 ORDERED = {"<": ("$lt", "$gte"), "<=": ("$lte", "$gt"), ">": ("$gt", "$lte"), ">=": ("$gte", "$lt")}
 
 
@@ -194,7 +202,10 @@ class Comparison(Condition):
         return self.operand.equal(value, params) if equal else self.operand.where({"$nin": [value, None]}, params)
 
     def whole(self, value: Any, params: Params, equal: bool) -> Document:
-        """Compare with a whole document or array. `$eq` would also match an element of an array."""
+        """Return a filter that compares with a whole document or array.
+
+        `$eq` would also match an element of an array.
+        """
         if not isinstance(self.operand, Column) or self.operand.keys:
             raise NotSupportedError("MongoDB compares whole documents with whole columns")
         path = f"${self.operand.name}"
@@ -204,7 +215,7 @@ class Comparison(Condition):
 
 @dataclass(frozen=True)
 class In(Condition):
-    """IN a list of values, or a subquery, which runs first."""
+    """An IN condition with a list of values, or with a subquery, which runs first."""
 
     operand: Operand
     values: "tuple[Value, ...] | SelectStatement"
@@ -228,7 +239,10 @@ class In(Condition):
 
 @dataclass(frozen=True)
 class Like(Condition):
-    """LIKE: `%` matches any text, `_` any character; a backslash escapes. Nothing else is special."""
+    """A LIKE condition: `%` matches any text, `_` any character, and a backslash escapes.
+
+    No other character is special.
+    """
 
     operand: Operand
     pattern: Value
@@ -240,16 +254,16 @@ class Like(Condition):
             raise NotSupportedError(f"LIKE {pattern!r}")
         if self.operand == Column("_id"):
             found = self.object_ids(pattern)
-            return {"$nor": [found]} if negated else found  # there is always an _id
+            return {"$nor": [found]} if negated else found  # every document has an _id
         found = {"$regex": regular_expression(pattern), "$options": "is" if self.any_case else "s"}
         if not negated:
             return self.operand.where(found, params)
-        if isinstance(self.operand, Column):  # in arrays on the path, no element may match
+        if isinstance(self.operand, Column):  # if the path traverses arrays, no element may match
             return {"$nor": [self.operand.where(found, params)], **self.operand.where({"$ne": None}, params)}
         return self.operand.where({"$not": found, "$ne": None}, params)
 
     def object_ids(self, pattern: str) -> Document:
-        """Match ObjectIds by their first digits, which is a range. No other pattern is supported."""
+        """Return a filter for ObjectIds by their first digits, as a range. No other pattern is supported."""
         start, wildcard = pattern[:-1], pattern[-1:]
         if wildcard != "%" or not re.fullmatch(r"(?:[^%_\\]|\\.)*", start, re.DOTALL):
             raise NotSupportedError("MongoDB finds an _id by its first digits only")
@@ -260,7 +274,7 @@ class Like(Condition):
 
 
 def regular_expression(pattern: str) -> str:
-    """Return the regular expression for a pattern of LIKE."""
+    """Return the regular expression for a LIKE pattern."""
     signs = {"%": ".*", "_": "."}
     parts = (signs.get(part) or literally(part[-1]) for part in re.findall(r"\\.|.", pattern, re.DOTALL))
     expression = f"^{''.join(parts)}\\z".removeprefix("^.*").removesuffix(".*\\z")
@@ -271,7 +285,7 @@ def regular_expression(pattern: str) -> str:
 
 def literally(character: str) -> str:
     """Return a regular expression for one character, valid in PCRE and in Java."""
-    if character == "\0":  # ends a BSON regular expression
+    if character == "\0":  # U+0000 would end a BSON regular expression
         return r"\x00"
     is_sign = character.isascii() and character.isprintable() and not character.isalnum()
     return f"\\{character}" if is_sign else character
@@ -279,7 +293,7 @@ def literally(character: str) -> str:
 
 @dataclass(frozen=True)
 class HasPairs(Condition):
-    """Whether a field of pairs contains all of these pairs."""
+    """The condition that a field of pairs contains all of these pairs."""
 
     column: Column
     pairs: Value
@@ -295,7 +309,7 @@ class HasPairs(Condition):
 
 @dataclass(frozen=True)
 class SelectItem:
-    """An item of a SELECT: a column, a constant, or an aggregate (`function`, of a column or `*`)."""
+    """An item of a SELECT: a column, a constant, or an aggregate (`function` of a column or `*`)."""
 
     column: str | None = None
     constant: Value | None = None
@@ -311,7 +325,7 @@ class SQLStatement(ABC):
 
 @cache
 def columns_of(table: str) -> set[str]:
-    """Return the columns of the table's model; empty if no model has this table."""
+    """Return the columns of the table's model, or an empty set if no model has this table."""
     models = [model for model in apps.get_models() if model._meta.db_table == table]
     return {str(field.column) for model in models for field in model._meta.concrete_fields}
 
@@ -332,7 +346,7 @@ class SelectStatement(FilteredStatement):
     order: list[tuple[str, int]] = field(default_factory=list)
     limit: int = 0
     offset: int = 0
-    inner: "SelectStatement | None" = None  # SELECT COUNT(*) FROM (SELECT ...)
+    inner: "SelectStatement | None" = None  # the inner SELECT of SELECT COUNT(*) FROM (SELECT ...)
 
     def run(self, database: Database[Document], params: Params) -> ResultSet:
         if self.inner is not None:
@@ -354,7 +368,7 @@ class SelectStatement(FilteredStatement):
         return ResultSet(rows, close=found.close)
 
     def projection(self, columns: list[str | None]) -> Document | None:
-        """Return the projection to these columns; None, which is cheaper, if they are all columns of the table."""
+        """Return the projection to these columns, or None if they are all columns of the table. None is cheaper."""
         asked = {column: 1 for column in columns if column is not None} or {"_id": 1}
         if asked.keys() == columns_of(self.table):
             return None
@@ -365,7 +379,10 @@ class SelectStatement(FilteredStatement):
         return database[self.table].count_documents(self.filter(database, params), **bounds)
 
     def aggregated(self, database: Database[Document], params: Params) -> ResultSet:
-        """Return a row for each value of the GROUP BY column; without one, a single row, even if nothing matches."""
+        """Return a row for each value of the GROUP BY column.
+
+        Without GROUP BY, returns a single row, even if nothing matches.
+        """
         group: Document = {"_id": self.group and f"${self.group}"}
         for number, item in enumerate(self.items):
             path = f"${item.column}"
@@ -413,7 +430,7 @@ class InsertStatement(SQLStatement):
 
 
 def last_number(database: Database[Document], table: str, count: int) -> int:
-    """Reserve the next `count` numbers of a table's key and return the last one."""
+    """Reserve the next `count` automatic keys of a table and return the last one."""
     updated: Any = database[SCHEMA_COLLECTION].find_one_and_update(
         {"name": table}, {"$inc": {"auto.seq": count}}, upsert=True, return_document=ReturnDocument.AFTER
     )

@@ -1,4 +1,4 @@
-"""A mongodb:// URL -> a Django DATABASES entry, with the concerns and time-outs that the store needs."""
+"""Converts a mongodb:// URL to a DATABASES entry, with the write concern and time-outs that the store needs."""
 
 import re
 from typing import Any
@@ -6,8 +6,8 @@ from urllib.parse import unquote
 
 from django.core.exceptions import ImproperlyConfigured
 
-# Milliseconds. If the server is down, clients get 503 within two seconds. A slow server may take as long as a statement
-# on PostgreSQL.
+# In milliseconds. If the server is down, clients get 503 within two seconds. If the server is slow, a statement may
+# take as long as on PostgreSQL.
 TIMEOUTS = {
     "serverSelectionTimeoutMS": 800,
     "connectTimeoutMS": 1500,
@@ -17,12 +17,12 @@ TIMEOUTS = {
     "wTimeoutMS": 10_000,
 }
 
-# The URL cannot change these: a majority of the replica set acknowledges a write after journaling it, and reads see
-# acknowledged writes.
+# The URL cannot change these options. A majority of the replica set acknowledges a write after journaling it, and reads
+# see all acknowledged writes.
 PROMISES = {"w": "majority", "journal": True}
 PROMISED = {"w": "majority", "journal": "true", "j": "true", "readpreference": "primary"}
 
-# The options that a URL may have. pymongo's others change the types of values, or how they are read.
+# The options that a URL may have. pymongo's other options change the types of values, or how they are read.
 ALLOWED_OPTIONS = {
     *PROMISED,
     *map(str.lower, TIMEOUTS),
@@ -74,7 +74,7 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
     timeouts = {option: value for option, value in TIMEOUTS.items() if option.lower() not in given}
     client: dict[str, Any] = {"host": url, "appname": "threadsvc", "uuidRepresentation": "standard"}
     client |= {**timeouts, **PROMISES}
-    if url.startswith("mongodb://"):  # mongodb+srv:// needs the DNS, which may be down now
+    if url.startswith("mongodb://"):  # mongodb+srv:// needs DNS, which may be unavailable now
         try:
             MongoClient(connect=False, **client).close()
         except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""The PostgreSQL engine: Django's, with prepared statements, and checks of pooled connections."""
+"""The PostgreSQL engine: Django's engine with prepared statements and checks of pooled connections."""
 
 import atexit
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ SECONDS_TO_ANSWER = 0.9
 def is_open(connection: Connection[Any]) -> bool:
     """Return whether a connection is open, as far as this process knows.
 
-    If no data is waiting to be read, the server has not closed the connection; the next statement detects a server that
-    hangs (pool.py). Otherwise this sends an empty query with its own time-out: psycopg would wait as long as the
-    server's machine is up. Raises OperationalError after the time-out.
+    If no data is waiting to be read, the server has not closed the connection. If the server hangs, the next statement
+    detects it (pool.py). If data is waiting, this function sends an empty query with its own time-out, because psycopg
+    would wait as long as the server's machine is up. Raises OperationalError after the time-out.
     """
     server = connection.pgconn
     if server.status == ConnStatus.OK:
@@ -49,7 +49,8 @@ def is_open(connection: Connection[Any]) -> bool:
 class DatabaseSchemaEditor(DjangosSchemaEditor):
     """Runs migrations without the statement time-out.
 
-    An indexed text column gets no second index for LIKE 'x%': no query uses it, and each write would maintain it.
+    Creates no second index for LIKE 'x%' on an indexed text column. No query would use it, but each write would have to
+    maintain it.
     """
 
     def _create_like_index_sql(self, model: Any, field: Any) -> None:
@@ -71,7 +72,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations): ...
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     """Discards pooled connections that the server has closed, for example in a restart.
 
-    The pool's own check waits longer after each closed connection, and soon longer than a request may take.
+    The pool's own check waits longer after each closed connection, and would soon wait longer than a request may take.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
@@ -82,19 +83,22 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         return isinstance(error, errors.DiskFull)
 
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """Use a prepared statement. Django's cursors interpolate values, so the server plans each statement anew."""
+        """Run a prepared statement.
+
+        Django's cursors insert the values into the SQL, so the server would plan each statement again.
+        """
         with Cursor(self.connection) as prepared:
             return prepared.execute(sql, params).fetchall()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Skip a connection that was lost in a transaction: a new connection starts in autocommit."""
+        """Do nothing if the connection was lost in a transaction, because a new connection starts in autocommit."""
         if self.connection is not None or not autocommit:
             super().set_autocommit(autocommit, *args, **kwargs)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
         pool = self.pool
-        if pool is None:  # Django's own connection, to create and drop databases
+        if pool is None:  # a connection without a pool, with which Django creates and drops databases
             return connection
         for _ in range(pool.max_size):
             try:

@@ -1,4 +1,7 @@
-"""The connections and options of the pool: no request waits for a server that is down or does not respond."""
+"""The connections and options of the pool.
+
+With them, no request waits for a server that is down or does not respond.
+"""
 
 import socket
 import time
@@ -12,14 +15,14 @@ from psycopg_pool import ConnectionPool
 # How long a statement may run before the server is probed, and how long the probe may take.
 PROBE_SECONDS = 0.8
 
-# Every server responds to this with one byte (TLS or not), before any authentication.
+# Every server responds to this message with one byte, with or without TLS, before any authentication.
 SSL_REQUEST = pack("!ii", 8, 80877103)
 
 
 class Connection(psycopg.Connection[Any]):
-    """Waits for a statement as long as the server responds to probes. psycopg would wait for a hung server forever.
+    """Waits for a statement only while the server responds to probes. psycopg would wait for a hung server forever.
 
-    `failure` is the reason why the last attempt to connect failed: the pool only logs it.
+    `failure` is the reason why the last attempt to connect failed. The pool itself only logs it.
     """
 
     failure: ClassVar = ""
@@ -46,7 +49,7 @@ class Connection(psycopg.Connection[Any]):
 
     def _is_answered(self) -> bool:
         host, port = self.info.host, self.info.port
-        is_local = host.startswith("/")  # the directory of a socket
+        is_local = host.startswith("/")  # the directory of a Unix socket
         family = socket.AF_UNIX if is_local else socket.AF_INET6 if ":" in self.info.hostaddr else socket.AF_INET
         with socket.socket(family) as probe:
             probe.settimeout(PROBE_SECONDS)
@@ -69,7 +72,7 @@ class Connection(psycopg.Connection[Any]):
 def fail_who_waits(pool: ConnectionPool[Any]) -> None:
     """Fail the requests that wait for a connection if a new one could not be opened and none is in use.
 
-    The pool would let them wait until its time-out, so every response during an outage would take that long.
+    Otherwise they would wait until the pool's time-out, so every response during an outage would take that long.
     """
     if pool.get_stats()["pool_size"]:
         return
@@ -86,7 +89,7 @@ def pool_options(connections: int, seconds_to_wait: float) -> dict[str, Any]:
         "min_size": 0,
         "max_size": connections,
         "timeout": seconds_to_wait,
-        # The next request retries. The pool's own retries back off: after an outage of minutes, they would come minutes
+        # The next request retries. The pool's own retries back off, so after an outage of minutes they would be minutes
         # late.
         "reconnect_timeout": 0,
         "reconnect_failed": fail_who_waits,

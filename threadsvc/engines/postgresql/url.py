@@ -1,4 +1,4 @@
-"""A postgresql:// URL -> a Django DATABASES entry with a pool of connections and time-outs."""
+"""Converts a postgresql:// URL to a DATABASES entry with a pool of connections and time-outs."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ MAX_STATEMENT_SECONDS = 3600
 # How long a server may send nothing, not even a TCP acknowledgement, before it counts as down.
 UNRESPONSIVE_SECONDS = 2
 
-# How long a request may wait for a connection. A request may need two, and its 503 comes within two seconds.
+# How long a request may wait for a connection. A request may need two connections, and must get its 503 within two
+# seconds.
 POOL_SECONDS = 0.9
 
 LIBPQ_OPTIONS = {
@@ -21,11 +22,11 @@ LIBPQ_OPTIONS = {
     "keepalives_interval": UNRESPONSIVE_SECONDS,
 }
 
-# Executions on a connection after which psycopg prepares a statement. Only `fetch_all` passes values apart from the
-# SQL; Django interpolates them.
+# The number of executions on a connection after which psycopg prepares a statement. Only `fetch_all` passes values
+# separately from the SQL. Django inserts them into the SQL.
 RUNS_BEFORE_PREPARED = 3
 
-# The purge thread needs a connection besides those of requests.
+# The purge thread needs a connection in addition to the connections of requests.
 PURGERS = 1
 
 # Options that belong in another part of the URL, and options that Django sets.
@@ -37,8 +38,8 @@ def postgresql_entry(
 ) -> dict[str, Any]:
     """Return the entry for the output of `dj_database_url` and the options of the URL.
 
-    `seconds` is the time-out of a statement, waits for locks included. The request is rolled back then, and gets 503.
-    `threads` is the number of requests that a process handles at a time. Raises ImproperlyConfigured.
+    `seconds` is the time-out of a statement, including its waits for locks. After this time, the request is rolled back
+    and gets 503. `threads` is the number of requests that a process handles at a time. Raises ImproperlyConfigured.
     """
     try:
         import psycopg
@@ -50,7 +51,7 @@ def postgresql_entry(
         raise ImproperlyConfigured(
             f"{setting}: ?timeout=SECONDS of postgresql:// takes more than 0 and up to {MAX_STATEMENT_SECONDS}"
         )
-    prepared = str(options.pop("prepared_statements", 1))  # dj_database_url returns numbers as such
+    prepared = str(options.pop("prepared_statements", 1))  # dj_database_url returns numbers as int
     if prepared not in ("0", "1"):
         raise ImproperlyConfigured(f"{setting}: ?prepared_statements= of postgresql:// takes 0 or 1")
     known = {keyword.keyword.decode() for keyword in psycopg.pq.Conninfo.get_defaults()} - NOT_OPTIONS
@@ -60,17 +61,17 @@ def postgresql_entry(
             raise ImproperlyConfigured(
                 f"{setting}: {option!r} is no option of postgresql://, or given twice; {there_are}"
             )
-    # An idle transaction keeps its locks. No code of the service is idle that long in one.
+    # An idle transaction keeps its locks. Transactions of the service are never idle for so long.
     limits = f"-c statement_timeout={seconds * 1000:.0f} -c idle_in_transaction_session_timeout={seconds * 2000:.0f}"
     return {
         **parsed,
         "ENGINE": "threadsvc.engines.postgresql",
-        "CONN_MAX_AGE": 0,  # a connection returns to the pool after each request
+        "CONN_MAX_AGE": 0,  # return each connection to the pool after the request
         "OPTIONS": {
             **LIBPQ_OPTIONS,
             "prepare_threshold": RUNS_BEFORE_PREPARED if prepared == "1" else None,
             **options,
-            "options": f"{limits} {options.get('options', '')}".strip(),  # the last of two equal options counts
+            "options": f"{limits} {options.get('options', '')}".strip(),  # the last of two equal options wins
             "pool": pool_options(threads + PURGERS, POOL_SECONDS),
         },
     }

@@ -1,6 +1,6 @@
 """Online backup and restore of an SQLite database, each in one transaction (https://www.sqlite.org/backup.html).
 
-If the process dies during either, the database stays as it was.
+If the process dies during a backup or a restore, the database does not change.
 """
 
 import os
@@ -17,15 +17,16 @@ BESIDE = ("", "-wal", "-shm", "-journal", ".turn")
 
 PAGES_AT_ONCE = 2000
 
-# How long to wait for readers of the old content. After that, a later writer truncates the log.
+# How long to wait for readers of the old content before truncating the log. If they take longer, a later writer
+# truncates it.
 SECONDS_FOR_READERS = 2
 
-# Called with bytes done and bytes in total.
+# Called with the number of bytes done and the total number of bytes.
 Report = Callable[[int, int], None]
 
 
 class Unusable(Exception):
-    """A file is not a usable database. The message follows the file's name."""
+    """A file is not a usable database. The message is a predicate: it is printed after the file's name."""
 
 
 @contextmanager
@@ -38,7 +39,10 @@ def opened(path: Path, mode: str = "rw", seconds: float = 30) -> Iterator[sqlite
 
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """Create an empty private file on the same file system. Removes it at the end, with the files that SQLite adds."""
+    """Create an empty private file on the same file system.
+
+    Removes it at the end, with the files that SQLite adds.
+    """
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
         draft = Path(directory) / "draft"
         draft.touch(mode=0o600)
@@ -46,18 +50,18 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 def copy(database: Path, target: Path, report: Report, check: bool = True) -> None:
-    """Copy a snapshot of a database to `target`, atomically, while others write.
+    """Copy a snapshot of a database to `target`, atomically, while other processes write.
 
-    `target` is a single file, mode 0600. With `check`, raises Unusable if SQLite finds damage in the copy. Also raises
-    sqlite3.Error and OSError.
+    `target` is a single file with mode 0600. With `check`, raises Unusable if SQLite finds damage in the copy. Also
+    raises sqlite3.Error and OSError.
     """
     with draft_beside(target) as draft:
         with opened(database) as source, opened(draft) as written:
-            # One snapshot over all steps: otherwise the copy restarts at every write.
+            # All steps must read the same snapshot. Otherwise the copy would restart at every write.
             source.execute("BEGIN")
             source.execute("SELECT 1 FROM sqlite_master").fetchone()
             _transfer(source, written, report)
-            written.execute("PRAGMA journal_mode = DELETE")  # moves the log into the copy
+            written.execute("PRAGMA journal_mode = DELETE")  # moves the content of the log into the file
         if check and (fault := fault_of(draft)):
             raise Unusable(f"is damaged: {fault}")
         _sync(draft)
@@ -66,17 +70,17 @@ def copy(database: Path, target: Path, report: Report, check: bool = True) -> No
 
 
 def put_back(source: Path, database: Path, seconds: float, report: Report, keep: Path | None = None) -> None:
-    """Replace the content of a database, also under running services, which then see the new content.
+    """Replace the content of a database, even while services are running. They then see the new content.
 
-    Writers queue meanwhile. `keep` is the file for a copy of the old content, including the last committed write.
-    `seconds` is how long to wait for current writers. Raises sqlite3.Error and OSError.
+    Writers queue during the replacement. `keep` is the file for a copy of the old content, including the last committed
+    write. `seconds` is how long to wait for current writers. Raises sqlite3.Error and OSError.
     """
     queue = write_queue(str(database))
     if not queue.acquire(seconds):
         raise sqlite3.OperationalError("database is locked")
     try:
         if keep is not None:
-            copy(database, keep, report, check=False)  # even a damaged database
+            copy(database, keep, report, check=False)  # copy even a damaged database
         with opened(source) as new, opened(database, "rwc", seconds) as live:
             try:
                 live.execute("PRAGMA journal_mode = WAL")
@@ -84,9 +88,9 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
                 _transfer(new, live, report)
             except sqlite3.Error:
                 if keep is not None:
-                    keep.unlink(missing_ok=True)  # the database still has all of it
+                    keep.unlink(missing_ok=True)  # the database still has the old content
                 raise
-            with suppress(sqlite3.Error):  # committed already: the log can be truncated later
+            with suppress(sqlite3.Error):  # already committed; the log can be truncated later
                 live.execute(f"PRAGMA busy_timeout = {SECONDS_FOR_READERS * 1000}")
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(database.parent)
@@ -98,7 +102,7 @@ def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Re
     (page_size,) = source.execute("PRAGMA page_size").fetchone()
 
     def tell(status: int, remaining: int, total: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # after the time-out: Python would retry forever
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # the time-out has passed; Python would retry
             raise sqlite3.OperationalError("database is locked")
         report((total - remaining) * page_size, total * page_size)
 
@@ -106,7 +110,7 @@ def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Re
 
 
 def fault_of(path: Path) -> str:
-    """Return the first damage that SQLite finds in a file; empty if there is none. Reads the whole file."""
+    """Return the first damage that SQLite finds in a file, or "" if there is none. Reads the whole file."""
     with opened(path) as database:
         (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
@@ -122,7 +126,7 @@ def page_size_of(path: Path) -> int:
 
 
 def row_counts(path: Path, *tables: str) -> list[int | None]:
-    """Return the number of rows of each table; None for a missing table."""
+    """Return the number of rows of each table, or None for a missing table."""
     there = tables_of(path)
     with opened(path) as database:
         return [
@@ -137,13 +141,13 @@ def tables_of(path: Path) -> set[str]:
 
 
 def migrations_of(path: Path) -> set[tuple[str, str]]:
-    """Return the applied migrations, as (app, name)."""
+    """Return the applied migrations as (app, name)."""
     with opened(path) as database:
         return set(database.execute("SELECT app, name FROM django_migrations"))
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or the names in a directory: a power cut could undo the changes before."""
+    """Flush a file, or the names in a directory, to disk. Without this, a power cut could undo the previous changes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

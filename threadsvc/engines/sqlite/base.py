@@ -1,4 +1,4 @@
-"""The SQLite engine: Django's, with a queue of writers and faster conversions."""
+"""The SQLite engine: Django's engine with a queue of writers and faster conversions."""
 
 import os
 import sqlite3
@@ -20,22 +20,24 @@ from django.utils import dateparse
 
 from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOperations
 
-# The second code: the shared-memory file of the write-ahead log cannot grow.
+# SQLITE_IOERR_SHMSIZE: the shared-memory file of the write-ahead log cannot grow.
 DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
-# For processes that store millions of rows. Ids are random, so each commit changes many index pages: a cache of 16 MB
-# holds them, and a log of up to 160 MB copies a page to the database once for many commits. Commits stay as durable.
-MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # KiB; pages of 4 KiB
+# For processes that store millions of rows. Ids are random, so each commit changes many index pages. A cache of 16 MB
+# holds these pages. With a log of up to 160 MB, a page is copied to the database once for many commits. This does not
+# make commits less durable.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # in KiB; in pages of 4 KiB
 
-# A wait in the queue up to this long does not shorten SQLite's busy time-out: setting it costs three statements.
+# A shorter wait in the queue does not shorten SQLite's busy time-out, because changing it takes three statements.
 BRIEF_SECONDS = 0.1
 
 
 class WriteQueue:
-    """A lock for the writers to one database file, among the threads of this process and among processes.
+    """A lock for the writers to one database file, in all threads and processes.
 
-    Threads wait for a lock of the process, with a time-out. One thread of each process waits for a `flock`. That wait
-    has no time-out, but the kernel releases the lock however the process that holds it ends.
+    The threads of a process first wait for an in-process lock, with a time-out. The thread that holds this lock then
+    waits for a `flock`. This wait has no time-out, but the kernel releases the `flock` when its process ends, even if
+    it is killed.
     """
 
     def __init__(self, database: str) -> None:
@@ -58,7 +60,7 @@ class WriteQueue:
 
 
 _write_queues: dict[str, WriteQueue] = {}
-# After a fork, the child has no thread that could release an inherited lock, and an inherited file shares the parent's
+# After a fork, no thread of the child could release an inherited lock, and an inherited file would share the parent's
 # `flock`.
 os.register_at_fork(after_in_child=_write_queues.clear)
 
@@ -69,19 +71,22 @@ def write_queue(database: str) -> WriteQueue:
 
 @lru_cache(maxsize=256)
 def convert_query(query: str) -> str:
-    """Return a query of `fetch_all` with SQLite's placeholders. Cached: the conversion takes 6 µs."""
+    """Return a query of `fetch_all` with SQLite's placeholders. Cached, because the conversion takes 6 µs."""
     return base.FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
 
 
 class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
-    # Since SQLite 3.15; Django 5.2 does not use them. Pages start at (created_at, id) < (?, ?).
+    # Pages start at (created_at, id) < (?, ?). SQLite supports this since 3.15, but Django 5.2 does not use it.
     supports_tuple_lookups = True
     prefers_executemany = True
     folds_unicode_case = False
 
 
 def parse_datetime(text: bytes) -> datetime | None:
-    """Return a stored time. Faster than Django's converter, which handles what this service has not written."""
+    """Return a stored time.
+
+    Faster than Django's converter, which is used only for times that this service has not written.
+    """
     try:
         return datetime.fromisoformat(text.decode())
     except ValueError:
@@ -93,7 +98,10 @@ sqlite3.register_converter("datetime", parse_datetime)
 
 class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     def adapt_document(self, value: Any, encoder: type[JSONEncoder]) -> str:
-        """Return the JSON text that the encoder writes. orjson writes the same text faster, or raises TypeError."""
+        """Return the JSON text that the encoder writes.
+
+        orjson writes the same text faster, or raises TypeError.
+        """
         try:
             return orjson.dumps(value).decode()
         except TypeError:  # a lone surrogate, an integer of more than 64 bits
@@ -102,17 +110,17 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
     adapt_pairs = adapt_document
 
     def convert_datetimefield_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return a stored time as aware. Columns hold UTC, the time zone of the settings."""
+        """Return a stored time as an aware datetime. Columns hold UTC, the time zone of the settings."""
         if value is None or (type(value) is datetime and value.tzinfo is None):
             return value and value.replace(tzinfo=UTC)
         return super().convert_datetimefield_value(value, expression, connection)
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    """Queues before it asks SQLite for the write lock.
+    """Waits in the write queue before it asks SQLite for the write lock.
 
-    SQLite's writers poll for the lock with pauses of up to 100 ms, and a new writer may overtake: among many writers
-    some wait for seconds. Queued writers wake as soon as the lock is free.
+    Without the queue, writers poll for the lock with pauses of up to 100 ms, and a new writer may overtake others. If
+    there are many writers, some then wait for seconds. Queued writers wake as soon as the lock is free.
     """
 
     features_class = DatabaseFeatures
@@ -155,7 +163,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     def enter_queue(self) -> float | None:
         """Wait for the write queue.
 
-        After a long wait, return the seconds that are left to wait for SQLite's lock, which another program may hold.
+        After a long wait, returns the seconds that remain to wait for SQLite's lock, which another program may hold.
         Raises OperationalError after the time-out.
         """
         seconds: float = self.settings_dict["OPTIONS"]["timeout"]
@@ -163,7 +171,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         try:
             queue = write_queue(str(self.settings_dict["NAME"]))
             acquired = queue.acquire(seconds)
-        except OSError as error:  # a read-only directory, a file system without locks
+        except OSError as error:  # for example a read-only directory, or a file system without locks
             raise OperationalError(f"cannot queue beside the database: {error.strerror}") from error
         if not acquired:
             raise OperationalError("database is locked")
@@ -173,7 +181,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
 
     @contextmanager
     def busy_timeout(self, seconds: float) -> Iterator[None]:
-        """Set SQLite's busy time-out for a block, so that both waits together have one time-out."""
+        """Set SQLite's busy time-out for a block, so that the waits for the queue and the lock share one time-out."""
         with self.cursor() as cursor:
             (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
             cursor.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
@@ -183,7 +191,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
                 cursor.execute(f"PRAGMA busy_timeout = {usual}")
 
     def expect_many_writes(self) -> None:
-        """Use more memory and a longer log until the connection ends."""
+        """Use a larger cache and a longer log until the connection ends."""
         with self.cursor() as cursor:
             for statement in MANY_WRITES:
                 cursor.execute(statement)

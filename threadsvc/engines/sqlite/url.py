@@ -1,4 +1,4 @@
-"""A sqlite:/// URL -> a Django DATABASES entry."""
+"""Converts a sqlite:/// URL to a DATABASES entry."""
 
 import os
 from typing import Any
@@ -8,11 +8,12 @@ from django.core.exceptions import ImproperlyConfigured
 MAX_BUSY_SECONDS = 3600
 
 SQLITE_OPTIONS = {
-    # A transaction that reads before it writes can fail at once with "database is locked", whatever the busy time-out.
-    # BEGIN IMMEDIATE takes the write lock first and waits for it.
+    # A transaction that reads before it writes can fail immediately with "database is locked", regardless of the busy
+    # time-out. BEGIN IMMEDIATE takes the write lock first and waits for it.
     "transaction_mode": "IMMEDIATE",
     # WAL does not block readers during a write. synchronous=FULL syncs the log at each commit, so that acknowledged
-    # writes survive a power cut. Django turns foreign_keys on too; repeated here because the data depends on it.
+    # writes survive a power cut. foreign_keys is repeated here because the data depends on it, although Django turns it
+    # on too.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
 }
 
@@ -20,8 +21,8 @@ SQLITE_OPTIONS = {
 def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return the entry for the output of `dj_database_url` and the options of the URL.
 
-    `seconds` is the busy time-out: how long a writer waits for others. A write takes about a millisecond, so only a
-    stuck process causes a long wait. Raises ImproperlyConfigured.
+    `seconds` is the busy time-out: how long a writer waits for other writers. A write takes about a millisecond, so
+    only a stuck process causes a long wait. Raises ImproperlyConfigured.
     """
     name = parsed["NAME"]
     if name == ":memory:":
@@ -35,6 +36,6 @@ def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], se
     return {
         **parsed,
         "ENGINE": "threadsvc.engines.sqlite",
-        "NAME": os.path.realpath(name),  # one file, one name
+        "NAME": os.path.realpath(name),  # the same name for the same file
         "OPTIONS": {"timeout": seconds, **SQLITE_OPTIONS},
     }

@@ -32,7 +32,7 @@ class Command(BaseCommand):
         start = time.monotonic()
         try:
             with bar("copying") as report:
-                copy(source, Path(os.path.realpath(file)), report)  # a symbolic link stays a link
+                copy(source, Path(os.path.realpath(file)), report)  # write to the target of a symbolic link
         except Unusable as error:
             raise CommandError(f"the database {error}; nothing was written to {file}") from error
         except (sqlite3.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""`manage.py restore FILE`: restores a copy that `manage.py backup` made, also under a running service."""
+"""`manage.py restore FILE`: restores a copy that `manage.py backup` made, even while the service is running."""
 
 import sqlite3
 import time
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         except backup.Unusable as error:
             raise CommandError(f"{file} {error}") from error
         except (sqlite3.Error, DatabaseError, OSError) as error:
-            # The file has passed its check, so this class of error means that the database is damaged.
+            # The file has passed its check, so an error of exactly this class means that the database is damaged.
             away = f". Move {target}* away and restore again." if type(error) is sqlite3.DatabaseError else ""
             raise CommandError(f"cannot restore {file}: {error_reason(error)}{away}") from error
         self.stdout.write(f"Restored {target} in {time.monotonic() - start:.1f} s: {contents(target)}.")
@@ -68,7 +68,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def usable(file: Path, target: Path, alias: str) -> Iterator[Path]:
-    """Return a file with the content of `file` in the tables of this version. Raises Unusable."""
+    """Yield a file with the content of `file` in the tables of this version. Raises Unusable."""
     try:
         if fault := backup.fault_of(file):
             raise backup.Unusable(f"is damaged: {fault}")
@@ -102,7 +102,7 @@ def refuse_without_tables(file: Path, alias: str) -> None:
 
 @contextmanager
 def connected_to(file: Path, alias: str) -> Iterator[None]:
-    """Send this process's queries to another file during the block."""
+    """Send this process's queries to another file while the block runs."""
     connection = connections[alias]
     name = connection.settings_dict["NAME"]
     connection.close()
@@ -115,7 +115,7 @@ def connected_to(file: Path, alias: str) -> Iterator[None]:
 
 
 def holds_something(target: Path) -> bool:
-    """Return whether a database has tables. Returns True if it cannot be read."""
+    """Return whether a database has tables, or True if it cannot be read."""
     try:
         return target.exists() and bool(backup.tables_of(target))
     except sqlite3.DatabaseError:
@@ -123,7 +123,7 @@ def holds_something(target: Path) -> bool:
 
 
 def contents(path: Path) -> str:
-    """Return the counts by which an operator recognises a database."""
+    """Return the row counts that help an operator to recognize a database."""
     try:
         threads, messages = backup.row_counts(path, "messages_app_thread", "messages_app_message")
         (accounts,) = backup.row_counts(path, "auth_user")

@@ -1,4 +1,4 @@
-"""`manage.py serve`: migrates and serves, with the settings of the environment (docs/settings.md)."""
+"""`manage.py serve`: migrates the databases and serves, with settings from the environment (docs/settings.md)."""
 
 import ipaddress
 import resource
@@ -23,16 +23,17 @@ from threadsvc.management import expected_tables
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
-# Bytes. gunicorn allows 8190 at most, too few for a URL of 8 KiB, or 0 for no limit, and then one client could fill the
-# memory.
+# In bytes. gunicorn allows at most 8190, which is too little for a URL of 8 KiB, or 0 for no limit. Without a limit,
+# one client could fill the memory.
 MAX_REQUEST_LINE = 65536
 MAX_OPEN_FILES = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
 
 
 class ServerLog(glogging.Logger):
-    """gunicorn's own events in our log, without what gunicorn quotes of requests: paths, queries, headers that hold
-    keys.
+    """Writes gunicorn's own events to our log.
+
+    Leaves out the parts of requests that gunicorn quotes: paths, queries, and headers that contain keys.
     """
 
     def setup(self, cfg: Any) -> None:
@@ -52,16 +53,16 @@ class ServerLog(glogging.Logger):
 
 
 class Server(BaseApplication):
-    """gunicorn, configured by Django's settings instead of its own files and options."""
+    """gunicorn, configured with Django's settings instead of its own files and options."""
 
     def __init__(self, metrics: exporter.Started | None) -> None:
         self.metrics = metrics
         super().__init__()
 
     def load_config(self) -> None:
-        # The service may refuse a request before it reads the body. A client that is still sending, such as a proxy,
-        # would miss the response if the connection were closed. So gunicorn reads and discards the body, for five
-        # seconds at most.
+        # The service may refuse a request before it reads the body. If it then closed the connection, a client that is
+        # still sending, such as a proxy, would miss the response. Therefore gunicorn reads and discards the body, for
+        # at most five seconds.
         parser._DRAIN_MAX_BYTES = settings.MAX_THREAD_BODY_BYTES
         options = {
             "bind": [f"{bracketed(settings.HOST)}:{settings.PORT}"],
@@ -70,11 +71,11 @@ class Server(BaseApplication):
             "threads": settings.THREADS_PER_WORKER,
             "post_worker_init": lambda worker: import_string(settings.ON_WORKER_START)(),
             "graceful_timeout": settings.SHUTDOWN_SECONDS,
-            # Fork workers from a process that has loaded everything: they start fast and share memory.
+            # Workers are forked from a process that has loaded everything, so they start fast and share memory.
             "preload_app": True,
             "limit_request_line": MAX_REQUEST_LINE,
             "logger_class": ServerLog,
-            # Ignore what headers say of scheme and path: any client on this machine could send them.
+            # Ignore headers for the scheme and the path, because any client on this machine could send them.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
             "secure_scheme_headers": {},
@@ -94,8 +95,9 @@ class Server(BaseApplication):
 
 
 def missing_tables(alias: str) -> list[str]:
-    """Return the tables that this database should have and has not. Django records a migration even if a router skips
-    it.
+    """Return the tables that this database should have but does not have.
+
+    Tables can be missing, because Django records a migration as applied even if a router skips its operations.
     """
     there = connections[alias].introspection.table_names()
     return [table for table in expected_tables(alias) if table not in there]
@@ -119,7 +121,7 @@ class Command(BaseCommand):
                 "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES, the address of the proxy that terminates TLS"
             )
         if anonymous_on_loopback and not settings.ANONYMOUS_IS_DECIDED:
-            # Behind a proxy, requests to a loopback address also come from other machines.
+            # Behind a proxy, requests to a loopback address can also come from other machines.
             is_behind_proxy = settings.TLS or settings.TRUSTED_PROXIES
             settings.ALLOW_ANONYMOUS = is_loopback(settings.HOST) and not is_behind_proxy
         for alias in settings.DATABASES:
@@ -138,13 +140,13 @@ class Command(BaseCommand):
         raise_limit_of_files()
         metrics = start_metrics()
         self.stdout.write(banner())
-        self.stdout.flush()  # or each worker would inherit the buffered output
+        self.stdout.flush()  # otherwise each worker would inherit the buffered output
         log_what_python_prints()
         Server(metrics).run()
 
 
 def start_metrics() -> exporter.Started | None:
-    """Start the process that exposes metrics; return None if there is no port for them. Raises CommandError."""
+    """Start the process that exposes metrics, or return None if no port is set. Raises CommandError."""
     if not settings.METRICS_PORT:
         return None
     try:
@@ -158,7 +160,7 @@ def start_metrics() -> exporter.Started | None:
 
 
 def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
-    """Return gunicorn's hooks that maintain the metrics when a worker starts or ends, and when the service ends."""
+    """Return gunicorn hooks that update the metrics when a worker starts or ends, and when the service ends."""
     from prometheus_client.multiprocess import mark_process_dead
 
     from threadsvc.observability.metrics import start_worker
@@ -171,7 +173,10 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
 
 
 def raise_limit_of_files() -> None:
-    """Raise the limit of open files as far as allowed: gunicorn ends a worker that can accept no more connections."""
+    """Raise the limit of open files as far as allowed.
+
+    This is needed because gunicorn ends a worker that cannot accept more connections.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -180,8 +185,9 @@ def raise_limit_of_files() -> None:
 
 
 def close_connections() -> None:
-    """Close connections and pools before workers are forked: a child must not share a connection, and has no pool
-    threads.
+    """Close all connections and pools before workers are forked.
+
+    A child must not share a connection, and it does not have the threads of a pool.
     """
     connections.close_all()
     connection: Any
@@ -194,8 +200,9 @@ def bracketed(host: str) -> str:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raise CommandError if the service cannot listen here. gunicorn would retry for five seconds and log each
-    attempt.
+    """Raise CommandError if the service cannot listen on this address.
+
+    Without this check, gunicorn would retry for five seconds and log each attempt.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -216,7 +223,7 @@ def is_loopback(host: str) -> bool:
 
 
 def banner() -> str:
-    # An address that means every interface cannot be opened in a browser.
+    # A browser cannot open the address that means all interfaces.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
     at = f"http://{bracketed(host)}:{settings.PORT}"
     lines = [

@@ -1,4 +1,4 @@
-"""`manage.py create_api_key NAME`: creates a key and prints it once, alone on stdout."""
+"""`manage.py create_api_key NAME`: creates a key and prints it once. Stdout contains only the key."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
@@ -17,7 +17,7 @@ EXPIRY_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(
 
 
 def expiry(text: str) -> datetime:
-    """Return the time in `90d` from now, or at the start of a date (UTC)."""
+    """Return the current time plus a period such as `90d`, or the start of a date (UTC)."""
     now = timezone.now()
     try:
         if span := re.fullmatch(r"([1-9][0-9]{0,6})([hdw])", text, re.ASCII):

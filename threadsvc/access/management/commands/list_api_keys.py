@@ -1,4 +1,4 @@
-"""`manage.py list_api_keys`: a table of all keys, newest first."""
+"""`manage.py list_api_keys`: prints a table of all keys, newest first."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`manage.py revoke_api_key KEY`: revokes a key. The next request with it is refused."""
+"""`manage.py revoke_api_key KEY`: revokes a key. Later requests with this key are refused."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -19,7 +19,7 @@ class Command(BaseCommand):
         prefix = key.removeprefix(KEY_MARK).partition("_")[0]
         row = APIKey.objects.filter(prefix=prefix).first() if prefix.isascii() else None
         if row is None:
-            # Do not repeat the argument: it may be the key of another service.
+            # Do not print the argument, because it may be a key of another service.
             raise CommandError("there is no such key; list_api_keys shows the prefixes")
         if row.revoke():
             self.stdout.write(f"Revoked {one_line(str(row))}. Requests with it are refused from now on.")
