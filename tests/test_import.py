@@ -217,6 +217,11 @@ def test_error_in_a_message_is_reported_with_its_path(
     ("invalid", "error"),
     [
         ({"id": None}, "id: none is not an allowed value"),
+        *[({"id": unreachable}, "id: no request can name this id in its path")
+          for unreachable in ("a/b", "/", "..", ".", "runs")],
+        ({"id": ""}, "id: ensure this value has at least 1 characters"),
+        *[({"messages": [new_message(id=unreachable)]}, "messages.0.id: no request can name this id in its path")
+          for unreachable in ("a/b", "..")],
         ({"created_at": "1707856370"}, "created_at: value is not a valid integer"),
         ({"metadata": []}, "metadata: value is not a valid dict"),
         ({"tenant": ""}, "tenant: ensure this value has at least 1 characters"),

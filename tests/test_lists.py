@@ -223,6 +223,33 @@ def test_metadata_filter_finds_threads_by_exact_pairs(api: Api, query: str, foun
     assert api.get("/threads?metadata[user]=nobody&metadata[n]=4").body["first_id"] == changed
 
 
+@pytest.mark.stateless
+@pytest.mark.parametrize(
+    ("query", "unknown"),
+    [
+        ("metdata[user]=x", ["metdata[user]"]),
+        ("user=x", ["user"]),
+        ('metadata={"user":"x"}', ["metadata"]),
+        ("metadata.user=x", ["metadata.user"]),
+        ("metadata[user=x", ["metadata[user"]),
+        ("Metadata[user]=x&metadata[user]=x", ["Metadata[user]"]),
+        ("run_id=run_1&b=1&a=2&b=3", ["run_id", "b", "a"]),
+        ("=x", [""]),
+        ("%00=x&%FF=x", ["\0", "\ufffd"]),
+    ],
+)
+def test_unknown_key_does_not_list_all_threads(api: Api, query: str, unknown: list[str]) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        answer = api.get(f"/threads?{query}")
+    assert (answer.status, answer.body, len(queries)) == (
+        422,
+        {"detail": [in_query("extra", key) for key in unknown]},
+        0,
+    )
+    answer = api.get(f"/threads?{query}&limit=0&order=up")
+    assert answer.body == {"detail": [LEAST, ORDER, *(in_query("extra", key) for key in unknown)]}
+
+
 def test_cursor_does_not_have_to_match_the_filter(api: Api) -> None:
     first, second, third = (
         api.post("/threads", {"metadata": {"cursor": cursor}}).body["id"] for cursor in ("a", "b", "a")

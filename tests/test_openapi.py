@@ -129,7 +129,7 @@ def test_limits_and_answers_of_create_message_are_in_the_schema(schema: dict[str
     assert (metadata["maxProperties"], metadata["propertyNames"]) == (16, {"maxLength": 64, **no_nul})
     assert metadata["additionalProperties"] == {"type": "string", "maxLength": 512, **no_nul}
     answers = schema["paths"]["/threads/{thread_id}/messages"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "422", "429", "503", "507"}
+    assert set(answers) == {"200", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503", "507"}
     assert all("x-request-id" in answer["headers"] for answer in answers.values())
     assert {"CreateMessageRequest", "MessageObject", "HTTPValidationError", "ValidationError"} <= set(
         schema["components"]["schemas"]
@@ -310,6 +310,7 @@ def test_examples_of_responses_are_what_the_service_answers(
         "OriginNotAllowed": lambda: ask(HTTP_AUTHORIZATION="", HTTP_ORIGIN="https://shop.example"),
         "NotFound": not_found,
         "RequestBodyTooLarge": lambda: ask(CONTENT_LENGTH=str(10**9)),
+        "UnsupportedEncoding": lambda: ask(HTTP_CONTENT_ENCODING="gzip"),
         "Invalid": lambda: ask(INVALID_BODIES[operation_id]) if body else ask(query="?limit=500"),
         "KeyReused": reuse_key,
         "TooManyRequests": exceed_rate,
@@ -329,7 +330,8 @@ def test_examples_of_responses_are_what_the_service_answers(
             if cause in in_code:
                 answer = in_code[cause]()
                 detail = json.loads(answer.content)["detail"]
-                expected = {"detail": detail, "error": openai_error(detail)} if shape else {"detail": detail}
+                error = {"error": openai_error(answer.status_code, detail)} if shape else {}
+                expected = {"detail": detail, **error}
                 assert (str(answer.status_code), examples[name]) == (status, expected)
             else:
                 answered = ask() if status == "200" else requests[cause]()

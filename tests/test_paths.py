@@ -158,10 +158,11 @@ def test_browser_gets_a_page_for_an_unknown_path(client: Client, accept: str, ke
 def test_program_gets_json_for_an_unknown_path(api: Api, accept: str | None) -> None:
     meta = {} if accept is None else {"HTTP_ACCEPT": accept}
     answer = api.get("/nowhere", **meta)
-    assert (answer.status, answer.body, answer.headers["vary"]) == (404, {"detail": "Not Found"}, "Accept")
+    vary = "Authorization, OpenAI-Beta, Accept"
+    assert (answer.status, answer.body, answer.headers["vary"]) == (404, {"detail": "Not Found"}, vary)
     with override_settings(ALLOW_ANONYMOUS=False):
         answer = api.get("/nowhere", **meta)
-    assert (answer.status, answer.body, answer.headers["vary"]) == (401, {"detail": "Invalid API key"}, "Accept")
+    assert (answer.status, answer.body, answer.headers["vary"]) == (401, {"detail": "Invalid API key"}, vary)
 
 
 @pytest.mark.stateless
@@ -217,10 +218,45 @@ def test_other_requests_get_an_id_of_their_own(api: Api, bad: str | None) -> Non
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "a b", "[", "127.0.0.1:x"])
-@pytest.mark.parametrize("target", ["/threads/x", "/nowhere", "/healthz", "/docs", "/static/threadsvc/redoc.css"])
-def test_foreign_host_is_400_everywhere(api: Api, host: str, target: str) -> None:
+@pytest.mark.parametrize("target", ["/threads/x", "/nowhere", "/healthz/x", "/docs", "/static/threadsvc/redoc.css"])
+def test_foreign_host_is_400_except_for_probes(api: Api, host: str, target: str) -> None:
     answer = api.get(target, HTTP_HOST=host)
     assert (answer.status, answer.body) == (400, {"detail": "Invalid Host header"})
+
+
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.7:8000", "", "a b", "[", None])
+def test_probes_answer_under_any_host(api: Api, host: str | None) -> None:
+    meta = {} if host is None else {"HTTP_HOST": host}
+    assert [api.get(path, **meta).status for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("shape", ["", "assistants=v2"])
+def test_no_cache_may_store_a_response_of_the_api(api: Api, thread_id: str, shape: str) -> None:
+    meta = {"HTTP_OPENAI_BETA": shape}
+    answers = [
+        api.post("/threads", **meta),
+        api.get("/threads", **meta),
+        api.call("HEAD", f"/v1/threads/{thread_id}", **meta),
+        api.get("/threads/thread_none", **meta),
+        api.get("/threads?limit=0", **meta),
+        api.call("PUT", "/threads", **meta),
+        api.post("/threads", b" " * (16 * 2**20 + 1), **meta),
+        api.get("/threads", HTTP_HOST="evil.example", **meta),
+        api.get("/nowhere", **meta),
+        api.get("/v1/runs", **meta),
+    ]
+    with override_settings(ALLOW_ANONYMOUS=False):
+        answers.append(api.get("/threads", **meta))
+    assert [answer.status for answer in answers] == [200, 200, 200, 404, 422, 405, 413, 400, 404, 404, 401]
+    for answer in answers:
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["vary"].startswith("Authorization, OpenAI-Beta")
+
+
+def test_no_cache_may_store_a_page_of_the_admin(client: Client, admin: Client) -> None:
+    for page in (client.get("/admin/login/"), admin.get("/admin/"), admin.get("/admin/messages_app/thread/")):
+        assert page.status_code == 200
+        assert {"no-store", "private"} <= set(page["Cache-Control"].split(", "))
 
 
 @pytest.mark.stateless
@@ -261,7 +297,7 @@ def test_write_from_a_page_of_another_origin_is_403(api: Api, thread_id: str, or
 
 def test_api_sets_and_reads_no_cookies(api: Api) -> None:
     answer = api.post("/threads", HTTP_COOKIE="sessionid=abc; csrftoken=def")
-    assert (answer.status, "set-cookie" in answer.headers, "vary" in answer.headers) == (200, False, False)
+    assert (answer.status, "set-cookie" in answer.headers, "Cookie" in answer.headers["vary"]) == (200, False, False)
 
 
 def broken(request: object) -> None:

@@ -82,6 +82,20 @@ def test_client_that_waits_for_retry_after_is_accepted(api: Api, limit: Any) -> 
         assert [api.get("/threads/x", **key).status for _ in range(2)] == [404, 404]
         answer = api.get("/threads/x", **key)
         assert (answer.status, answer.body, answer.headers["retry-after"]) == (429, TOO_MANY, "2")
+        limits = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit")}
+        assert limits == {
+            "x-ratelimit-limit-requests": "2",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "2s",
+        }
+        error = {
+            "message": "Too Many Requests",
+            "type": "rate_limit_error",
+            "param": None,
+            "code": "rate_limit_exceeded",
+        }
+        answer = api.get("/threads/x", HTTP_OPENAI_BETA="assistants=v2", **key)
+        assert (answer.status, answer.body) == (429, {**TOO_MANY, "error": error})
         time.sleep(2)
         assert [api.get("/threads/x", **key).status for _ in range(2)] == [404, 429]
 

@@ -258,6 +258,18 @@ def test_no_bytes_are_no_body_for_every_media_type(api: Api, thread_id: str) -> 
         assert post(api, thread_id, b"", content_type) == (422, {"detail": [detail_of("missing")]})
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "x"])
+def test_compressed_body_is_415(api: Api, thread_id: str, encoding: str) -> None:
+    answer = api.post(f"/threads/{thread_id}/messages", GOOD, HTTP_CONTENT_ENCODING=encoding)
+    assert (answer.status, answer.body) == (415, {"detail": "Unsupported Content-Encoding"})
+    assert not Message.objects.filter(thread=thread_id).exists()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", "", " "])
+def test_body_with_the_identity_encoding_is_accepted(api: Api, thread_id: str, encoding: str) -> None:
+    assert api.post(f"/threads/{thread_id}/messages", GOOD, HTTP_CONTENT_ENCODING=encoding).status == 200
+
+
 def test_body_of_four_megabytes_is_judged_and_a_larger_one_is_413(api: Api, thread_id: str) -> None:
     limit = 4 * 1024 * 1024
     assert post(api, thread_id, GOOD + b" " * (limit - len(GOOD)))[0] == 200

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from threadsvc import __version__
 from threadsvc.api.errors import PathNotServed
+from threadsvc.api.middleware import forbid_caching
 
 # Resources of OpenAI's API that this service does not have.
 _OPENAI_PATH = re.compile(
@@ -69,13 +70,14 @@ def unknown_path(request: HttpRequest) -> HttpResponse:
     """
     path = request.path_info
     is_api = path == "/v1" or path.startswith(settings.API_PATHS) or openai_resource(path) is not None
-    if is_api or request.method not in ("GET", "HEAD"):
-        return _unknown_path(request)
-    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+    may_be_page = not is_api and request.method in ("GET", "HEAD")
+    if may_be_page and request.get_preferred_type(["application/json", "text/html"]) == "text/html":
         response = render(request, "threadsvc/404.html", status=HTTPStatus.NOT_FOUND)
     else:
         response = _unknown_path(request)
-    patch_vary_headers(response, ["Accept"])
+        forbid_caching(response)
+    if may_be_page:
+        patch_vary_headers(response, ["Accept"])
     return response
 
 

@@ -279,7 +279,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "threadsvc.access.middleware.PageSecurityMiddleware",
-    "django.middleware.common.CommonMiddleware",  # checks the Host and sets Content-Length
+    "threadsvc.access.middleware.PageMiddleware",  # checks the Host and sets Content-Length
     # For the admin only:
     "threadsvc.access.middleware.AdminBodyLimitMiddleware",
     "threadsvc.access.middleware.AdminNullCharacterMiddleware",
@@ -337,6 +337,7 @@ RATE_FILE = data_file("rates") if RATE_LIMIT else DATA_DIR / "rates"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["threadsvc.access.authentication.BearerKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
+        "threadsvc.access.permissions.PlainEncoding",
         "threadsvc.access.permissions.BodyWithinLimit",
         "threadsvc.access.permissions.OwnOriginWrites",
         "threadsvc.access.permissions.WritingKeys",

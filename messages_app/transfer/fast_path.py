@@ -14,7 +14,7 @@ from messages_app.api.fields import MAX_AUTHOR_CHARACTERS, MAX_CONTENT_CHARACTER
 from messages_app.ids import MAX_SECONDS, OBJECT_ID
 from messages_app.models import Message
 from messages_app.models.content import text_part
-from messages_app.transfer.fields import IMPLIED_KEYS, MAX_ID_CHARACTERS, MESSAGE_FIELDS
+from messages_app.transfer.fields import IMPLIED_KEYS, MAX_ID_CHARACTERS, MESSAGE_FIELDS, is_reachable
 
 _MESSAGE_KEYS = IMPLIED_KEYS | MESSAGE_FIELDS.keys()
 _ROLES = frozenset(Message.Role.values)
@@ -34,6 +34,7 @@ def fast_message_values(value: Any, thread_id: str) -> dict[str, Any] | None:
         or attachments is None
         or metadata is None
         or text_fault(public_id, at_least=1, at_most=MAX_ID_CHARACTERS)
+        or not is_reachable(public_id)
         or not (object_id is None or (isinstance(object_id, str) and OBJECT_ID.fullmatch(object_id)))
         or not (type(created_at) is int and 0 <= created_at <= MAX_SECONDS)  # isinstance would accept a bool
         or not (isinstance(role, str) and role in _ROLES)

@@ -16,6 +16,7 @@ MAX_ID_CHARACTERS = 64
 # Errors that occur only in imports.
 NOT_AN_OBJECT_ID = Code("value is not a valid ObjectId", "value_error.object_id")
 DUPLICATE_ID = Code("another message of this thread has this id", "value_error.id")
+UNREACHABLE_ID = Code("no request can name this id in its path", "value_error.id")
 OTHER_THREAD_ID = Code("value is not the id of this thread", "value_error.id")
 
 
@@ -70,7 +71,28 @@ class StoredContentField(fields.ContentOrPartsField):
         return super().to_internal_value(data)
 
 
-ID_FIELD = fields.TextField(at_least=1, at_most=MAX_ID_CHARACTERS)
+class IdField(fields.TextField):
+    """The id of a thread or message: a text of 1 to 64 characters that a path can contain."""
+
+    def __init__(self) -> None:
+        super().__init__(at_least=1, at_most=MAX_ID_CHARACTERS)
+
+    def to_internal_value(self, data: Any) -> Any:
+        value = super().to_internal_value(data)
+        if not is_reachable(value):
+            raise Faults([Fault(UNREACHABLE_ID)])
+        return value
+
+
+def is_reachable(public_id: str) -> bool:
+    """Return whether a request can name the id in its path.
+
+    `/` starts another segment, clients resolve `.` and `..`, and `/threads/runs` is a path of OpenAI's.
+    """
+    return "/" not in public_id and public_id not in (".", "..", "runs")
+
+
+ID_FIELD = IdField()
 
 THREAD_FIELDS: Mapping[str, WireField] = {
     "_id": ObjectIdField(required=False),

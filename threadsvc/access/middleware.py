@@ -9,6 +9,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.http.request import UnreadablePostError
+from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
@@ -17,12 +18,20 @@ from threadsvc.api.errors import bad_request
 from threadsvc.api.middleware import Middleware
 
 ADMIN_PATH = "/admin/"
+PROBES = ("/healthz", "/readyz")
 # Pages load everything from this server. Swagger UI and Redoc need inline styles. Redoc's search runs in a worker that
 # Redoc creates from a blob.
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+
+
+class PageMiddleware(CommonMiddleware):
+    """Django's CommonMiddleware, which checks Host. It lets probes through, which use the address of the service."""
+
+    def process_request(self, request: HttpRequest) -> Any:
+        return None if request.path_info in PROBES else super().process_request(request)
 
 
 class PageSecurityMiddleware(Middleware):

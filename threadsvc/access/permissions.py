@@ -10,13 +10,22 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from threadsvc.api.errors import LengthRequired, RequestBodyTooLarge
+from threadsvc.api.errors import LengthRequired, RequestBodyTooLarge, UnsupportedEncoding
 
 if TYPE_CHECKING:  # rest_framework.views imports this module: avoid a circular import
     from rest_framework.views import APIView
 
 # The service does not read the body of a request with one of these methods (threads-api contract, "Everywhere").
 BODILESS_METHODS = ("GET", "HEAD", "DELETE")
+
+
+class PlainEncoding(BasePermission):
+    """415 for a compressed body. To read one would take an unknown amount of memory."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip(" \t").lower() not in ("identity", ""):
+            raise UnsupportedEncoding
+        return True
 
 
 class BodyWithinLimit(BasePermission):

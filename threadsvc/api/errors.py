@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost, RequestDataTooBig
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -39,6 +40,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class RequestBodyTooLarge(exceptions.APIException):
     status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     default_detail = "Request body too large"
+
+
+class UnsupportedEncoding(exceptions.APIException):
+    status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_detail = "Unsupported Content-Encoding"
 
 
 class LengthRequired(exceptions.APIException):
@@ -77,17 +83,27 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return ErrorResponse("Method Not Allowed", exc.status_code)
         case PathNotServed():
             return ErrorResponse(exc.detail, exc.status_code, detail_for_error=exc.message)
+        case exceptions.Throttled():
+            return ErrorResponse("Too Many Requests", exc.status_code, _rate_limit_headers(exc))
         case exceptions.APIException():
-            detail: Any = "Too Many Requests" if isinstance(exc, exceptions.Throttled) else exc.detail
-            # This is the same as in DRF's own handler: the view sets `auth_header` for a 401, and a throttle sets
-            # `wait`.
-            challenge, wait = getattr(exc, "auth_header", None), getattr(exc, "wait", None)
-            headers = {"WWW-Authenticate": challenge} if challenge else {}
-            headers |= {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
-            return ErrorResponse(detail, exc.status_code, headers)
+            # As in DRF's own handler: the view sets `auth_header` for a 401.
+            challenge = getattr(exc, "auth_header", None)
+            return ErrorResponse(exc.detail, exc.status_code, {"WWW-Authenticate": challenge} if challenge else {})
         case Http404():
             return ErrorResponse("Not Found", HTTPStatus.NOT_FOUND)
     return answer_of_database(exc)
+
+
+def _rate_limit_headers(error: Any) -> dict[str, str]:
+    """Return `Retry-After`, and the headers in which OpenAI's API describes a limit."""
+    limit: Any = settings.RATE_LIMIT  # set, because the request was throttled
+    seconds = max(1, math.ceil(error.wait or 0))
+    return {
+        "Retry-After": str(seconds),
+        "x-ratelimit-limit-requests": str(limit[0]),
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": f"{seconds}s",
+    }
 
 
 class ErrorResponse(HttpResponse):

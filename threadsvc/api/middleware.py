@@ -16,6 +16,7 @@ from django.http.request import split_domain_port, validate_host
 from django.http.response import HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.utils.cache import patch_vary_headers
 
 from threadsvc.api.json import JSONRenderer
 
@@ -51,14 +52,16 @@ class ShapeMiddleware(Middleware):
         if is_v2 and response.status_code >= 400 and response["Content-Type"] == "application/json":
             # Some responses keep their data. Parsing the content again would be slow for a long list of errors.
             body = getattr(response, "data", None) or json.loads(response.content)
-            error = JSONRenderer().render(openai_error(body["detail"]))
+            error = JSONRenderer().render(openai_error(response.status_code, body["detail"]))
             response.content = response.content.removesuffix(b"}") + b',"error":' + error + b"}"
             response["Content-Length"] = str(len(response.content))
         return response
 
 
-def openai_error(detail: Any) -> dict[str, Any]:
+def openai_error(status: int, detail: Any) -> dict[str, Any]:
     """Return OpenAI's error object for our `detail`, or for the first error in `detail` if it is a list."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return {"message": detail, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
     if isinstance(detail, str):
         message, param, code = detail, None, None
     elif detail[0]["type"] == "json_invalid":
@@ -78,7 +81,8 @@ class JSONErrorMiddleware(Middleware):
         if response.status_code < HTTPStatus.BAD_REQUEST:
             return response
         if response.streaming or not response.content:
-            headers = {name: response[name] for name in ("Allow", "Content-Range") if name in response}
+            kept = ("Allow", "Cache-Control", "Content-Range", "Vary")
+            headers = {name: response[name] for name in kept if name in response}
             response.close()
             detail = HTTPStatus(response.status_code).phrase
             response = JsonResponse({"detail": detail}, status=response.status_code, headers=headers)
@@ -87,7 +91,7 @@ class JSONErrorMiddleware(Middleware):
 
 
 class APISecurityMiddleware(Middleware):
-    """Adds Content-Length and the headers of Django's security middleware, which are the same for every response."""
+    """Adds Content-Length, the headers of Django's security middleware, and headers that forbid caching."""
 
     def __init__(self, get_response: GetResponse) -> None:
         super().__init__(get_response)
@@ -98,9 +102,19 @@ class APISecurityMiddleware(Middleware):
         headers = response.headers
         for name, value in self.headers[request.is_secure()].items():
             headers[name] = value
+        forbid_caching(response)
         if not response.streaming:
             headers["Content-Length"] = str(len(response.content))
         return response
+
+
+def forbid_caching(response: HttpResponseBase) -> None:
+    """Add headers that keep caches from storing the response, or from sending it to a client with another key or shape.
+
+    A cache that ignores `no-store` still separates responses by `Vary`.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    patch_vary_headers(response, ("Authorization", "OpenAI-Beta"))
 
 
 def security_headers(is_tls: bool) -> dict[str, str]:

@@ -50,6 +50,7 @@ DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
     "404": ("Not Found", {}),
     "409": ("Request in progress", {"RequestInProgress": "Request in progress"}),
     "413": ("Request body too large", {"RequestBodyTooLarge": "Request body too large"}),
+    "415": ("Unsupported Content-Encoding", {"UnsupportedEncoding": "Unsupported Content-Encoding"}),
     "422": ("Validation Error", {}),
     "429": ("Too Many Requests", {"TooManyRequests": "Too Many Requests"}),
     "503": ("Service Unavailable", {"ServiceUnavailable": "Service Unavailable"}),
@@ -57,18 +58,21 @@ DOCUMENTED_ERRORS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def in_both_shapes(name: str, summary: str, detail: Any) -> dict[str, Any]:
+def in_both_shapes(status: str, name: str, summary: str, detail: Any) -> dict[str, Any]:
     """Return two examples of an error: in the default shape, and in the v2 shape, which adds `error`."""
     default = {"detail": detail}
+    v2 = {**default, "error": openai_error(int(status), detail)}
     return {
         name: {"summary": summary, "value": default},
-        f"{name}V2": {"summary": f"{summary} (assistants=v2)", "value": {**default, "error": openai_error(detail)}},
+        f"{name}V2": {"summary": f"{summary} (assistants=v2)", "value": v2},
     }
 
 
 # Every operation refers to these examples.
 EXAMPLES: dict[str, dict[str, Any]] = {
-    status: {key: value for name, text in texts.items() for key, value in in_both_shapes(name, text, text).items()}
+    status: {
+        key: value for name, text in texts.items() for key, value in in_both_shapes(status, name, text, text).items()
+    }
     for status, (_, texts) in DOCUMENTED_ERRORS.items()
 }
 
@@ -80,7 +84,7 @@ def error_answer(status: str, of_operation: list[OpenApiExample]) -> dict[str, A
     examples = {key: {"$ref": f"#/components/examples/{key}"} for key in EXAMPLES[status]}
     for example in of_operation:
         if example.status_codes == [status]:
-            examples |= in_both_shapes(example.name, str(example.summary), example.value["detail"])
+            examples |= in_both_shapes(status, example.name, str(example.summary), example.value["detail"])
     content = {"schema": {"anyOf": shapes}, "examples": examples}
     return {"description": DOCUMENTED_ERRORS[status][0], "content": {"application/json": content}}
 
@@ -130,6 +134,7 @@ class ContractSchema(AutoSchema):
             "404": "{" in self.path,
             "409": any(each["name"] == "Idempotency-Key" for each in parameters),
             "413": body,
+            "415": body,
             "422": body or any(each["in"] == "query" for each in parameters),
             "429": True,
             "503": True,

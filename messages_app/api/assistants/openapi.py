@@ -221,7 +221,7 @@ create_thread = operation(
 list_threads = operation(
     "list_threads",
     MANY_THREADS,
-    requests.ListQuerySerializer,
+    requests.ListThreadsQuerySerializer,
     METADATA_FILTER,
     query=FIRST_20,
     examples=[*shown(list_with(THREAD), list_with(THREAD_V2)), invalid(TOO_MANY)],

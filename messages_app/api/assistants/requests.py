@@ -1,15 +1,14 @@
 """The requests of /threads, in the default shape and in the shape that `OpenAI-Beta: assistants=v2` selects."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework.fields import empty
 
 from messages_app.api import fields
-from messages_app.api.base import BodySerializer, QuerySerializer, WireField
-from messages_app.api.errors import MAX_LIST_ITEMS, Fault, Faults
+from messages_app.api.base import BodySerializer, QuerySerializer, WireField, read_keys
+from messages_app.api.errors import EXTRA, MAX_LIST_ITEMS, Fault, Faults
 
 MAX_MESSAGES = 100
 
@@ -136,13 +135,25 @@ class ListQuerySerializer(QuerySerializer):
     )
 
 
-class ListMessagesQuerySerializer(ListQuerySerializer):
-    run_id = fields.NameInQueryField(required=False, help_text="Returns only messages of this run.")
-
-
 _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
-def metadata_filter(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata pairs in the query parameters `metadata[KEY]=VALUE`."""
-    return {match[1]: query[name] for name in query if (match := _METADATA_KEY.fullmatch(name))}
+class ListThreadsQuerySerializer(ListQuerySerializer):
+    """Adds `metadata`: the pairs that `metadata[KEY]=VALUE` asks for.
+
+    Refuses unknown keys. Otherwise a mistyped filter would return all threads, and a script that deletes what it lists
+    would delete all of them.
+    """
+
+    def run_validation(self, data: Any = empty) -> dict[str, Any]:
+        values, faults = read_keys(self.fields, data)
+        pairs = {match[1]: data[name] for name in data if (match := _METADATA_KEY.fullmatch(name))}
+        unknown = [name for name in data if name not in self.fields and not _METADATA_KEY.fullmatch(name)]
+        faults += [Fault(EXTRA, (name,)) for name in unknown]
+        if faults:
+            raise Faults(faults, root="query")
+        return {**values, "metadata": pairs}
+
+
+class ListMessagesQuerySerializer(ListQuerySerializer):
+    run_id = fields.NameInQueryField(required=False, help_text="Returns only messages of this run.")

@@ -92,8 +92,8 @@ class ThreadViewSet(ContractViewSet):
     @openapi.list_threads
     def list(self, request: Request) -> HttpResponse:
         """List threads, newest first unless `order` says otherwise."""
-        query = self.query(requests.ListQuerySerializer)
-        page = threads.page(self.tenant, page_request(query), metadata=requests.metadata_filter(request.query_params))
+        query = self.query(requests.ListThreadsQuerySerializer)
+        page = threads.page(self.tenant, page_request(query), metadata=query["metadata"])
         return self.answer(self.shape.threads.shown(page))
 
     @openapi.retrieve_thread
