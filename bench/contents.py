@@ -19,7 +19,8 @@ import django
 
 BATCH = 500
 
-# In the long thread, the texts repeat after this number of messages, so all pages of 20 have the same size.
+# In the long thread, the texts repeat after this number of messages. A page also has 20 messages, so all pages have the
+# same size.
 PERIOD = 20
 LONG = {"bench": "long"}
 

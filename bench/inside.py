@@ -78,7 +78,7 @@ def in_process(name: str, module: str, environment: dict[str, str], store: Store
     try:
         yield InProcess(name, process, log)
     finally:
-        process.kill()  # no request is in flight
+        process.kill()  # safe, because no request is in flight
         process.wait()
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # fails if the buffer still contains an unread command

@@ -15,12 +15,14 @@ from bench.stores import Stores, on_each_engine
 from bench.tables import at_most, table
 
 HEADINGS = ("engine", "requests", "RSS MB", "PSS MB", "peak MB", "target", "RSS, times the first count", "target")
-PEAK = 100  # MB
-AFTER_LARGE_BODIES = 3  # highest permitted multiple of the RSS after the first load (37 if the worker keeps the bodies)
+PEAK = 100  # highest permitted peak RSS, in MB
+# The highest permitted RSS after the large bodies, as a multiple of the RSS after the first load. If the worker kept
+# the bodies in memory, the multiple would be 37.
+AFTER_LARGE_BODIES = 3
 # The service rejects this body of 3 MB. Its parsed value takes about 70 MB.
 LARGE = Request("POST", "/threads", '{"messages": [' + ",".join(["{}"] * 1_000_000) + "]}")
 LARGE_BODIES = 40
-GROWTH = 1.05  # highest permitted multiple of the RSS after the first load
+GROWTH = 1.05  # highest permitted RSS after the later loads, as a multiple of the RSS after the first load
 SECONDS_PER_LOAD = 5
 # More requests would take an hour on mongo-java-server.
 MAX_REQUESTS = {"mongodb": 5_000}

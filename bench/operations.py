@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 CONTENT = "How does AI work? Explain it in simple words"
 V2 = {"OpenAI-Beta": "assistants=v2"}
 
-# Fields that differ between two responses to the same POST.
+# Fields that always differ between two responses to the same POST. The comparison ignores them.
 GENERATED = ("_id", "id", "created_at")
 
 

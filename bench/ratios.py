@@ -25,6 +25,7 @@ HEADINGS = (
     *("service p50, p99 ms", "yardstick p50, p99 ms"),
 )
 WARM_UP_SECONDS = 1
+# The values of YARDSTICK_TURNS (bench/yardstick/storage.py), and the verb for each in the notes.
 TURNS_ON_SQLITE = {"queue": "queue", "polling": "poll"}
 
 # The lowest permitted ratio of the service's requests per second to the yardstick's.

@@ -90,7 +90,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
         except subprocess.TimeoutExpired:
             pass
         finally:
-            with suppress(ProcessLookupError):  # its child processes may still be running
+            with suppress(ProcessLookupError):  # kills child processes that are still running, if there are any
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()
 

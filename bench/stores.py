@@ -17,7 +17,7 @@ from bench.options import Options
 from tests.engines import start
 from tests.servers import DatabaseServer
 
-# Variables with these prefixes are removed, because they would change how a measured process works.
+# Variables with these prefixes are not passed to the measured processes, because they would change how these work.
 SETTINGS = (
     "THREADSVC_",
     "DATABASE_URL",

@@ -25,12 +25,13 @@ def create_viewers_group(using: str, apps: Any, **kwargs: Any) -> None:
     """
     try:
         group_model, permission_model = (apps.get_model("auth", name) for name in ("Group", "Permission"))
-    except LookupError:  # at this migration state, the models do not exist
+    except LookupError:  # the models of django.contrib.auth do not exist at this migration state
         return
     if router.db_for_write(group_model) != using or group_model.objects.using(using).filter(name=VIEWERS).exists():
         return
     view_permissions = permission_model.objects.using(using).filter(
         content_type__app_label="messages_app", codename__in=["view_thread", "view_message"]
     )
-    if view_permissions.count() == 2:  # django.contrib.auth creates them first, in this database
+    # The handler of django.contrib.auth runs before this one. It creates both permissions in this database.
+    if view_permissions.count() == 2:
         group_model.objects.using(using).create(name=VIEWERS).permissions.set(view_permissions)

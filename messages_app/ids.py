@@ -14,8 +14,8 @@ MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 OBJECT_ID = re.compile("[0-9a-f]{24}")
 
-# ULID's alphabet for base 32 (Crockford's, in lower case). Its digits sort by code point, so ids sort as text in the
-# order of their numbers.
+# ULID's alphabet for base 32 (Crockford's, in lower case). Its digits are in the order of their code points, so ids as
+# text sort like the numbers that they encode.
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # each pair of digits encodes ten bits
 
@@ -95,7 +95,7 @@ class Origin(NamedTuple):
         return cls(now.replace(microsecond=now.microsecond // 1000 * 1000), os.urandom(16).hex())
 
     def random(self) -> Random:
-        return Random(self.seed)  # noqa: S311  # the seed itself has 128 random bits
+        return Random(self.seed)  # noqa: S311  # secure, because the seed has 128 random bits
 
     def first_id(self, prefix: str) -> str:
         """Return the id of the first row that this create makes."""

@@ -80,7 +80,8 @@ class Browser:
                 problems.append(f"request to another origin: {request.url}")
 
         def on_failure(request: Request) -> None:
-            if request.failure != "net::ERR_ABORTED":  # aborted: the browser left the page or started a download
+            # Chromium reports ERR_ABORTED when it leaves the page or starts a download. Neither is a problem.
+            if request.failure != "net::ERR_ABORTED":
                 problems.append(f"request failed: {request.method} {request.url}: {request.failure}")
 
         context.on("console", on_console)

@@ -38,7 +38,8 @@ from threadsvc.wsgi import application
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The connection to the database that stores threads and messages. Each Python thread gets its own connection.
+# The database that stores threads and messages: `threads` with PostgreSQL or MongoDB, `default` with SQLite. The proxy
+# gives each Python thread its own connection.
 connection = cast(
     BaseDatabaseWrapper, ConnectionProxy(connections, "threads" if "threads" in settings.DATABASES else "default")
 )
@@ -50,8 +51,8 @@ def database(
 ) -> Iterator[None]:
     """Create the SQLite database. For another engine (tests/engines.py), also create a database on its server.
 
-    The SQLite database is a file, as in production, because tests depend on its journal mode, its locks and several
-    connections.
+    By default, Django tests SQLite in memory. Here the SQLite database is a file, as in production, because tests
+    depend on its journal mode and its locks, and open several connections to it.
     """
     connections["default"].settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
     with django_db_blocker.unblock():
@@ -101,8 +102,8 @@ def wait_for_next_millisecond() -> None:
 
 class EnvironFactory(RequestFactory):
     def request(self, **request: Any) -> Any:
-        """Return the request's WSGI environ, as a server would build it, instead of a request object."""
-        return self._base_environ(**request)  # type: ignore[attr-defined]  # not in the stubs
+        """Return the WSGI environ that a server would build. RequestFactory would return a request object."""
+        return self._base_environ(**request)  # type: ignore[attr-defined]  # the type stubs lack this method
 
 
 class Api:
@@ -285,7 +286,8 @@ class Served:
             self.process.wait()
 
 
-# Settings for processes that import test modules. Test modules need packages that production does not have.
+# Settings for processes that import test modules. By default, environment() sets PYTHONPATH to tests/production, which
+# hides the packages that production does not have. Test modules need these packages. An empty PYTHONPATH hides nothing.
 WITH_TEST_PACKAGES = {"PYTHONPATH": ""}
 
 
@@ -293,7 +295,7 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
     """Return the environment variables for a service or a command.
 
     Copies this process's environment without the variables that configure threadsvc, Django or Python. Adds a data
-    directory, a database and `settings`. API keys are required only if `settings` require them.
+    directory, a database and `settings`. Requests need no API key unless `settings` change this default.
     """
     excluded = (
         "PYTHON",
@@ -330,7 +332,7 @@ def manage(directory: Path, *arguments: str, **settings: str) -> subprocess.Comp
 
 
 def in_transaction(*statements: str) -> list[str]:
-    """Return the statements. If the chosen engine has transactions, add BEGIN before them and COMMIT after them."""
+    """Return the statements that a test expects, with BEGIN and COMMIT if the chosen engine has transactions."""
     return list(statements) if engines.chosen == "mongodb" else ["BEGIN", *statements, "COMMIT"]
 
 
@@ -355,7 +357,7 @@ def prepare(directory: Path) -> None:
 
 
 def migrate(directory: Path) -> None:
-    """Create the tables for threads and messages with the chosen engine."""
+    """Create the data directory, and the tables for threads and messages in the chosen engine's database."""
     prepare(directory)
     if engines.chosen == "sqlite":
         return

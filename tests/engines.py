@@ -27,7 +27,8 @@ MARKERS = (
 SERVER_VARIABLE = "TESTS_DATABASE_SERVER"
 
 chosen = "sqlite"
-is_long = False  # true with --requests (`make fuzz`): tests with random values then run longer
+# True if --requests is set, as in `make fuzz`. Tests with random values then run longer.
+is_long = False
 server: DatabaseServer | None = None
 _urls: dict[Path, str] = {}
 
@@ -41,7 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Start the database server. As a wrapper, this hook runs before pytest-django's hook, which reads the settings."""
+    """Start the database server, and set its URL before Django reads its settings.
+
+    pytest-django reads the settings in the same hook. This hook is a wrapper, and pytest calls wrappers first.
+    """
     global chosen, server, is_long
     # Handle SIGTERM like Ctrl-C: end the tests and the processes that they started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -58,7 +62,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
         if early_config.known_args_namespace.numprocesses:
             os.environ[SERVER_VARIABLE] = json.dumps([server.port, str(server.directory)])
         os.environ["THREADS_DATABASE_URL"] = server.new_database()
-    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"  # API key tests override this setting
+    # Requests need no API key, except in tests of API keys, which override this setting.
+    os.environ["THREADSVC_ALLOW_ANONYMOUS"] = "1"
     return (yield)
 
 

@@ -22,7 +22,8 @@ from tests.servers import Unavailable, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images"
-ORIGIN = "http://127.0.0.1:8000"  # the pictures show this address, although the service listens on a free port
+# The service listens on a free port. The pictures show this address instead, which is the default.
+ORIGIN = "http://127.0.0.1:8000"
 OPERATOR, PASSWORD = "ann", "correct horse battery"
 SECONDS_TO_START = 30
 MAX_BYTES = 200_000
@@ -30,7 +31,8 @@ MAX_BYTES = 200_000
 
 class Picture(NamedTuple):
     visit: Callable[[Page], None]
-    options: dict[str, Any] = {}  # for Playwright's browser context
+    # Options of Playwright's browser context, such as the window size.
+    options: dict[str, Any] = {}
 
 
 def front(page: Page) -> None:
@@ -85,7 +87,7 @@ def log_in(page: Page) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-# This window is taller than the default window of 1280x800.
+# A window of 1280x1340 pixels instead of the default 1280x800, so that request and response fit.
 TALLER = {"viewport": {"width": 1280, "height": 1340}, "device_scale_factor": 0.75}
 PICTURES = {
     "front": Picture(front),
@@ -98,7 +100,10 @@ PICTURES = {
 
 @contextmanager
 def service() -> Iterator[int]:
-    """Start a service with sample conversations and yield its port. Settings of this process have no effect."""
+    """Start a service with sample conversations and yield its port.
+
+    The service does not inherit this process's environment, so the developer's settings do not change the pictures.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         settings = {"THREADSVC_DATA_DIR": directory, "PORT": str(port), "WEB_CONCURRENCY": "2"}

@@ -13,7 +13,8 @@ MARKER = "process: starts a process (a service, command, browser or server); `ma
 PROCESS_FIXTURES = {"serve", "served"}
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 
-_unmarked: str | None = None  # the id of the running test if it has no marker, otherwise None
+# The id of the running test if it lacks the marker, otherwise None. refuse_process fails such a test.
+_unmarked: str | None = None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_process)
 
 
-@pytest.hookimpl(tryfirst=True)  # first, so that -m can select tests by the added markers
+# This hook runs first, because a later hook applies -m and must see the added markers.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", ())):

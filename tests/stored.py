@@ -76,7 +76,8 @@ def _from_postgresql(url: str, table: str, equal: dict[str, Any]) -> list[dict[s
     import psycopg
     from psycopg.rows import dict_row
 
-    without_options = url.partition("?")[0]  # libpq rejects some options of the service
+    # The service's URL may have options that libpq rejects.
+    without_options = url.partition("?")[0]
     with psycopg.connect(without_options, row_factory=dict_row) as connection:
         return connection.execute(_sql(table, equal, "%s"), list(equal.values())).fetchall()
 

@@ -242,13 +242,15 @@ def test_object_of_another_tenant_looks_like_a_missing_one(
     with keys_required(required):
         for route, method, (existing, missing) in product(API, METHODS, pairs_of_ids):
             bodies_to_send = {bodies.get(route, b"{"), b"{"} if method == "POST" else {b""}
-            one_query_only = method != "GET" or route.startswith("/v1")  # only GET routes without /v1 get all queries
+            one_query_only = method != "GET" or route.startswith("/v1")  # only GET without /v1 is sent with every query
             for query, body in product([""] if one_query_only else queries, bodies_to_send):
                 path = route + query
                 if (existing[0] == other.thread_id or existing[1] == other.message_id) and "{message_id}" not in path:
-                    continue  # the path names no foreign object, or of_acme already covers it
+                    # Without a message id, the request with the second pair uses no id of acme, and the third pair
+                    # repeats the first one.
+                    continue
                 if route.endswith("/threads") and method == "POST":
-                    continue  # the request refers to no stored object
+                    continue  # this request names no stored object
                 for_existing, for_missing = (
                     send(method, Tenant("", *names).path(path), other.key, body, HTTP_OPENAI_BETA=shape)
                     for names in (existing, missing)
@@ -387,7 +389,8 @@ def test_cross_origin_write_requires_a_key(api: Api) -> None:
 def test_keys_are_long_random_and_not_stored() -> None:
     keys = [new_key() for _ in range(50)]
     for key in keys:
-        form = re.fullmatch(r"tsk_([0-9A-Za-z]{8})_([0-9A-Za-z]{40})", key)  # 40 characters, 62 values each: 238 bits
+        # The secret has 40 characters with 62 possible values each, which makes 238 bits.
+        form = re.fullmatch(r"tsk_([0-9A-Za-z]{8})_([0-9A-Za-z]{40})", key)
         assert form
         row = APIKey.objects.get(prefix=form[1])
         assert form[2] not in str(vars(row))

@@ -113,7 +113,8 @@ def test_staff_see_only_what_their_permissions_allow(thread: Thread) -> None:
     user.user_permissions.add(Permission.objects.get(codename="view_thread"))
     assert [client.get(path).status_code for path in every_page] == [200, 200, 403, 403, 403, 403]
     shown = page(client, THREADS, q=thread.id) + page(client, f"{THREADS}{thread.id}/change/")
-    assert "otters" in shown  # the metadata contains this word
+    # "otters" is also in the thread's metadata. The two other texts are only in messages, which this user cannot view.
+    assert "otters" in shown
     assert "hold hands" not in shown
     assert "radeau" not in shown
     searched = page(client, THREADS, q="radeau")
@@ -212,7 +213,8 @@ def test_each_message_of_a_long_thread_is_on_one_page(admin: Client) -> None:
     backwards = walk(unescape(last), "Earlier")
     assert [len(each) for each in backwards] == [50, 50, 20]
     assert list(chain(*backwards[::-1])) == expected
-    last_page = texts_of(page(admin, f"{path}?from=123"))  # message 123 is deleted
+    # Message 123 is deleted, so the page ends with message 122.
+    last_page = texts_of(page(admin, f"{path}?from=123"))
     assert last_page[-1] == "number 122."
     around = texts_of(page(admin, path, at=80))
     assert around[5] == "number 80."
@@ -428,7 +430,8 @@ def test_query_count_does_not_grow_with_rows(admin: Client, api: Api, thread: Th
         return len(captured)
 
     message = thread.messages.get(position=1)
-    own = 2 if connection.alias == "default" else 0  # queries for the session and the user
+    # On SQLite, the count includes two queries for the session and the user, because they are in the same database.
+    own = 2 if connection.alias == "default" else 0
     paths = {
         THREADS: 4,
         f"{THREADS}?tenant=default": 4,

@@ -17,7 +17,7 @@ from tests.admin_pages import MESSAGES, THREADS, page, store_thread
 from tests.rows import delete_message, delete_thread, new_message, new_thread, store_rows
 
 DAY = timedelta(days=1)
-YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # earlier than the rows of other tests
+YEAR_1990 = datetime(1990, 1, 1, 12, tzinfo=UTC)  # earlier than any row of other tests
 
 
 def ids_in(html: str) -> list[str]:
@@ -135,8 +135,8 @@ def test_threads_are_found_by_date_metadata_and_words(
     assert ids_in(html) == [threads[number] for number in reversed(expected)]
 
 
-# A metadata search covers the first 20 tenants in the order of their names. The tenant names in these tests sort before
-# the tenant names in other tests.
+# A metadata search covers only the first 20 tenants in the order of their names. To be among them, the tenants of these
+# tests have names that sort before the names in other tests.
 
 
 def test_metadata_search_covers_all_tenants_or_one(admin: Client) -> None:

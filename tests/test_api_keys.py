@@ -79,7 +79,8 @@ def test_key_is_created_used_listed_and_revoked_at_run_time(serve: Callable[...,
     assert head.split() == ["PREFIX", "NAME", "TENANT", "RIGHTS", "CREATED", "EXPIRES", "LAST", "USED", "STATE"]
     assert re.split("  +", row)[:4] == [key[4:12], "an app", "acme", "read and write"]
     assert re.split("  +", row)[-1] == "active"
-    assert "never" not in row  # the key has a last use and an expiry
+    # The row would contain "never" if the key had no last use or no expiry.
+    assert "never" not in row
     assert key[13:] not in listed
     revoked = manage(tmp_path / "data", "revoke_api_key", key)
     assert (revoked.returncode, revoked.stderr) == (0, "")
@@ -207,7 +208,8 @@ def test_first_use_is_recorded_at_once_and_later_ones_throttled() -> None:
     for _ in range(1000):
         uses.record(row.prefix)
     uses.record(other.prefix)
-    wait_for_new_use(other, None)  # the recording thread has handled all uses before this one
+    # Uses are recorded in order. When this one is stored, all earlier uses have been handled.
+    wait_for_new_use(other, None)
     assert last_use(row) == first
     assert wait_for_new_use(row, first) > first
     assert time.monotonic() - started > 1.5

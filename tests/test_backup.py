@@ -152,8 +152,10 @@ def test_backup_has_all_writes_acknowledged_before_it_began(serve: Callable[...,
     assert set(threads) <= ids(file, "thread")
     assert_sound(file)
     assert_gapless(file)
-    assert names(file.parent) == ["copy.db"]  # no drafts are left
-    assert len(acknowledged) > len(before)  # the writers continued during the backup
+    # The backup has removed its temporary files.
+    assert names(file.parent) == ["copy.db"]
+    # The writers continued during the backup.
+    assert len(acknowledged) > len(before)
     assert refused == []
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -186,7 +188,7 @@ def test_running_service_continues_with_the_restored_data(serve: Callable[..., S
     restored = manage(data, "restore", str(file), "--yes")
     assert (restored.returncode, restored.stderr) == (0, "")
     assert "1 threads, 3 messages, 0 accounts" in restored.stdout
-    # Each worker has its own connections, so the requests must reach every worker.
+    # Send enough requests to reach every worker, because each worker has its own database connections.
     for _ in range(8):
         assert service.call("GET", f"/threads/{later}").status == 404
         assert service.call("GET", f"/threads/{kept}/messages").body == before
@@ -202,8 +204,8 @@ def test_running_service_continues_with_the_restored_data(serve: Callable[..., S
     assert manage(data, "restore", str(old), "--yes", "--discard").returncode == 0
     assert service.call("GET", f"/threads/{later}").status == 200
     assert service.stop() == 0
-    # No drafts are left. The WAL may be left, because the last worker to end is not always the last to close the
-    # database.
+    # Both restores have removed their temporary files. Ignore the WAL files. They may remain, because the last worker
+    # to end is not always the last to close the database.
     ours = set(names(data)) - {"threadsvc.db-wal", "threadsvc.db-shm"}
     assert ours == {"secret_key", "threadsvc.db", old.name, "threadsvc.db.turn"}
 
@@ -254,7 +256,8 @@ def test_restore_fails_cleanly_if_the_database_stays_locked(tmp_path: Path, data
     file = tmp_path / "copy.db"
     with closing(sqlite3.connect(database_of(tmp_path), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert manage(data, "backup", str(file)).returncode == 0  # a backup does not wait for a writer
+        # A backup does not wait until the write transaction ends. A restore waits.
+        assert manage(data, "backup", str(file)).returncode == 0
         url = f"sqlite:///{database_of(tmp_path)}?timeout=0.2"
         waited = manage(data, "restore", str(file), "--yes", DATABASE_URL=url)
     expected = f"CommandError: cannot restore {file}: database is locked\n"
@@ -285,7 +288,8 @@ def test_restore_migrates_a_backup_of_an_older_version(tmp_path: Path) -> None:
     assert manage(old, "migrate", "-v0", "messages_app", "0001").returncode == 0
     file = old / "threadsvc.db"
     before = file.read_bytes()
-    restored = manage(new, "restore", str(file))  # restore does not ask, because it replaces no database
+    # --yes is not needed, because restore asks for confirmation only if it replaces a database.
+    restored = manage(new, "restore", str(file))
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.startswith(f"Restored {new / 'threadsvc.db'} in ")
     assert migrations(new / "threadsvc.db") == migrations(Path(connections["default"].settings_dict["NAME"]))

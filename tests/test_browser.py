@@ -86,7 +86,8 @@ def copied(page: Page, button: Locator) -> str:
     button.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Copied")
-    other = page.context.new_page()  # a test may have removed the clipboard from the first page
+    # Read the clipboard in another page, because a test may have removed the clipboard API from the first page.
+    other = page.context.new_page()
     other.goto("/healthz")
     text: str = other.evaluate("navigator.clipboard.readText()")
     other.close()
@@ -104,7 +105,7 @@ def test_front_page_without_scripts_has_its_commands_and_no_dead_buttons(browser
 
 
 def operation(page: Page, operation_id: str, thread_id: str = "") -> Locator:
-    """Open an operation on the API page. Fill in the thread id if there is one. Return the operation."""
+    """Open an operation on the API page. Fill in the thread id if it is given. Return the operation."""
     found = page.locator(f"[id$=-{operation_id}]")
     found.locator(".opblock-summary-control").click()
     if thread_id:
@@ -146,7 +147,8 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
     thread_id = served.new_thread()
     with browser.open(origin) as page:
         page.goto("/docs")
-        status, threads = executed(operation(page, "list_threads"))  # the form sends no filter
+        # The empty form must send no filter. Otherwise the list would not contain the new thread.
+        status, threads = executed(operation(page, "list_threads"))
         assert (status, threads["data"][0]["id"]) == (200, thread_id)
         create = operation(page, "create_message", thread_id)
         shape, body = create.locator(".opblock-section .examples-select select").all()
@@ -156,7 +158,8 @@ def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
         assert (status, message["role"], message["status"]) == (200, "assistant", "completed")
 
 
-MOST_PIXELS = 2500  # the maximum height of an open operation on a desktop
+# The maximum height of an open operation in a desktop browser.
+MOST_PIXELS = 2500
 
 
 def test_link_to_an_operation_of_docs_survives_a_reload(browser: Browser, origin: str) -> None:
@@ -212,7 +215,8 @@ PASSWORD = "correct horse battery"
 @pytest.fixture(scope="module")
 def operator(browser: Browser, origin: str, served: Served) -> Any:
     """A browser's cookies and storage after a login through the login form."""
-    name = f"ann-{uuid4().hex}"  # unique, because a test worker may run this fixture more than once
+    # The name is unique, because a test worker may run this fixture more than once with the same database.
+    name = f"ann-{uuid4().hex}"
     made = manage(
         served.directory,
         *("createsuperuser", "--noinput", f"--username={name}", "--email=ann@shop.example"),
@@ -410,7 +414,8 @@ def fetch(browser: Browser, origin: str) -> Iterator[Callable[..., Any]]:
     """
     with closing(browser.chromium.new_context()) as context:
         page = context.new_page()
-        page.goto(f"{origin}/healthz")  # the policy of this page allows requests to other origins
+        # Unlike the HTML pages, this page has no policy that forbids requests to other origins.
+        page.goto(f"{origin}/healthz")
         yield lambda url, **options: page.evaluate(FETCH, [url, options])
 
 
@@ -433,7 +438,8 @@ def test_page_gets_no_cookies_to_the_api_and_nothing_of_the_admin(fetch: Callabl
 
 
 def test_page_of_any_other_origin_is_kept_out_by_the_browser(fetch: Callable[..., Any], served: Served) -> None:
-    at = f"http://localhost:{served.port}/v1/threads"  # a different host name is a different origin
+    # The page's origin has the host 127.0.0.1, so for the browser, localhost is another origin.
+    at = f"http://localhost:{served.port}/v1/threads"
     assert fetch(at) == BLOCKED
     assert fetch(at, method="POST", headers=SDK_HEADERS, body="{}") == BLOCKED
 
@@ -456,7 +462,8 @@ def test_preflight_is_answered_to_origins_that_may_and_is_a_405_to_others(shared
         assert (answer.status, answer.body) == (405, {"detail": "Method Not Allowed"})
         assert "access-control-allow-origin" not in answer.headers
         assert shared.call("POST", "/threads", Origin=other).status == 403
-    assert shared.call("OPTIONS", "/threads", Origin=origin).status == 405  # this request is not a preflight
+    # Without Access-Control-Request-Method, an OPTIONS request is not a preflight request.
+    assert shared.call("OPTIONS", "/threads", Origin=origin).status == 405
 
 
 # Every page

@@ -244,7 +244,7 @@ def test_query_count_does_not_grow_with_the_thread(api: Api, thread_id: str) -> 
 
 @pytest.mark.process
 def test_process_keeps_no_data_of_a_request(tmp_path: Path) -> None:
-    """Use a separate process, because the first request of a process creates objects that all requests share."""
+    """Use a new process, because its first requests fill the caches. No cache may keep data of a request."""
     program = """
 import gc, time
 from django.conf import settings

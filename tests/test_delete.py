@@ -39,8 +39,8 @@ def status_and_body(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.body
 
 
-# The number of rows that purge leaves for a deleted thread. MongoDB has no rollback, so purge keeps a row with only the
-# id for an hour.
+# The number of rows that purge leaves for a deleted thread. On MongoDB, purge keeps a row with only the id for an hour.
+# With this id, it can find a message that a crashed writer stored after the purge, because MongoDB has no rollback.
 THREADS_LEFT = 1 if engines.chosen == "mongodb" else 0
 
 
@@ -124,7 +124,8 @@ def test_deleted_message_keeps_only_its_ids_and_its_place(api: Api) -> None:
         "object_id": before.object_id,
         "thread_id": thread,
         "position": 4,
-        "created_at": before.created_at,  # the ids contain the time anyway
+        # The time is kept, because the ids contain it anyway.
+        "created_at": before.created_at,
         "role": "",
         "content": [],
         "attachments": [],
@@ -275,7 +276,8 @@ def test_purge_or_restart_finishes_an_interrupted_removal(
 @pytest.mark.process
 @pytest.mark.engine("sqlite", "postgresql")
 def test_purge_without_tables_is_a_one_line_error(tmp_path: Path) -> None:
-    failed = manage(tmp_path / "data", "purge")  # the database has no tables
+    # The data directory is new, so its database has no tables.
+    failed = manage(tmp_path / "data", "purge")
     assert failed.returncode == 1
     reason = {"sqlite": "no such table", "postgresql": 'relation "messages_app_thread" does not exist'}[engines.chosen]
     assert failed.stderr.startswith(f"CommandError: cannot purge: {reason}")
@@ -291,7 +293,8 @@ def test_failed_removal_is_retried(serve: Callable[..., Served], tmp_path: Path)
         for thread in large:
             assert service.call("DELETE", f"/threads/{thread}").status == 200
         other.execute("BEGIN EXCLUSIVE")
-        # Wait for two failures, because a pending wake may start a second purge immediately after the first failure.
+        # Wait for two failures. After the first one, the purger may run again at once instead of waiting for its retry,
+        # because a later delete has also woken it.
         service.wait_until(lambda: service.log.read_text().count("purge failed") >= 2)
         other.execute("ROLLBACK")
     service.wait_until(lambda: all(rows_of(service, thread) == (0, 0) for thread in large))
@@ -350,7 +353,7 @@ print("removed twice")
     assert run(tmp_path, program) == "removed twice\n"
 
 
-# Races. The hook runs after a create has checked its thread and before it inserts the message.
+# Races. before_insert() calls its hook after a create has checked its thread and before it inserts the message.
 
 
 @contextmanager
@@ -384,7 +387,8 @@ def test_delete_waits_for_a_create_and_removes_its_message(api: Api, thread_id: 
         def delete() -> None:
             deletes.append(in_a_thread(pool, lambda: api.delete(f"/threads/{thread_id}")))
             with pytest.raises(TimeoutError):
-                deletes[0].result(timeout=0.5)  # the delete waits for the create
+                # The delete is still waiting for the create.
+                deletes[0].result(timeout=0.5)
 
         with before_insert(delete):
             created = api.post(f"/threads/{thread_id}/messages", GOOD)

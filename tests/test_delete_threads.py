@@ -22,7 +22,8 @@ from tests.conftest import Api, connection, manage
 from tests.rows import append, delete_thread, new_message, new_thread, store_rows
 from tests.test_mongo import run_python, url
 
-__all__ = ["url"]  # the tests use this fixture
+# The tests use the fixture `url` only as a parameter. In __all__, it does not count as an unused import.
+__all__ = ["url"]
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -81,7 +82,7 @@ def test_age_counts_from_the_last_message_or_the_creation(tenant: str) -> None:
     output = delete("--older-than", "90d", "--tenant", tenant)
     assert output.startswith(f"Deleted {with_messages} {tenant}, idle since 20")
     assert remaining(tenant) == kept
-    # The rows are removed, not only hidden. MongoDB has no rollback, so purge keeps a row with only the id.
+    # The rows are removed, not only hidden. Only on MongoDB, purge keeps a row with the id (see tests/test_delete.py).
     deleted = [*old, last_deleted]
     assert not Message.objects.filter(thread__in=deleted).exists()
     tenants = list(Thread.objects.filter(id__in=deleted).values_list("tenant", flat=True))
@@ -134,14 +135,15 @@ def test_thread_that_gets_a_message_during_the_run_stays(tenant: str) -> None:
             append(used, tenant, role="user", content=[])
             running = pool.submit(run)
             with pytest.raises(TimeoutError):
-                running.result(timeout=0.5)  # the run found both threads idle, and now waits for the writer
+                # The run has found both threads idle. It now waits for the transaction of append().
+                running.result(timeout=0.5)
         assert running.result(timeout=10).startswith("Deleted 1 threads with 1 messages, ")
     assert remaining(tenant) == {used}
     assert Message.objects.visible_in(used).count() == 2
     assert not Thread.objects.filter(id=unused).exists()
 
 
-# MongoDB has neither rollback nor locks.
+# MongoDB has neither rollback nor locks, so another client's write can come between two writes of a run.
 
 
 @pytest.mark.engine("mongodb")
@@ -158,7 +160,8 @@ def test_message_between_the_writes_is_kept_or_refused(api: Api, monkeypatch: py
         nonlocal writes
         if self.name == "messages_app_thread":
             writes += 1
-            if writes == write + 1:  # the first write restores threads that a killed run left hidden
+            # Add 1, because the first write only restores threads that a killed run left hidden.
+            if writes == write + 1:
                 with ThreadPoolExecutor(1) as pool:
                     sent = {**HELLO, "metadata": {"mark": mark}}
                     answers.append(pool.submit(api.post, f"/threads/{used}/messages", sent).result())
@@ -179,8 +182,8 @@ def test_message_between_the_writes_is_kept_or_refused(api: Api, monkeypatch: py
     assert api.get(f"/threads/{unused}").status == 404
 
 
-# A program that deletes old threads and is killed before its write number `deadly`. Just before it hides the threads, a
-# message is appended to one of them.
+# A program that deletes old threads and is killed before its update number `deadly`. Update 2 hides the threads. Just
+# before this update, the program appends a message to one of them.
 DELETE = """
 import os, signal, sys, pymongo
 from django.core.management import call_command
@@ -218,7 +221,8 @@ def test_run_killed_at_any_write_deletes_no_used_thread(api: Api, tmp_path: Path
             assert len(api.get(f"/threads/{used}/messages").body["data"]) == 2
             delete_thread(used)
         else:
-            assert deadly <= 2  # the program was killed before the append
+            # A deleted thread is correct only if the program was killed before it appended the message.
+            assert deadly <= 2
         if finished:
             break
     assert finished

@@ -215,7 +215,8 @@ def test_body_over_16_mib_is_413_in_both_shapes(site: Site) -> None:
 
 
 def test_refusal_before_the_body_is_read_reaches_the_client(site: Site) -> None:
-    body = b" " * (4 * MEBIBYTE + 1)  # the service does not read this body
+    # The service refuses this body without reading it, because the body is too large.
+    body = b" " * (4 * MEBIBYTE + 1)
     for _ in range(6):
         answer = site.call("POST", "/threads/x/messages", body, **site.key)
         assert (answer.status, answer.body) == (413, {"detail": "Request body too large"})
@@ -318,7 +319,8 @@ def test_200_slow_clients_do_not_delay_others(site: Site) -> None:
         dripping.join()
         assert max(waits) < 1
         assert len(waits) > 3 * SECONDS
-        for client in slow[-10:]:  # the slow clients get their responses too
+        # The slow clients also get a response, once they send the last byte.
+        for client in slow[-10:]:
             client.sendall(body[-1:])
             assert client.recv(12) == b"HTTP/1.1 200"
     assert len(site.service.stored("message", thread_id=thread)) == len(waits) + 10

@@ -54,7 +54,8 @@ def test_only_the_readers_of_settings_read_the_environment() -> None:
         path.read_text(encoding="utf-8") for app in ("threadsvc", "messages_app") for path in (ROOT / app).rglob("*.py")
     )
     readers = text_of("threadsvc/settings.py").count("os.environ")
-    # The other two uses: DJANGO_SETTINGS_MODULE in wsgi.py, and the metrics directory in exporter.py.
+    # Outside settings.py, os.environ has two uses: DJANGO_SETTINGS_MODULE in wsgi.py, and the metrics directory in
+    # exporter.py.
     assert source.count("os.environ") == readers + 2
 
 
@@ -107,7 +108,7 @@ def test_options_of_a_command_are_those_of_its_help(name: str) -> None:
     first_cells = "\n".join(re.findall(r"^\| (`.+?) \|", COMMANDS[name], re.MULTILINE))
     assert usage.split()[0] == name
     assert options_in(first_cells) == real
-    assert options_in(usage) | {"--no-input"} == real | {"--no-input"}  # the usage omits this alias
+    assert options_in(usage) | {"--no-input"} == real | {"--no-input"}  # an alias that the usage omits
 
 
 @pytest.mark.stateless

@@ -39,7 +39,8 @@ def five_messages(torture: Torture) -> list[str]:
     """
     writer, thread = torture.writers[0], torture.threads[0]
     writer.stopping.clear()
-    writer.keyed = 1  # with a key, the writer retries until it gets a response
+    # Send every request with an idempotency key, so that the writer retries it until it gets a response.
+    writer.keyed = 1
     for _ in range(5):
         key = f"w{writer.number}-{len(writer.writes)}"
         writer.write(Write("message", key, thread), f"/threads/{thread}/messages", message_body(key))
@@ -64,5 +65,6 @@ def test_verification_detects_each_kind_of_damage(torture: Torture) -> None:
     torture.outcome = Outcome("sqlite", seed=7)
     torture.verify()
     outcome = torture.outcome
-    assert (outcome.lost, outcome.duplicated, outcome.partial) == (2, 1, 1)  # the partial message also counts as lost
+    # The partial message counts as lost too.
+    assert (outcome.lost, outcome.duplicated, outcome.partial) == (2, 1, 1)
     assert outcome.out_of_order > 0

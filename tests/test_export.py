@@ -137,7 +137,9 @@ def test_export_of_60_threads_costs_at_most_16_queries(tenant: str, store: Calla
         store("a", "b", at=AT + timedelta(days=i))
     with CaptureQueriesContext(connection) as queries:
         assert len(list(export_lines(threads_oldest_first(tenant)))) == 60
-    assert len(queries) <= 16  # two per batch of 1, 2, 4, 8, 16 and 32 threads, plus queries for pages of threads
+    # The export reads the threads in batches of 1, 2, 4, 8, 16 and 32, with two queries for each batch. The other
+    # queries read pages of threads.
+    assert len(queries) <= 16
 
 
 def test_file_is_private_and_compressed_if_its_name_ends_in_gz(
@@ -254,7 +256,8 @@ def test_thread_deleted_during_the_export_is_left_out(store: Callable[..., Threa
     def delete_after_the_first(execute: Any, sql: str, *more: Any) -> Any:
         nonlocal statements
         statements += 1
-        if statements == 2:  # the messages, or their first page, have been read
+        # Before the second statement, the export has already read the messages, or the first page of them.
+        if statements == 2:
             delete_thread(deleted.id)
             Message.objects.filter(thread=deleted.id, position__gt=1).delete()
         return execute(sql, *more)

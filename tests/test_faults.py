@@ -148,7 +148,8 @@ def test_database_outage_under_load_is_503_until_it_ends(
     service = serve(THREADS_DATABASE_URL=own_server.new_database())
     ann = create_ann(service)
     assert ann.log_in().status == 302
-    # A request waits two seconds, or four if MongoDB hangs (docs/databases.md). The rest allows for a busy machine.
+    # A request waits at most two seconds, or four if MongoDB hangs (docs/databases.md). The test allows more time,
+    # because the machine may be busy.
     longest = 6 if (engines.chosen, outage) == ("mongodb", "suspend") else 3
     with Load(service) as load:
         service.wait_until(lambda: len(load.acknowledged()) > 20)
@@ -203,13 +204,15 @@ def test_killed_worker_is_replaced_and_loses_no_acknowledged_write(
 
 # Full disks
 
-BIG = "".join(map(chr, Random(7).choices(range(0x4E00, 0x9FFF), k=10_000)))  # no engine can compress this text
+# Random characters, because an engine can compress a regular text.
+BIG = "".join(map(chr, Random(7).choices(range(0x4E00, 0x9FFF), k=10_000)))
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few megabytes. Skips the test if the system does not allow mounts."""
-    directory = (engines.server.directory if engines.server else tmp_path) / "small"  # the server can write here
+    # The database server may be unable to write outside its own directory.
+    directory = (engines.server.directory if engines.server else tmp_path) / "small"
     directory.mkdir()
     megabytes = 24 if engines.chosen == "postgresql" else 4
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory)]
@@ -288,12 +291,14 @@ def test_full_disk_is_507_and_keeps_data_until_there_is_space(
     if engines.chosen == "sqlite":
         assert status_and_body(AdminSession(service).log_in()) == FULL
         assert service.stop() == 0
-        ann.service = service = serve(**small_database)  # a new process can also read
+        # A service that starts while the disk is full can read too.
+        ann.service = service = serve(**small_database)
         assert service.call("GET", f"/threads/{thread}/messages").status == 200
 
     ballast.unlink()
     assert [write().status for write in writes] == [200, 200, 200, 200, 302, 404, 200]
-    service.wait_until(lambda: not service.stored("message", thread_id=thread))  # the purge removes them
+    # The last write deleted the thread, so the purge removes its messages.
+    service.wait_until(lambda: not service.stored("message", thread_id=thread))
     assert service.stop() == 0
     assert "Traceback" not in service.log.read_text()
 
@@ -303,7 +308,8 @@ def test_full_file_is_507_for_each_write_and_stores_nothing(api: Api, admin: Cli
     """Simulate a full disk with PRAGMA max_page_count, which works even if the system does not allow mounts."""
     big = {**MESSAGE, "content": BIG}
     full_of = {str(number): BIG[:512] for number in range(16)}
-    call_command("purge", stdout=io.StringIO())  # purge now, because a purge during the test would free space
+    # Purge now, because a purge during the test would free space.
+    call_command("purge", stdout=io.StringIO())
     thread = api.post("/threads", {"messages": [MESSAGE]}).body["id"]
     (message,) = (each["id"] for each in api.get(f"/threads/{thread}/messages").body["data"])
     with connection.cursor() as cursor:
@@ -312,7 +318,8 @@ def test_full_file_is_507_for_each_write_and_stores_nothing(api: Api, admin: Cli
         # purger, this connection could then no longer write.
         cursor.execute(f"PRAGMA max_page_count = {pages}").fetchall()
         try:
-            for content in (BIG, BIG[:1000], "x"):  # until not even a small message fits
+            # Store smaller and smaller messages until not even "x" fits.
+            for content in (BIG, BIG[:1000], "x"):
                 while api.post(f"/threads/{thread}/messages", {**MESSAGE, "content": content}).status == 200:
                     pass
             before = Thread.objects.count(), Message.objects.count()

@@ -21,7 +21,8 @@ class History(NamedTuple):
     deleted: list[str]
     followed: list[list[str]]  # one list per reader
     walked_back: list[Walk]
-    final: list[str]  # a walk after all clients have ended
+    # The ids from a walk in each direction, after all clients have ended.
+    final: list[str]
     final_reversed: list[str]
 
     @property
@@ -85,7 +86,8 @@ def test_acknowledged_messages_stay_in_each_writers_order(histories: list[Histor
         acknowledged = thread.acknowledged
         assert len(set(acknowledged)) == WRITERS * PER_WRITER
         victims = [message.message_id for message in thread.written[0]][1::2]
-        assert thread.deleted == victims  # the deleter also reads each message only once
+        # The deleter read each of these messages only once. Otherwise an id would be in this list twice.
+        assert thread.deleted == victims
         remaining = set(thread.initial) | set(acknowledged) - set(thread.deleted)
         assert sorted(thread.final) == sorted(remaining)
         assert thread.final_reversed == thread.final[::-1]
@@ -101,7 +103,8 @@ def test_readers_see_each_message_once_and_in_one_order(histories: list[History]
             assert len(set(seen)) == len(seen)
             assert only(seen, thread.final) == thread.final
             assert set(seen) <= {*thread.final, *thread.deleted}
-            for writer in thread.written:  # including messages that were deleted later
+            # A reader sees the messages of each writer in order, even those that were deleted later.
+            for writer in thread.written:
                 own = [message.message_id for message in writer]
                 assert only(seen, own) == only(own, seen)
             for other in thread.followed:
@@ -114,7 +117,8 @@ def test_backward_walk_has_each_earlier_message_once(histories: list[History]) -
         for started_at, seen in thread.walked_back:
             assert len(set(seen)) == len(seen)
             kept = only(seen, thread.final)
-            assert kept == newest_first[-len(kept) :]  # the walk misses no message down to the first one
+            # Between its newest message and the first message of the thread, the walk misses none.
+            assert kept == newest_first[-len(kept) :]
             earlier = [
                 message.message_id
                 for writer in thread.written
@@ -122,5 +126,6 @@ def test_backward_walk_has_each_earlier_message_once(histories: list[History]) -
                 if message.answered_at < started_at
             ]
             assert set(seen) >= {*thread.initial, *earlier} - set(thread.deleted)
-            for reader in thread.followed:  # readers saw deleted messages in the same order
+            # The messages that the walk and a reader both saw are in opposite orders, even if they were deleted later.
+            for reader in thread.followed:
                 assert only(seen, reader) == only(reader, seen)[::-1]

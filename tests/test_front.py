@@ -13,7 +13,7 @@ pytestmark = pytest.mark.stateless
 
 
 def front(client: Client, **meta: str) -> str:
-    answer = client.get("/", **meta)  # type: ignore[arg-type]  # headers
+    answer = client.get("/", **meta)  # type: ignore[arg-type]  # `meta` contains headers
     assert (answer.status_code, answer["Content-Type"]) == (200, "text/html; charset=utf-8")
     return answer.content.decode()
 
@@ -55,7 +55,7 @@ def test_nothing_but_the_name_of_a_host_gets_into_the_commands(client: Client, h
 
 def unknown(client: Client, path: str = "/nowhere", **meta: str) -> HttpResponse:
     """Request a path as a browser does, and return the response. The default path has no page."""
-    return client.get(path, HTTP_ACCEPT="text/html,*/*;q=0.8", **meta)  # type: ignore[arg-type,return-value]  # headers
+    return client.get(path, HTTP_ACCEPT="text/html,*/*;q=0.8", **meta)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize(("path", "assets"), [("/", 4), ("/nowhere", 3)])

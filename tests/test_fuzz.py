@@ -27,9 +27,9 @@ from tests.fuzz.target import Answer, Finding, Target, broken_promise, summary
 # The number of requests per batch and of batches per round. After each round, the test checks the service.
 BATCH_SIZE, BATCHES_PER_ROUND = 32, 16
 CLIENTS = 8
-# In a long run, about this share of the requests is generated from the description. One try of all operations sends
-# about REQUESTS_PER_TRY requests.
+# The approximate share of a long run's requests that schemathesis generates from the description.
 GENERATED_SHARE = 0.04
+# The approximate number of requests that schemathesis sends to try every operation once.
 REQUESTS_PER_TRY = 25
 
 
@@ -42,7 +42,10 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture
 def counting(target: Target, figures: Callable[[str, int | str], None]) -> Callable[[str], Any]:
-    """Return a function that creates a context. The context records the responses received in it."""
+    """Return a function that creates a context.
+
+    At its end, the context records a figure: a summary of the responses that the target received in it.
+    """
 
     @contextmanager
     def counting(name: str) -> Iterator[None]:
@@ -61,7 +64,7 @@ def test_generated_requests_get_the_described_responses(
     target: Target, counting: Callable[[str], Any], pytestconfig: pytest.Config, shape: str
 ) -> None:
     wanted: int = pytestconfig.option.requests
-    # On other engines, a short run sends only requests that reach the engine.
+    # The coverage phase sends invalid requests, which rarely reach the engine. A short run includes it only on SQLite.
     with_coverage = engines.chosen == "sqlite" or wanted > 0
     if not with_coverage and shape == "default":
         pytest.skip("the v2 shape uses more features of the engine")
@@ -150,7 +153,10 @@ PAIRS = {f"key {number}": "x" for number in range(10)}
 @pytest.mark.process
 @pytest.mark.stateless
 def test_exceptions_cannot_be_expressed_in_the_description(api: Api, target: Target) -> None:
-    """Check that the contract refuses requests that match the description. Otherwise their exceptions are obsolete."""
+    """Check that the exceptions in tests/fuzz/described.py are still needed.
+
+    Each request here matches the description, but the service must refuse it with the error of the exception.
+    """
     thread_id = api.post("/threads", {"metadata": PAIRS}).body["id"]
     v2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
     messages = f"/threads/{thread_id}/messages"

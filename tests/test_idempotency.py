@@ -71,7 +71,7 @@ def key_of(tenant: str) -> str:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Return a function that moves the clock of idempotency keys and purges forward."""
+    """Return a function that moves forward the clock that idempotency keys and the purge use."""
 
     def shift(by: timedelta) -> None:
         clock = SimpleNamespace(now=lambda: timezone.now() + by)
@@ -249,7 +249,8 @@ def test_key_costs_two_more_queries_in_the_same_transaction(api: Api, keyed: Key
         return [query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"]]
 
     first, retry = statements(), statements()
-    if engines.chosen == "mongodb":  # the record is stored before the message, the response after it
+    # On MongoDB, the first INSERT stores the record of the key, and the UPDATE adds the response to the record.
+    if engines.chosen == "mongodb":
         assert first == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT", "INSERT", "SELECT", "UPDATE"]
         assert retry == ["SELECT", "SELECT", "SELECT"]
     else:
@@ -287,8 +288,9 @@ def test_hundred_concurrent_requests_with_one_key_store_once(served: Served, kin
     assert row["id"] == successes[0].body["id"]
 
 
-# `call` forks a process that calls the API. The process is killed before its statement number `kill_at`, or after it
-# responded. `call` returns the number of statements and the response, or None if there was no response.
+# `call` forks a process that calls the API. The process is killed before its database statement number `kill_at`. If it
+# executes fewer statements, it is killed after it has responded. `call` returns the number of statements and the
+# response, or None if there was no response.
 CALLS = """
 import json, os, signal, sys
 from datetime import timedelta
@@ -374,7 +376,8 @@ def test_retry_completes_a_request_killed_at_any_statement(in_processes: Callabl
     soon_statuses = set()
     for path, killed, soon, late, again in results:
         assert (late[0], again) == (200, [200, late[1], "true"])
-        if killed:  # the process was killed after it responded
+        # If there is a response, the process was killed only afterwards.
+        if killed:
             assert killed[:2] == late[:2]
             assert soon == again
         soon_statuses.add(soon[0])
@@ -392,7 +395,8 @@ def test_retry_completes_a_request_killed_at_any_statement(in_processes: Callabl
             assert sorted(row[2] for row in messages if row[1] == created) == [1, 2]
     if kind == "thread":
         assert len(threads) == len(results)
-    # SQL engines commit the record and the row together, so no retry finds one without the other.
+    # SQL engines commit the record and the row together. On MongoDB, a retry may find a record without a response. It
+    # then gets a 409, because the first request may still be in flight.
     assert soon_statuses == ({200, 409} if engines.chosen == "mongodb" else {200})
 
 
@@ -492,7 +496,8 @@ def test_delete_that_waited_for_a_create_deletes_its_record(
     with ThreadPoolExecutor() as pool:
 
         def delete_first() -> datetime:
-            if is_first.acquire(blocking=False):  # only once, because the delete also calls now()
+            # Start only one delete. The delete itself calls now() too.
+            if is_first.acquire(blocking=False):
                 deleting.append(pool.submit(delete))
                 with pytest.raises(TimeoutError):
                     deleting[0].result(timeout=0.5)

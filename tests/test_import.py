@@ -416,7 +416,7 @@ def test_next_import_completes_a_killed_one(run: Callable[..., Output]) -> None:
 def test_running_purge_spares_a_restored_thread(run: Callable[..., Output]) -> None:
     line = new_line(*(new_message(str(i)) for i in range(3)))
     run([line])
-    # The time is in the future, so the purger in this process skips the thread.
+    # Mark the thread as deleted at a future time, so that the purger in this process skips it.
     Thread.objects.filter(id=line["id"]).update(deleted_at=timezone.now() + timedelta(minutes=1))
     still_deleted = Thread.objects.filter(id=line["id"], deleted_at=Thread.objects.get(id=line["id"]).deleted_at)
     assert purging.remove_messages(Message.objects.filter(thread=line["id"], position=1), of=still_deleted) == 1
@@ -533,7 +533,7 @@ def saved_file(tmp_path: Path) -> Callable[[str], Path]:
         text = (SAVED / name).read_text(encoding="utf-8")
         text = re.sub(r'"(thread|msg)_(?!id")', rf'"\1_{key}', text)
         path = tmp_path / name
-        # MongoDB requires unique _ids.
+        # The saved _ids begin with 65cb. Replace this prefix, because MongoDB requires unique _ids.
         path.write_text(text.replace("65cb", key[:4]), encoding="utf-8")
         return path
 
@@ -619,7 +619,7 @@ def new_api_message(thread_id: str, text: str, created_at: int) -> dict[str, Any
 @pytest.mark.parametrize(
     ("layout", "times", "expected"),
     [
-        ("list", [9, 9, 9], "321"),  # if times are equal, a list is newest first
+        ("list", [9, 9, 9], "321"),  # messages with equal times: a list is newest first
         ("list", [8, 9, 9], "123"),
         ("list", [9, 9, 8], "321"),
         ("lines", [9, 9, 9], "123"),

@@ -41,7 +41,7 @@ def head_of(path: str, content_type: str, *more: str) -> bytes:
 
 
 def peak_memory(service: Served) -> int:
-    """Return the sum of the workers' peak memory since their start, in bytes."""
+    """Return the peak memory of each worker since its start, added up, in bytes."""
     used = 0
     for worker in service.children():
         lines = Path(f"/proc/{worker}/status").read_text().splitlines()
@@ -52,7 +52,8 @@ def peak_memory(service: Served) -> int:
 def send_until_answered(service: Served, head: bytes, piece: bytes, max_bytes: int) -> tuple[bytes, int]:
     """Send `piece` repeatedly until there is a response. Return the response and the number of bytes sent.
 
-    The response can be empty, because a connection reset can overtake it while the client still sends (RFC 9112, 9.6).
+    The response can be empty. If the server closes the connection while the client still sends, the connection is
+    reset, and the client can lose a response that it has not read yet (RFC 9112, 9.6).
     """
     received, sent = b"", 0
     with service.connect() as connection, suppress(BrokenPipeError, ConnectionResetError):
@@ -94,7 +95,9 @@ def test_endless_body_is_413_soon_and_takes_no_memory(limited: Served, path: str
         head += FORM_WITH_A_FILE
     for _ in range(3):
         received, sent = send_until_answered(limited, head, piece, max_bytes=100_000_000)
-        assert sent < 20_000_000  # the socket buffers of the system are smaller than this
+        # The client can send until the socket buffers are full, even if the service reads nothing. The buffers
+        # are smaller than 20 MB.
+        assert sent < 20_000_000
         if received:
             break
     assert received.startswith(b"HTTP/1.1 413 ")
@@ -118,7 +121,8 @@ def test_limit_is_exact_and_fourfold_for_threads_and_forms(limited: Served, path
 def test_chunked_body_without_a_key_is_401_before_it_is_read(strict: Served) -> None:
     head = b"POST /threads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with strict.connect() as connection:
-        connection.sendall(head + b"5\r\nhello\r\n")  # the last chunk is missing
+        # The body is incomplete, because the last chunk is missing. The service must respond without it.
+        connection.sendall(head + b"5\r\nhello\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
@@ -137,7 +141,8 @@ def test_worker_survives_more_clients_than_file_descriptors(strict: Served) -> N
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert clients[0].recv(65536).startswith(b"HTTP/1.1 200 ")
     strict.wait_until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) >= 63)
-    time.sleep(0.2)  # during this pause, the worker cannot accept another connection
+    # All file descriptors are in use. During this pause, the worker cannot accept the waiting connections.
+    time.sleep(0.2)
     for client in clients:
         client.close()
     strict.wait_until(lambda: strict.call("GET", "/healthz").status == 200)

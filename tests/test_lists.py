@@ -74,9 +74,11 @@ def test_empty_list_has_null_ids_and_no_more(api: Api, thread_id: str) -> None:
         ("limit=100", 25, False),
         ("limit=007", 7, True),
         ("limit=%2B3", 3, True),
-        ("limit=3&limit=4", 4, True),  # the last value is used
+        # If a key is repeated, its last value is used.
+        ("limit=3&limit=4", 4, True),
         ("limit=x&limit=4", 4, True),
-        ("after=&before=&run_id=", 20, True),  # empty values are ignored
+        # Parameters with an empty value are ignored.
+        ("after=&before=&run_id=", 20, True),
         ("after=nonsense&after=", 20, True),
         ("nonsense=1&Limit=1&limit%00=2&=", 20, True),
         ("%ff=%ff&;&&=&", 20, True),
@@ -299,14 +301,16 @@ def test_page_costs_one_query_and_two_with_a_cursor(api: Api, full: tuple[str, l
 
     thread, ids = full
     for limit in (1, 20, 100):
-        # MongoDB cannot join, so it looks up the thread in a separate query.
+        # SQL engines check the thread and read its messages in one query with a join. MongoDB needs a separate query
+        # for the thread.
         joined = 0 if engines.chosen == "mongodb" else 1
         bounds = f"after={ids[9]}&before={ids[2]}"
         assert queries(f"/threads/{thread}/messages?limit={limit}") == ["SELECT"] * (2 - joined)
         assert queries(f"/threads/{thread}/messages?limit={limit}&{bounds}") == ["SELECT"] * (3 - joined)
         assert queries(f"/threads?limit={limit}") == ["SELECT"]
         assert queries(f"/threads?limit={limit}&metadata[a]=b&after={thread}") == ["SELECT"] * 2
-        # If there are several pairs, SQL engines first find the rarest pair. On MongoDB, one index contains all pairs.
+        # For a filter with several pairs, SQL engines use additional queries to find the rarest pair. MongoDB does not
+        # need them, because one index contains all pairs.
         several = 1 if engines.chosen == "mongodb" else 3
         assert queries(f"/threads?limit={limit}&metadata[a]=b&metadata[c]=d") == ["SELECT"] * several
         files = f"/threads/{thread}/messages/{ids[-1]}/files?limit={limit}&after=f1"

@@ -13,7 +13,8 @@ from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
 
-pytestmark = pytest.mark.stateless  # with every engine, Django's own tables are in SQLite
+# Users and login attempts are in the default database. It is SQLite in every test run, whichever engine stores threads.
+pytestmark = pytest.mark.stateless
 
 LOGIN = "/admin/login/"
 PASSWORD = "a long password"
@@ -142,11 +143,13 @@ def test_malformed_login_is_refused(form: bytes) -> None:
     assert attempts.exists() or b"xxx" not in form or b"%00" in form
     columns = {"username": 255, "user_agent": 255, "path_info": 255, "http_accept": 1025}
     for row in attempts.values(*columns):
-        assert all(len(row[column]) <= most for column, most in columns.items())  # PostgreSQL refuses longer values
+        # The values must fit the columns. SQLite would store longer values, but PostgreSQL refuses them.
+        assert all(len(row[column]) <= most for column, most in columns.items())
     attempts.delete()
 
 
 def test_locked_login_costs_no_hash(name: str) -> None:
     lock(name)
-    with override_settings(PASSWORD_HASHERS=[]):  # any hash would raise an exception
+    # Without a hasher, computing a hash raises an exception. The 429 therefore shows that no hash was computed.
+    with override_settings(PASSWORD_HASHERS=[]):
         assert log_in(name).status_code == 429

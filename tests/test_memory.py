@@ -53,7 +53,7 @@ REQUESTS: dict[str, tuple[int, str, str, Any, dict[str, str]]] = {
 
 @pytest.fixture
 def _no_collection() -> Iterator[None]:
-    """Disable automatic garbage collection. The test runs the collector itself and inspects the garbage."""
+    """Disable automatic garbage collection. Otherwise it could remove garbage before the test inspects it."""
     gc.disable()
     yield
     gc.set_debug(0)

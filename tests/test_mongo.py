@@ -75,7 +75,8 @@ def test_documents_are_bson_and_the_api_shows_their_object_id(api: Api) -> None:
     message = api.post(f"/threads/{thread['id']}/messages", created).body
 
     stored = collection("thread").find_one({"id": thread["id"]})
-    # pymongo returns a time without a time zone, and `timestamp()` takes it as local time.
+    # pymongo returns a UTC time without a time zone, and `timestamp()` reads it as local time. The result can therefore
+    # be wrong by the machine's offset from UTC, which is less than a day.
     assert stored.pop("created_at").timestamp() - thread["created_at"] == pytest.approx(0, abs=24 * 3600)
     assert stored == {
         "_id": ObjectId(thread["_id"]),
@@ -120,7 +121,7 @@ def test_server_has_every_index() -> None:
         },
         "message": {
             "__primary_key__": ({"id": 1}, True),
-            "message_position": ({"thread_id": 1, "position": 1}, True),  # lists use this index too
+            "message_position": ({"thread_id": 1, "position": 1}, True),  # unique, and also used by lists
             "message_run": ({"thread_id": 1, "run_id": 1, "position": 1}, False),
             "message_deleted": ({"deleted_at": 1, "id": 1}, False),
             "message_by_time": ({"created_at": 1, "id": 1}, False),
@@ -241,7 +242,8 @@ def test_thousand_rows_are_inserted_by_one_statement(thread_id: str) -> None:
 
 
 def test_updates_and_deletes_count_matched_rows(thread_id: str) -> None:
-    assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1  # a match, although nothing changes
+    # The tenant is already "default". Like SQL, the engine counts the row because the filter matches it.
+    assert Thread.objects.filter(id=thread_id).update(tenant="default") == 1
     assert Thread.objects.filter(id="none").update(tenant="x") == 0
     assert Thread.objects.get(id=thread_id).delete() == (1, {"messages_app.Thread": 1})
 
@@ -307,7 +309,8 @@ def test_unsupported_query_is_refused(query: Callable[[], Any]) -> None:
 def test_object_id_cannot_be_changed(thread_id: str) -> None:
     with pytest.raises(NotSupportedError):
         Thread.objects.filter(id=thread_id).update(object_id="0" * 24)
-    Thread.objects.get(id=thread_id).save()  # permitted, because the object id is unchanged
+    # `save` writes all fields. It is permitted, because the object id keeps its value.
+    Thread.objects.get(id=thread_id).save()
 
 
 @pytest.mark.parametrize("key", ["a.b", "$where", "", "a\0"])
@@ -385,8 +388,9 @@ assert list(base._clients.values()) == [parent]
 
 
 def test_closed_connections_are_reopened(api: Api, thread_id: str) -> None:
-    client: Any = connections["threads"].client_connection  # type: ignore[attr-defined]  # djongo's
-    connections["threads"].close_pool()  # type: ignore[attr-defined]  # the engine's own
+    # Only djongo's connections have `client_connection`, so Django's type for connections does not know it.
+    client: Any = connections["threads"].client_connection  # type: ignore[attr-defined]
+    connections["threads"].close_pool()  # type: ignore[attr-defined]  # defined by the engine
     with pytest.raises(InvalidOperation):
         client.admin.command("ping")
     assert api.get(f"/threads/{thread_id}").status == 200

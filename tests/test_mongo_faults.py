@@ -34,11 +34,13 @@ from tests.conftest import Answer, Api, Served, connection
 from tests.servers.mongodb import MongoDB
 from tests.test_mongo import collection, created_thread, run_python, url
 
-__all__ = ["url"]  # a fixture that these tests use
+# Tests use the fixture `url` by name only. Without this line, the linter would report an unused import.
+__all__ = ["url"]
 
 pytestmark = pytest.mark.engine("mongodb")
 
-# This program calls the API. It kills its own process before its write number `kill_at`.
+# This program calls the API and counts its writes to MongoDB. It kills its own process just before write number
+# `kill_at`.
 CALL = """
 import signal, sys, pymongo
 kill_at, writes = int(sys.argv[1]), 0
@@ -62,9 +64,9 @@ print(Api().call(sys.argv[2], sys.argv[3], sys.argv[4].encode()).status)
 
 @pytest.fixture
 def call_and_kill(tmp_path: Path, url: str) -> Callable[..., str]:
-    """Return a function that calls the API in a process that is killed before a write.
+    """Return a function that calls the API in a new process, which is killed before its write number `kill_at`.
 
-    The function returns the status, or "" if the process was killed.
+    The function returns the response's status, or "" if the process was killed.
     """
 
     def call(kill_at: int, method: str, path: str, body: str = "") -> str:
@@ -122,7 +124,8 @@ def test_unfinished_thread_is_invisible_and_is_purged(
             assert api.get(f"/threads/{row.thread_id}").status == 404
             assert api.get(f"/threads/{row.thread_id}/messages").status == 404
         purge()
-        assert stored_counts(mark) == left_behind[-1]  # not purged yet, because the writer may still be running
+        # The purge does not know whether the process was killed or is still storing the thread. It therefore waits.
+        assert stored_counts(mark) == left_behind[-1]
         purge_two_hours_later()
         purge_two_hours_later()
         assert stored_counts(mark) == (0, 0)
@@ -153,14 +156,16 @@ def test_killed_delete_hides_a_whole_thread_or_nothing(
         if finished:
             break
         kills += 1
-    assert kills == 1  # deleting a thread takes a single write
+    # Deleting a thread takes a single write, so the process can be killed only once: before this write.
+    assert kills == 1
 
 
 @pytest.fixture
 def deleted_before_the_insert(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Delete and purge the thread of the next message, after the request has found it and before the insert.
+    """Delete and purge a thread while a request creates a message in it.
 
-    Returns a list. When the thread is deleted, its id is added to this list.
+    This happens once, after the request has found the thread and before the request inserts the message. Returns a
+    list, to which the id of the deleted thread is then added.
     """
     deleted: list[str] = []
     insert = pymongo.collection.Collection.insert_one
@@ -195,7 +200,8 @@ def test_message_left_in_a_deleted_thread_is_purged(
     purge_two_hours_later: Callable[[], None],
 ) -> None:
     with monkeypatch.context() as patched:
-        # The second check of the thread fails, as if the process were killed before this check.
+        # The request checks that the thread exists before and after the insert. Here the second check raises an
+        # exception, so the request ends like a process that was killed after the insert.
         checks: Iterator[Callable[[], Any]] = iter([lambda: None, lambda: 1 / 0])
         patched.setattr(DocumentBackend, "require_thread", lambda *_: next(checks)())
         assert api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "Hi"}).status == 500
@@ -261,7 +267,10 @@ def test_temporary_error_of_the_server_is_a_503(
 
 
 def test_full_disk_of_the_server_is_a_507(api: Api, thread_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate MongoDB's error for an insert, a bulk insert and an update, because no real MongoDB was available."""
+    """Raise MongoDB's error for a full disk from an insert, a bulk insert and an update.
+
+    The errors are simulated, because no real MongoDB was available.
+    """
     errors = {
         "insert_one": OperationFailure("out of disk space", 14031),
         "insert_many": BulkWriteError({"writeErrors": [{"code": 14031}]}),
@@ -298,7 +307,10 @@ def test_change_to_a_too_large_document_is_a_413(api: Api, thread_id: str, monke
 
 @pytest.fixture
 def before_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """A list of hooks. They run after a hidden thread is stored, and before its messages are stored."""
+    """A list of functions to call in the middle of a thread's creation.
+
+    They run after the thread is stored, which is still hidden, and before its messages are stored.
+    """
     hooks: list[Callable[[], None]] = []
     insert = pymongo.collection.Collection.insert_many
 
@@ -369,7 +381,7 @@ def test_outage_is_a_503_in_two_seconds_and_needs_no_restart(mongodb: MongoDB, s
         for answer, seconds in pool.map(timed, calls):
             assert (answer.status, answer.body) == (503, {"detail": "Service Unavailable"})
             assert answer.headers["retry-after"] == "1"
-            assert seconds < 3  # 2 s for the service, and 1 s for a busy machine
+            assert seconds < 3  # the service waits at most 2 s, and a busy machine may add 1 s
     assert service.call("GET", "/healthz").status == 200
     assert service.call("GET", "/readyz").status == 503
     mongodb.start()

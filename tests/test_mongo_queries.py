@@ -24,11 +24,12 @@ pytestmark = pytest.mark.engine("mongodb")
 QUERIES = 1500 if engines.is_long else 500
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TENANTS = ["acme", "zoo", "a.b*(", "", "50%", "under_score", "back\\slash", "new\nline", "$where", "é"]
-# These runs are in lower case, because `contains` and `startswith` ignore case on SQLite.
+# All runs are in lower case. On SQLite, `contains` and `startswith` ignore case, so runs that differ only in case would
+# give other results than on MongoDB.
 RUNS = ["run_1", "run_2", "run.1", "r(un", "[a-z]", "^$", "%", "_", "\\", "run_11", "línea\nzwei"]
 ASSISTANTS = ["", "asst_A", "ASST_a", "Asst.B", "asst_b\n", "x+y", "X+Y"]
-# On SQLite, lookups do not find keys with non-ASCII characters or quotes, and read a key of digits as an array index.
-# This list therefore has no such keys.
+# This list contains only keys that Django's JSON lookups find on SQLite. They do not find keys with non-ASCII
+# characters or quotes, and they read a key of digits as an array index.
 KEYS = ["topic", "a.b", "$where", "$", "k", "with space", "key-2"]
 VALUES = ["v", "V", "a.b", "100%", "under_score", "", "$ne", "é"]
 SQLITE, MONGODB = "default", "queries"
@@ -74,7 +75,7 @@ def random_rows(rng: random.Random) -> tuple[list[Thread], list[Message]]:
 
 @pytest.fixture(scope="module")
 def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
-    """The same rows in a SQLite database and in a MongoDB database. Both contain no other rows."""
+    """The rows that a SQLite database and a MongoDB database both contain. They contain no other rows."""
     settings = connections["threads"].settings_dict
     connections.databases[MONGODB] = {**settings, "NAME": f"{settings['NAME']}_queries"}
     threads, messages = random_rows(random.Random(5))
@@ -94,7 +95,7 @@ def stored() -> Iterator[tuple[list[Thread], list[Message]]]:
 
 
 class QueryGenerator:
-    """Generates random queries. Each query is a function that takes a database alias."""
+    """Generates random queries. Each query is a function that runs on the database with the given alias."""
 
     def __init__(self, rng: random.Random, threads: list[Thread], messages: list[Message]) -> None:
         self.rng = rng
@@ -235,7 +236,8 @@ def test_random_queries_return_the_same_as_on_sqlite(stored: tuple[list[Thread],
         seen[description.split()[-1]] += 1
     print(f"{equal} equal results, {empty} of them empty: {dict(seen)}")
     assert equal == QUERIES
-    assert empty < equal / 2  # the comparison of empty results proves little
+    # Two empty results are equal even if both queries are wrong. Most results must therefore have rows.
+    assert empty < equal / 2
 
 
 def test_null_among_values_is_neither_equal_nor_unequal(stored: object) -> None:
@@ -294,11 +296,15 @@ def test_rows_without_an_id_get_sequential_ids(stored: object) -> None:
 
 
 def test_page_bounds_the_first_column_of_the_index() -> None:
-    """With these bounds, the server reads the index from the start of the page, not from the start of the index."""
+    """The query of a page limits `created_at` on its own, in addition to the comparison with both cursors.
+
+    With these limits, the server reads the index from the start of the page, not from the start of the index.
+    """
     rows = in_window(Thread.objects.visible("x"), Window((START, "a"), (START, "b"), True, None))
     sql, params = rows.query.get_compiler(rows.db).as_sql()
     statement = read(sql)
     assert isinstance(statement, SelectStatement)
-    found = statement.filter(None, params)  # type: ignore[arg-type]  # it has no subquery to run
+    # The first argument is the database for subqueries. This statement has none, so None is enough.
+    found = statement.filter(None, params)  # type: ignore[arg-type]
     bounds = [each["created_at"] for each in found["$and"] if "created_at" in each]
     assert bounds == [{"$gte": START.replace(tzinfo=None)}, {"$lte": START.replace(tzinfo=None)}]

@@ -11,15 +11,16 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.stateless
 
 CONVENTIONAL = {
-    # Django looks these up by name.
+    # Django looks these up by name, so each module that has one must use this name.
     *("Command", "DatabaseFeatures", "DatabaseOperations", "DatabaseSchemaEditor", "DatabaseWrapper"),
     *("register", "urlpatterns"),
     # Python modules use this name by convention.
     "logger",
 }
-# messages_app and threadsvc do not import each other, so both define these names.
+# messages_app and threadsvc do not import each other, so they cannot share these definitions. Both define them.
 DEFINED_IN_BOTH = {"DEFAULT_TENANT", "MAX_TENANT_CHARACTERS", "EngineConnection", "EngineFeatures"}
-# Callers use these functions of the store with the module's name, such as threads.delete and messages.delete.
+# Several modules of the store define these functions. Callers write the module's name before the function's, such as
+# `threads.delete` and `messages.delete`, so the meaning is clear.
 VERBS = {"get", "page", "change_metadata", "delete"}
 
 

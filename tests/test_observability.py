@@ -109,7 +109,8 @@ def test_log_contains_no_data_from_requests(served: Served) -> None:
                 served.call("POST", path, sent, **headers)
     for path in (f"/{CANARY}", f"/threads?metadata[{CANARY}]={CANARY}", f"/threads?after={CANARY}", f"/admin/{CANARY}"):
         served.call("GET", path, **keys)
-    for request in (  # gunicorn rejects these requests, and would quote them in its log
+    # gunicorn rejects these requests. Its own log messages would quote them.
+    for request in (
         f"GET /{CANARY} {CANARY}\r\n\r\n",
         f"{CANARY} / HTTP/1.1\r\n\r\n",
         f"GET / HTTP/1.1\r\nAuthorization\0: {CANARY}\r\n\r\n",
@@ -187,7 +188,8 @@ def test_warnings_and_uncaught_exceptions_are_logged(tmp_path: Path) -> None:
     assert (warning["level"], warning["logger"]) == ("warning", "py.warnings")
     assert "UserWarning: mind\nthe step" in warning["event"]
     assert died["exception"].endswith("builtins.ValueError")
-    # The traceback contains the program's source line, but not the value.
+    # The traceback quotes the program's source line, which contains the canary. Remove this line's `int(...)` first.
+    # The rest must not contain the canary.
     assert CANARY not in died["exception"].replace(f"int('{CANARY}')", "")
     text = manage(tmp_path / "data", "shell", "-v0", "-c", program, THREADSVC_LOG_FORMAT="text").stderr.splitlines()
     assert re.search(r" \[warning *\] .*UserWarning: mind\\nthe step", text[0])
@@ -233,12 +235,13 @@ def metric(service: Served, name: str, **labels: str) -> float:
 def test_metrics_are_summed_over_workers_and_survive_them(measured: Served) -> None:
     thread = measured.new_thread()
     measured.wait_until(lambda: len(measured.children()) == 3)
-    _, *workers = measured.children()  # the first child is the exporter
+    _, *workers = measured.children()  # the first child is the process that serves the metrics
     assert len(workers) == metric(measured, "threadsvc_workers") == 2
     queries = {"name": "threadsvc_database_duration_seconds_count", "database": connection.alias, "operation": "query"}
     before = metric(measured, **queries)
     for number, stopped in enumerate(workers, start=1):
-        suspend(stopped)  # the other worker handles every request
+        # While one worker is suspended, the other worker handles every request.
+        suspend(stopped)
         for _ in range(10):
             assert measured.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
         assert measured.call("POST", f"/threads/{thread}/messages", b"{}").status == 422
@@ -246,7 +249,7 @@ def test_metrics_are_summed_over_workers_and_survive_them(measured: Served) -> N
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="200") == 10 * number
         assert metric(measured, "threadsvc_http_requests_total", **CREATE, status="422") == number
         assert metric(measured, "threadsvc_http_request_duration_seconds_count", **CREATE) == 11 * number
-    assert metric(measured, **queries) >= before + 20  # at least one query per message
+    assert metric(measured, **queries) >= before + 20  # 20 messages were created, each with at least one query
 
     with measured.connect() as unfinished:
         unfinished.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")
@@ -272,7 +275,8 @@ def test_metrics_count_each_statement_once(measured: Served) -> None:
         return metric(measured, **queries) - before
 
     per_message = {"sqlite": 1, "postgresql": 2, "mongodb": 4}[engines.chosen]
-    # Retry, because each worker purges once after its start, which adds statements.
+    # Each worker purges once after its start. If a purge runs during the count, its statements are counted too.
+    # Therefore repeat the count until it is right.
     measured.wait_until(lambda: statements_of_ten_messages() == 10 * per_message)
 
 
@@ -284,7 +288,9 @@ def test_service_with_metrics_prepares_its_statements(serve: Callable[..., Serve
         database.execute(f"ALTER DATABASE {database.info.dbname} SET log_statement = 'all'")
     service = serve(THREADS_DATABASE_URL=url, THREADSVC_METRICS_PORT=str(free_port()), WEB_CONCURRENCY="1")
     thread = service.new_thread()
-    for _ in range(20):  # many, because each connection prepares a statement only after three runs
+    # A connection prepares a statement only after it has run the statement three times. The service has several
+    # connections, so this takes several requests.
+    for _ in range(20):
         assert service.call("POST", f"/threads/{thread}/messages", GOOD).status == 200
     assert re.search(r'execute _pg\S+: INSERT INTO "messages_app_message"', log.read_text())
 
@@ -340,7 +346,8 @@ def test_unavailable_database_is_counted_as_an_error(measured: Served) -> None:
 def test_metrics_are_served_on_loopback_only(measured: Served) -> None:
     port = int(measured.environment["THREADSVC_METRICS_PORT"])
     assert can_connect("127.0.0.1", port)
-    assert not can_connect("127.0.0.2", port)  # another loopback address of this machine
+    # This is another address of the same machine. It must refuse the connection, because only 127.0.0.1 serves metrics.
+    assert not can_connect("127.0.0.2", port)
 
 
 @pytest.mark.process
@@ -353,7 +360,8 @@ def test_metrics_port_in_use_is_a_one_line_error(measured: Served, tmp_path: Pat
         f"CommandError: cannot serve metrics on 127.0.0.1 port {port}: Address already in use. "
         "Set THREADSVC_METRICS_PORT to another port.\n"
     )
-    assert metric(measured, "threadsvc_workers") == 2  # the first service still serves its metrics
+    # The service that already used the port is not affected and still serves its metrics.
+    assert metric(measured, "threadsvc_workers") == 2
 
 
 @pytest.mark.stateless

@@ -76,7 +76,7 @@ def reference_lines(schema: dict[str, Any]) -> list[str]:
     assert body["required"]
 
     def resolved(content: dict[str, Any]) -> dict[str, Any]:
-        """Return the schema of the default shape, which is the first alternative."""
+        """Return the schema of the default shape. If the schema has alternatives, this shape is the first."""
         found: dict[str, Any] = content["content"]["application/json"]["schema"]
         while "properties" not in found:
             found = found["anyOf"][0] if "anyOf" in found else schemas[found["$ref"].rpartition("/")[2]]
@@ -192,7 +192,10 @@ def test_answers_of_both_shapes_are_what_the_schema_says(
 
 
 def test_examples_of_bodies_are_what_the_service_takes(api: Api, schema: dict[str, Any]) -> None:
-    """The v2 shape accepts each example. The default shape accepts the first example, which /docs fills in."""
+    """The v2 shape accepts each example of a request body.
+
+    /docs fills in the first example, so the default shape must accept this example too.
+    """
     thread_id = api.post("/threads").body["id"]
     message_id = api.post(f"/threads/{thread_id}/messages", {"role": "user", "content": "x"}).body["id"]
     for path, operations in schema["paths"].items():
@@ -233,7 +236,7 @@ ABSENT = {"thread_id": "thread_" + "0" * 26, "message_id": "msg_" + "0" * 26, "f
 
 
 def described(schema: dict[str, Any], operation_id: str) -> tuple[str, str, dict[str, Any]]:
-    """Return the operation's method, path and description."""
+    """Return the method and path of an operation, and its object in the schema."""
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if operation["operationId"] == operation_id:
@@ -249,7 +252,7 @@ def examples_of(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any
 
 
 def masked(body: Any) -> str:
-    """Return the body as JSON with masked ids and times. The order of keys is unchanged."""
+    """Return the body as JSON, with ids and times replaced by fixed texts. The order of keys is unchanged."""
     text = re.sub(r"\b(thread|msg)_[0-9a-z]{26}\b", r"\1", json.dumps(body))
     return re.sub(r'(_at": )[0-9]+', r"\g<1>0", re.sub(r'"[0-9a-f]{24}"', '"object id"', text))
 
@@ -315,14 +318,16 @@ def test_examples_of_responses_are_what_the_service_answers(
         "KeyReused": reuse_key,
         "TooManyRequests": exceed_rate,
     }
-    # No request of this test causes these errors. The test calls the error handlers and compares their responses.
+    # A single request cannot cause these errors. The test therefore calls the error handlers directly and compares
+    # their responses.
     in_code: dict[str, Callable[[], Any]] = {
         "RequestInProgress": lambda: exception_handler(wire_error(KeyInUse(), {}), {}),
         "ServiceUnavailable": lambda: answer_of_database(OperationalError()),
         "InsufficientStorage": lambda: answer_of_database(DiskFull()),
     }
     statuses = list(operation["responses"])
-    for status in [*statuses[1:], statuses[0]]:  # the 200 is last, because its request may delete the thread
+    # The 200 comes first in the schema but is tested last, because its request may delete the thread that others need.
+    for status in [*statuses[1:], statuses[0]]:
         examples = examples_of(schema, operation["responses"][status])
         names = [name for name in examples if name.endswith("V2") == bool(shape)] or ["Default"]
         for name in names:

@@ -22,14 +22,15 @@ from tests.rows import new_thread, store_rows
 
 Query = dict[str, Any]
 
-# Every run has the same examples and uses no example database, so a failure can be reproduced everywhere.
-# SQLite runs all examples. The other engines are slower and run the first quarter. A long run uses all examples.
+# Hypothesis generates the same examples in every run and remembers no earlier failures, so a failure can be reproduced
+# on every machine. SQLite runs all examples. The other engines are slower and run a quarter of them, except in a long
+# run.
 SHARE = 1 if engines.chosen == "sqlite" or engines.is_long else 4
 PROPERTY = settings(max_examples=20 // SHARE, derandomize=True, database=None, deadline=None)
 QUERIES = 20  # number of queries per example
 RNG = st.integers(0, 2**32).map(Random)
 V2 = {"HTTP_OPENAI_BETA": "assistants=v2"}
-ODD = "ü ]+&=%"  # characters that a query string must escape
+ODD = "ü ]+&=%"  # these characters must be escaped in a query string
 RUNS = ["", "run", ODD]
 SECOND = datetime(2026, 1, 1, tzinfo=UTC)
 Item = TypeVar("Item")
@@ -62,7 +63,10 @@ def expected(known: list[str], shown: Mapping[str, Any], query: Query, unknown: 
 
 
 def any_query(rng: Random, cursors: list[str]) -> Query:
-    """Return a random query. All cursors are equally likely, so two cursors often enclose more than one page."""
+    """Return a random query for a list.
+
+    All cursors are equally likely. If a query has two cursors, the range between them is often longer than a page.
+    """
     keys: dict[str, list[Any]] = {
         "limit": [None, 1, 1, 2, 2, 3, 5, 100],
         "order": [None, "asc", "desc"],
@@ -85,7 +89,8 @@ class Conversation:
     def write(self, run_id: str = "") -> None:
         number = len(self.known)
         body = {"role": "user", "content": str(number), "run_id": run_id}
-        # This clock sometimes stops and sometimes goes back. The order of messages must not depend on the clock.
+        # The clock shows 0, 0, 2, 2, 4, 4, 1, 1, ... seconds. It stops and goes back, because the order of messages
+        # must not depend on it.
         with patch.object(timezone, "now", return_value=SECOND + timedelta(seconds=number // 2 * 2 % 5)):
             message_id = self.api.post(self.path, body, **V2).body["id"]
         self.known.append(message_id)
@@ -153,17 +158,19 @@ def test_random_pages_of_threads_follow_the_contract(api: Api, threads: list[dic
     mark = uuid.uuid4().hex
     ids = []
     for number, thread in enumerate(threads):
-        # Ids ascend and seconds are random. Lists are sorted by the second, then by the id.
+        # The ids ascend, but `created_at` is random. Lists are sorted by `created_at` first, then by id.
         row = new_thread(at=SECOND + timedelta(milliseconds=number), tenant=thread["tenant"])
         row.created_at = SECOND + timedelta(seconds=thread["seconds"])
         row.metadata = {**thread["metadata"], **({"mark": mark} if thread["is_marked"] else {})}
         store_rows([row])
         if thread["tenant"] == "default":
             assert api.post(f"/threads/{row.id}", {"metadata": thread["changes"]}).status == 200
-        if thread["is_deleted"]:  # not over HTTP, because the purge would then remove the row
+        # A deletion over HTTP would start the purge, which removes the row. Here the deleted row has to stay.
+        if thread["is_deleted"]:
             backend().mark_deleted(Thread.objects.filter(id=row.id), [row.id])
         ids.append(row.id)
-    # The list also contains threads of other tests, so the expected threads come from the database.
+    # Other tests have stored threads in the same tenant, and the list contains them too. Therefore read the expected
+    # threads from the database.
     visible = Thread.objects.filter(tenant="default", deleted_at=None)
     rows = sorted(visible, key=lambda row: (row.created_at, row.id))
     bodies = {
@@ -267,7 +274,7 @@ def test_walk_returns_each_remaining_message_once(
             break
     line = conversation.known if to_newer else conversation.known[::-1]
     line = line[line.index(begin) + 1 if begin else 0 :]
-    assert seen == [message_id for message_id in line if message_id in seen]  # in order, without duplicates
+    assert seen == [message_id for message_id in line if message_id in seen]  # `seen` is in order and has no duplicates
     still_there = [message_id for message_id in line if message_id in conversation.in_run(run_id)]
     assert set(seen) >= {message_id for message_id in still_there if to_newer or message_id in initial}
 
@@ -303,9 +310,10 @@ def test_client_that_ignores_has_more_gets_each_message_once(
         query["after"] = page[-1]
     seen = [message_id for page in pages for message_id in page]
     line = conversation.known if order == "asc" else conversation.known[::-1]
-    assert seen == [message_id for message_id in line if message_id in seen]  # in order, without duplicates
+    assert seen == [message_id for message_id in line if message_id in seen]  # `seen` is in order and has no duplicates
     if bounds == ("before",):
-        assert len(pages) <= 1  # the first page ends at `before`, so the next page is empty
+        # The first page ends just before the cursor `before`. The next request adds `after`, so its page is empty.
+        assert len(pages) <= 1
         return
     start = line.index(cursors["after"]) + 1 if "after" in cursors else 0
     stop = line.index(cursors["before"]) if "before" in cursors else len(line)

@@ -52,7 +52,8 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 @pytest.mark.parametrize("unknown", UNKNOWN_PATHS)
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_path_is_404_for_every_method(api: Api, method: str, unknown: str) -> None:
-    answer = api.call(method, f"http://testserver{unknown}", b"{")  # as a bare path, `//threads` would name a host
+    # One of these paths is `//threads`. Without the host in front, Django's client would take `threads` as a host.
+    answer = api.call(method, f"http://testserver{unknown}", b"{")
     assert answer.status == 404
     assert answer.body in ({"detail": "Not Found"}, None)
     assert (answer.body is None) == (method == "HEAD")
@@ -304,7 +305,8 @@ def broken(request: object) -> None:
     raise RuntimeError("a secret in a traceback")
 
 
-urlpatterns = [path("broken", broken)]  # type: ignore[arg-type]  # never answers
+# The type error is ignored: a view has to return a response, but this view always raises an exception.
+urlpatterns = [path("broken", broken)]  # type: ignore[arg-type]
 handler500 = "threadsvc.api.errors.server_error"
 
 

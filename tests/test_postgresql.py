@@ -43,7 +43,7 @@ def own_server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="module")
 def service(own_server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service that uses `own_server`. Several tests share the service, so it must survive each outage."""
+    """A service that uses `own_server`. Several tests share this service, so it has to work again after each outage."""
     databases = {name: own_server.new_database() for name in ("DATABASE_URL", "THREADS_DATABASE_URL")}
     service = Served(tmp_path_factory.mktemp("on_own_server") / "data", **databases)
     yield service
@@ -73,7 +73,7 @@ def assert_soon_unavailable(service: Served, thread: str) -> None:
     for answer in answers:
         *response, seconds = answer.result()
         assert tuple(response) == UNAVAILABLE
-        assert seconds < 3  # 2 s for the service, and 1 s for a busy machine
+        assert seconds < 3  # the service waits at most 2 s, and a busy machine may add 1 s
     assert service.call("GET", "/readyz").status == 503
     assert service.call("GET", "/healthz").status == 200
 
@@ -103,7 +103,8 @@ def test_positions_are_committed_in_order(serve: Callable[..., Served]) -> None:
             snapshots.append(reader.execute(sql, [thread]).fetchall())
         final = reader.execute(sql, [thread]).fetchall()
     assert [position for position, _ in final] == list(range(1, writers * each + 1))
-    assert len({len(snapshot) for snapshot in snapshots}) > writers  # the reader ran during the writes
+    # The snapshots have many different lengths, so the reader really ran while messages were written.
+    assert len({len(snapshot) for snapshot in snapshots}) > writers
     assert all(snapshot == final[: len(snapshot)] for snapshot in snapshots)
     ids = [message_id for _, message_id in final]
     for future in writing:
@@ -148,7 +149,9 @@ def test_slow_statement_on_a_responsive_server_succeeds(serve: Callable[..., Ser
     with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(1) as pool:
         other.execute("SELECT 1 FROM messages_app_thread WHERE id = %s FOR UPDATE", [thread])
         answer = pool.submit(post, service, thread)
-        time.sleep(2.5)  # during this time, the service probes the server three times
+        # While a statement waits, the service probes the server. It does so three times during this pause. The server
+        # responds to the probes, so the service must not give up.
+        time.sleep(2.5)
         assert not answer.done()
         other.rollback()
         assert answer.result().status == 200
@@ -159,7 +162,8 @@ def test_stopped_server_is_503_at_once_and_200_after_restart(service: Served, ow
     thread = service.new_thread()
     own_server.stop()
     assert_soon_unavailable(service, thread)
-    time.sleep(1.5)  # after this time, a pool with exponential backoff would pause too long for this test
+    # If the pool reconnected with exponential backoff, its pauses would now be so long that this test would fail.
+    time.sleep(1.5)
     assert_soon_unavailable(service, thread)
     own_server.start()
     *response, seconds = timed(lambda: post(service, thread))
@@ -173,7 +177,8 @@ def test_server_restart_between_requests_causes_no_errors(service: Served, own_s
     thread = service.new_thread()
     with ThreadPoolExecutor(16) as pool:
         for _ in range(2):
-            answers = [pool.submit(post, service, thread) for _ in range(32)]  # opens several connections
+            # The requests are concurrent, so the service's pool opens several connections.
+            answers = [pool.submit(post, service, thread) for _ in range(32)]
             assert {answer.result().status for answer in answers} == {200}
             own_server.stop()
             own_server.start()
@@ -212,7 +217,7 @@ def connections_of(pid: int, port: int) -> set[str]:
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             own.add(os.readlink(descriptor))
-        except FileNotFoundError:  # the process has closed it in the meantime
+        except FileNotFoundError:  # the process has closed the descriptor since it was listed
             continue
     return own & to_port
 
@@ -231,7 +236,8 @@ def test_each_worker_has_a_small_pool_of_its_own(serve: Callable[..., Served]) -
     assert len(children) == workers
     open_in = [connections_of(pid, engines.server.port) for pid in children]
     assert not connections_of(master, engines.server.port)
-    assert all(1 <= len(own) <= threads + 1 for own in open_in)  # one per thread, and one for the purge
+    # Each worker has at most one connection for each of its threads, and one for the purge.
+    assert all(1 <= len(own) <= threads + 1 for own in open_in)
     assert not set.intersection(*open_in)
     with closing(psycopg.connect(url)) as other:
         (row,) = other.execute(
@@ -379,7 +385,8 @@ def test_each_query_has_an_index_and_each_index_a_query() -> None:
         store_rows(new, rows)
         keys.bulk_create(records)
         cursor.execute("ANALYZE messages_app_thread, messages_app_threadpair, messages_app_message")
-        # With so few rows, the planner prefers other plans. Disable them, to check that an index can serve each query.
+        # With so few rows, the planner would not use the indexes. Disable its alternatives, to check that each query
+        # has an index that can serve it.
         for method in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
             cursor.execute(f"SET LOCAL enable_{method} = off")
         for index, query in queries:
@@ -390,7 +397,7 @@ def test_each_query_has_an_index_and_each_index_a_query() -> None:
         cursor.execute("SELECT indexname FROM pg_indexes WHERE tablename LIKE 'messages_app_%'")
         found = {name for (name,) in cursor.fetchall()}
         transaction.set_rollback(True, using=connection.alias)
-    # No query reads a pair by its primary key.
+    # Each index serves a query. The only exception is the primary key of the pairs, which no query uses.
     assert found - {"messages_app_threadpair_pkey"} == {index for index, _ in queries}
 
 

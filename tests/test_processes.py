@@ -1,4 +1,4 @@
-"""A test that starts a process fails if it does not have the marker `process`."""
+"""A test that starts a process fails unless it has the marker `process`."""
 
 import subprocess
 import sys

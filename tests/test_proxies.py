@@ -43,7 +43,8 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
     ("peer", "forwarded_for", "client"),
     [
         ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the client sent the left address itself
+        # Each proxy appends its peer's address. The client can forge the addresses on the left, so they do not count.
+        ("127.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),
         ("127.0.0.1", "198.51.100.1,203.0.113.7 ,\t10.1.2.3", "203.0.113.7"),
         ("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"),
         ("2001:db8::5", "2001:DB9:0::7", "2001:db9::7"),
@@ -51,7 +52,8 @@ def environ_of(api: Api, peer: str, **headers: str) -> dict[str, Any]:
         ("127.0.0.1", "[2001:db9::7]", "2001:db9::7"),
         ("127.0.0.1", "203.0.113.7:5566", "203.0.113.7"),
         ("127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7"),
-        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),  # all are trusted, so the leftmost one is the client
+        # If all addresses are trusted proxies, the leftmost one counts as the client.
+        ("127.0.0.1", "10.9.9.9, 10.1.2.3", "10.9.9.9"),
         # Headers from untrusted peers are ignored.
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
         ("203.0.113.9", "127.0.0.1", "203.0.113.9"),
@@ -114,7 +116,7 @@ def test_forwarded_host_is_never_trusted(api: Api) -> None:
     assert api.post("/threads", REMOTE_ADDR="127.0.0.1", HTTP_ORIGIN="http://evil.example", **forwarded).status == 403
 
 
-# TLS settings (test_deployment.py tests TLS behind nginx)
+# Settings for TLS. tests/test_deployment.py tests TLS with a real nginx.
 
 
 def deploy_check(directory: Path, **variables: str) -> str:

@@ -30,7 +30,8 @@ def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     def limited(number: int, seconds: int, file: str = "rates") -> Any:
         return override_settings(RATE_LIMIT=(number, seconds), RATE_FILE=tmp_path / file)
 
-    # DRF reads its settings once, before the test sets a limit. Therefore, add the throttle that a limit would add.
+    # With a limit, the settings add this throttle to DRF's. But DRF has already read its settings when the test sets a
+    # limit. Therefore add the throttle here.
     monkeypatch.setattr(APIView, "throttle_classes", [RateLimit])
     return limited
 
@@ -45,7 +46,10 @@ def test_limit_is_off_by_default_and_creates_no_file(served: Served) -> None:
 
 
 def test_limit_is_exact_across_all_workers(serve: Callable[..., Served], tmp_path: Path) -> None:
-    """Start the service like `make run HOST=0.0.0.0`, so that it requires API keys."""
+    """Three workers together accept exactly 20 requests of a key.
+
+    The service starts like `make run HOST=0.0.0.0`, so it requires API keys.
+    """
     service = serve(
         "--anonymous-on-loopback",
         HOST="0.0.0.0",
@@ -66,7 +70,8 @@ def test_limit_is_exact_across_all_workers(serve: Callable[..., Served], tmp_pat
     refused = [answer for answer in answers if answer[0] != 404]
     assert len(refused) == 40
     assert {(status, body["detail"]) for status, body, _ in refused} == {(429, "Too Many Requests")}
-    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)  # 20 per hour is one every 3 minutes
+    # At 20 requests per hour, the next request is accepted after 3 minutes.
+    assert all(170 <= int(seconds or 0) <= 180 for _, _, seconds in refused)
     assert ask(second)[0] == 404
     for process in service.children():
         os.kill(process, signal.SIGKILL)
@@ -106,8 +111,8 @@ def test_each_key_and_each_address_has_its_own_limit(api: Api, limit: Any) -> No
     with limit(1, 3600):
         for client in [*keys, *({"REMOTE_ADDR": address} for address in addresses)]:
             assert [api.get("/threads/x", **client).status for _ in range(2)] == [404, 429], client
-        # A key has one limit for all client addresses. All addresses of an IPv6 network share one limit, and so do both
-        # forms of an IPv4 address.
+        # The following clients have used up their limit under another address. A key has one limit for all addresses.
+        # All addresses of an IPv6 network share one limit. An IPv4 address and its IPv6 form (::ffff:...) do, too.
         for client in [{**keys[0], "REMOTE_ADDR": "192.0.2.9"}, {"REMOTE_ADDR": "2001:db8::ffff:2"}]:
             assert api.get("/threads/x", **client).status == 429
         assert api.get("/threads/x", REMOTE_ADDR="192.0.2.3").status == 429

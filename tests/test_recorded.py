@@ -21,7 +21,8 @@ RECORDED: list[tuple[str, dict[str, Any]]] = [
     for path in sorted((ROOT / "tests/contract/recorded").glob("*.json"))
     for recorded in json.loads(path.read_text(encoding="utf-8"))
 ]
-# The JSON encoding of each SDK. Version 1.6.1 uses the defaults of Python's json. The others use compact UTF-8.
+# The arguments for `json.dumps` that give the bytes of each SDK. openai-python 1.6.1 uses the defaults. The others send
+# JSON without spaces and without escapes for non-ASCII characters.
 COMPACT = {"ensure_ascii": False, "separators": (",", ":")}
 ENCODINGS: dict[str, dict[str, Any]] = {
     "openai-python-1.6.1": {},
@@ -47,7 +48,11 @@ def body_of(sdk: str, recorded: dict[str, Any]) -> bytes:
 
 
 class Stored(NamedTuple):
-    """A thread, its messages in the default shape, and the bodies that created them."""
+    """A stored thread.
+
+    `sent` contains the bodies that created its messages. `shown` contains the messages in the default shape. Both are
+    oldest first.
+    """
 
     thread: dict[str, Any]
     sent: list[dict[str, Any]]
@@ -55,7 +60,7 @@ class Stored(NamedTuple):
 
     @property
     def ids(self) -> dict[str, str]:
-        """The stored ids. The keys are the placeholders in the recordings."""
+        """The real ids. The keys are the ids in the recordings, which a replay replaces."""
         first, *_, last, one = [message["id"] for message in self.shown]
         return {"thread_1": self.thread["id"], "msg_1": one, "msg_a": first, "msg_b": last, "a": first, "b": last}
 
@@ -75,7 +80,7 @@ def stored(served: Served) -> Stored:
 
 
 def identity_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that the service generated for a row."""
+    """Return the fields of a row that the service generated: its ids and its time."""
     return {name: row[name] for name in ("_id", "id", "created_at")}
 
 
@@ -91,7 +96,7 @@ class Exchange(NamedTuple):
         return ("openai-beta", "assistants=v2") in {(name.lower(), v) for name, v in self.recorded["headers"].items()}
 
     def new(self, prefix: str) -> dict[str, Any]:
-        """Return the values that the service generated for a new row. Fails if their format is wrong."""
+        """Return the ids and the time of the row that this call created. Fails if their format is wrong."""
         generated = identity_of(self.answer.body)
         assert re.fullmatch("[0-9a-f]{24}", generated["_id"])
         assert re.fullmatch(f"{prefix}_[0-9a-z]+", generated["id"])
@@ -138,7 +143,7 @@ class Exchange(NamedTuple):
         }
 
     def stored_message(self, index: int, **changes: Any) -> dict[str, Any]:
-        """Return the expected message at this index of the stored thread."""
+        """Return the expected form of the stored message with this index, after `changes` of its fields."""
         return self.message(identity_of(self.stored.shown[index]), {**self.stored.sent[index], **changes})
 
     def refused(self, detail: Any, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -147,7 +152,7 @@ class Exchange(NamedTuple):
 
 
 Expected = tuple[int, Any]
-MSG_1 = 8  # the index of msg_1 in the stored thread
+MSG_1 = 8  # the index of msg_1 in `Stored.sent` and `Stored.shown`
 
 
 def page(data: list[dict[str, Any]], has_more: bool) -> Expected:
@@ -217,7 +222,8 @@ def messages_listed(call: Exchange) -> Expected:
         return page([call.stored_message(3), call.stored_message(4)], has_more=False)
     if "run_id=r" in target:
         return page([call.stored_message(5), call.stored_message(6)], has_more=False)
-    return page([call.stored_message(index) for index in range(1, 6)], has_more=True)  # limit=5, but six match
+    # Six messages match, but the recorded call has limit=5.
+    return page([call.stored_message(index) for index in range(1, 6)], has_more=True)
 
 
 def message_updated(call: Exchange) -> Expected:

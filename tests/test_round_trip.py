@@ -13,7 +13,7 @@ from tests import engines
 from tests.conftest import ROOT, environment
 from tests.servers.postgresql import PostgreSQL
 
-# One process for three commands is a second faster than three processes.
+# This program runs three commands in one process, because three processes would take a second longer.
 MOVE = """
 import sys, django
 django.setup()
@@ -55,7 +55,7 @@ def awkward_thread(rng: Random, number: int) -> dict[str, Any]:
     length = rng.choice([0, 1, 2, 5, 30])
     return {
         "_id": f"{rng.getrandbits(96):024x}",
-        # Some threads share a second. The others have extreme times: 1970, 2038 and 9999.
+        # The repeated value gives many threads the same second. The others are extreme: 1970, 2038 and 9999.
         "created_at": rng.choice([0, 1707856370, 1707856370, 2**31, 253402300799]),
         "id": rng.choice(["thread_{}", "Thread_{}", "нить-{}"]).format(number),
         "messages": [awkward_message(rng, f"{number}-{i}") for i in range(length)],

@@ -53,14 +53,16 @@ def test_stores_and_reports_the_requested_numbers(data: Path) -> None:
     assert all(message["created_at"] >= threads[message["thread_id"]]["created_at"] for message in messages)
 
 
-@pytest.mark.engine("sqlite")  # the generated texts do not depend on the engine
+# One engine is enough, because the generated texts do not depend on the engine.
+@pytest.mark.engine("sqlite")
 def test_conversations_resemble_real_ones(data: Path) -> None:
     manage(data, "seed", "--threads", "80", "--messages", "1200", "--seed", "3")
     messages = rows(data, "message")
     texts = "".join(part["text"]["value"] for m in messages for part in m["content"] if part["type"] == "text")
     scripts = {unicodedata.name(character, "").partition(" ")[0] for character in set(texts)}
     assert scripts >= {"LATIN", "CJK", "HIRAGANA", "ARABIC", "DEVANAGARI", "CYRILLIC", "GREEK", "HANGUL"}
-    assert {"é", "🍚", "🙂", "\n"} <= set(texts)  # the emoji need two UTF-16 code units each
+    # The texts also have characters that need two UTF-16 code units each, such as emoji.
+    assert {"é", "🍚", "🙂", "\n"} <= set(texts)
     assert not {"{", "}"} & set(texts)
     kinds = {part["type"] for message in messages for part in message["content"]}
     assert kinds == {"text", "image_file", "image_url"}
@@ -70,7 +72,7 @@ def test_conversations_resemble_real_ones(data: Path) -> None:
     for model in (messages, rows(data, "thread")):
         with_metadata = [row for row in model if row["metadata"]]
         assert 0 < len(with_metadata) < len(model)
-    # Each reply to a user is one run, including its tool messages. Each run has its own id.
+    # A reply to a user and its tool messages form one run, which has its own id. User messages have no run.
     assert {(m["assistant_id"], m["run_id"]) for m in messages if m["role"] == "user"} == {("", None)}
     runs: dict[str, list[tuple[str, int]]] = {}
     for message in messages:
@@ -78,7 +80,8 @@ def test_conversations_resemble_real_ones(data: Path) -> None:
             assert message["assistant_id"].startswith("asst_")
             runs.setdefault(message["run_id"], []).append((message["thread_id"], message["position"]))
     assert all(run.startswith("run_") for run in runs)
-    assert {1, 3} <= {len(places) for places in runs.values()} <= {1, 2, 3}  # 2 if the thread ends within the run
+    # A run has one message, or three with tool messages. It has two if the thread ends within the run.
+    assert {1, 3} <= {len(places) for places in runs.values()} <= {1, 2, 3}
     for places in runs.values():
         first = min(places)
         assert sorted(places) == [(first[0], first[1] + i) for i in range(len(places))]
@@ -160,7 +163,7 @@ def test_terminal_gets_a_progress_bar_with_the_rate(data: Path) -> None:
         try:
             while piece := os.read(reader, 4096):
                 shown += piece
-        except OSError:  # Linux reports the end of a terminal as an error
+        except OSError:  # Linux raises an error at the end of a terminal's output
             pass
     os.close(reader)
     assert process.returncode == 0

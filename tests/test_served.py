@@ -230,7 +230,8 @@ def test_unclosed_connections_do_not_block_other_clients(served: Served) -> None
     started = time.monotonic()
     assert served.call("GET", "/healthz").status == 200
     assert time.monotonic() - started < 1.5
-    for client in silent:  # each response is complete, and the server closes the connection
+    # These clients did not close their connections. The server sends complete responses and closes the connections.
+    for client in silent:
         received = b""
         while piece := client.recv(65536):
             received += piece
@@ -324,7 +325,7 @@ def test_threads_can_have_their_own_database(serve: Callable[..., Served], tmp_p
     assert not {table for table in threads if not table.startswith(("messages_app_", "django_migrations"))}
     assert not default & {"messages_app_thread", "messages_app_message"}
 
-    # Without the setting, the service looks for the tables in the default database.
+    # Without THREADS_DATABASE_URL, the service expects the tables in the default database, which does not have them.
     ended = manage(tmp_path / "data", "serve", PORT=str(free_port()))
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert "DATABASE_URL has no table messages_app_" in ended.stderr
@@ -369,7 +370,8 @@ def test_missing_driver_is_a_one_line_error(tmp_path: Path, missing: str) -> Non
     ended = manage(tmp_path / "data", "serve", PORT=str(free_port()), **settings)
     assert ended.returncode == 1
     assert ended.stderr == "threadsvc: DATABASE_URL: PostgreSQL needs psycopg[binary,pool] (requirements.txt)\n"
-    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0  # SQLite needs no such driver
+    # With SQLite, the missing driver is not an error.
+    assert manage(tmp_path / "data", "check", PYTHONPATH=str(tmp_path)).returncode == 0
 
 
 @pytest.mark.stateless
@@ -426,7 +428,8 @@ def test_tests_ignore_the_developers_environment(monkeypatch: pytest.MonkeyPatch
     assert "DATABASE_URL" not in environment(tmp_path)
 
 
-@pytest.mark.engine("sqlite", "postgresql")  # the first version did not support MongoDB
+# There is no upgrade on MongoDB to test, because the first version did not support MongoDB.
+@pytest.mark.engine("sqlite", "postgresql")
 def test_upgrade_from_the_first_version_keeps_the_data(serve: Callable[..., Served], tmp_path: Path) -> None:
     directory = tmp_path / "data"
     migrate(directory)

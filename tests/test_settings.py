@@ -86,7 +86,7 @@ BAD_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_DATA_DIR": "/dev/null/data"}, "cannot use /dev/null/data: Not a directory. Set THREADSVC_DATA_DIR to"),
     ({"THREADSVC_DATA_DIR": "/proc/data"}, "cannot use /proc/data"),
 ]
-# These values look valid, so `serve` fails only when it uses them.
+# settings.py accepts these values, because their syntax is valid. `serve` fails when it uses them.
 UNUSABLE_VALUES: list[tuple[dict[str, str], str]] = [
     ({"THREADSVC_TLS": "1"}, "THREADSVC_TLS=1 needs THREADSVC_TRUSTED_PROXIES"),
     ({"DATABASE_URL": "postgresql://user:hidden@127.0.0.1:1/x"}, "cannot use the database of DATABASE_URL"),
@@ -134,7 +134,7 @@ def name_of(value: object) -> str:
 
 
 def read_settings(directory: Path, **variables: str) -> dict[str, Any]:
-    """Run settings.py with these environment variables, like a new process. Return the settings."""
+    """Run settings.py again with only these environment variables, as a new process would. Return the settings."""
     with mock.patch.dict(os.environ, environment(directory, **variables), clear=True):
         return runpy.run_path(str(ROOT / "threadsvc" / "settings.py"))
 

@@ -61,7 +61,7 @@ def test_transactions_take_the_write_lock_at_their_start() -> None:
 
 @pytest.mark.engine("sqlite")
 def test_writers_of_one_process_take_turns_and_time_out() -> None:
-    """The next writer can proceed at once after a commit, a rollback or a closed connection."""
+    """A waiting writer times out. It can write once the first writer commits, rolls back or closes its connection."""
     first, second = connection.copy("first"), connection.copy("second")
     second.settings_dict["OPTIONS"] = {**second.settings_dict["OPTIONS"], "timeout": 0.2}
     second.force_debug_cursor = True
@@ -77,7 +77,7 @@ def test_writers_of_one_process_take_turns_and_time_out() -> None:
             write(first)
             with pytest.raises(OperationalError, match="database is locked"):
                 write(second)
-            assert not second.queries_log  # the writer waited in the queue, so SQLite got no statement
+            assert not second.queries_log  # the writer still waited in the queue, so it sent nothing to SQLite
             end_turn()
             write(second)
             second.rollback()
@@ -89,7 +89,8 @@ def test_turn_is_released_if_its_python_thread_ends() -> None:
     def leave() -> None:
         connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
 
-    with warnings.catch_warnings(action="ignore"):  # sqlite3 warns about the connection that stays open on purpose
+    # The thread ends without closing its connection, as the test intends. sqlite3 would warn about that.
+    with warnings.catch_warnings(action="ignore"):
         thread = threading.Thread(target=leave)
         thread.start()
         thread.join()
@@ -162,10 +163,13 @@ def test_threads_are_gapless_and_ordered_under_32_clients(served: Served) -> Non
         rows = sorted(served.stored("message", thread_id=thread), key=lambda row: row["position"])
         assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
         texts = [row["content"][0]["text"]["value"] for row in rows]
-        for number in range(clients):  # a client's messages are in the order of its responses
+        # A client sends a message after the response to its previous one. Its messages are stored in this order.
+        for number in range(clients):
             own = [text for text in texts if text.startswith(f"{number:02} ")]
             assert own == sorted(own)
-        if engines.chosen != "mongodb":  # ids start with a time that is read while the writer holds the lock
+        # An id starts with the time. SQL engines read the time while they hold the write lock, so it never decreases
+        # from one position to the next. MongoDB has no such lock.
+        if engines.chosen != "mongodb":
             milliseconds = [row["id"][: len("msg_") + 10] for row in rows]
             assert milliseconds == sorted(milliseconds)
         stored.update({row["id"]: thread for row in rows})
@@ -219,7 +223,8 @@ def rival(thread_id: str, times: int) -> Iterator[list[int]]:
         yield taken
 
 
-@pytest.mark.engine("mongodb")  # other engines find the position and store the message in one statement
+# Only MongoDB needs two steps: find the next position, then store the message. Other engines use one statement.
+@pytest.mark.engine("mongodb")
 def test_create_retries_if_another_writer_took_its_position(api: Api, thread_id: str) -> None:
     with rival(thread_id, times=3) as taken:
         answer = api.post(f"/threads/{thread_id}/messages", GOOD)
@@ -230,7 +235,7 @@ def test_create_retries_if_another_writer_took_its_position(api: Api, thread_id:
 
 @pytest.mark.engine("postgresql")
 def test_create_retries_if_a_writer_without_the_lock_was_first(api: Api, thread_id: str) -> None:
-    """The service always takes the lock. An operator who repairs rows by hand might not take it."""
+    """An operator who repairs rows by hand may write without the lock, which the service always takes."""
     columns = "id, _id, thread_id, position, role, content, attachments, assistant_id, metadata, created_at"
     values = "'msg_by_hand', '', %s, 1, 'user', '[]', '[]', '', '{}', now()"
     server = connection.settings_dict
@@ -246,7 +251,8 @@ def test_create_retries_if_a_writer_without_the_lock_was_first(api: Api, thread_
         by_hand.execute(f"INSERT INTO messages_app_message ({columns}) VALUES ({values})", [thread_id])
         created = pool.submit(create)
         with pytest.raises(TimeoutError):
-            created.result(timeout=0.5)  # the request waits, because the other transaction may take position 1
+            # If the other transaction commits, position 1 is taken. The request has to wait for its end.
+            created.result(timeout=0.5)
         by_hand.commit()
         answer = created.result(timeout=10)
     assert (answer.status, Message.objects.get(id=answer.body["id"]).position) == (200, 2)
@@ -269,7 +275,8 @@ def test_position_of_a_deleted_message_is_not_reused(api: Api, thread_id: str) -
 
 def test_message_needs_its_thread_and_is_deleted_with_it(thread_id: str) -> None:
     message = append(thread_id, role="user", content=[text_part("x")])
-    if engines.chosen != "mongodb":  # MongoDB has no foreign keys
+    # MongoDB has no foreign keys, so it would store a message without a thread.
+    if engines.chosen != "mongodb":
         orphan = new_message(thread_id="thread_none", position=1, role="user", content=[])
         with pytest.raises(IntegrityError), transaction.atomic(using=connection.alias):
             orphan.save()
@@ -346,7 +353,8 @@ def test_stored_json_has_characters_instead_of_escapes(api: Api, thread_id: str)
 
 
 def test_documents_may_have_any_keys(thread_id: str) -> None:
-    # Tool schemas contain such keys. MongoDB would interpret them as paths or operators.
+    # The JSON schemas of tools contain such keys. MongoDB could interpret keys with dots as paths and keys with $ as
+    # operators.
     schema = {"$ref": "#/$defs/a.b", "a.b": {"": [{"$where": "1"}]}, "": None, "deep": [[{"$defs": {"é": "\u2028"}}]]}
     attachments = [{"file_id": "file-1", "tools": [{"type": "function", "parameters": schema}]}]
     fields: dict[str, Any] = {"role": "user", "content": [text_part("a")], "attachments": attachments}

@@ -137,7 +137,8 @@ def test_who_wrote_it_is_null_where_it_does_not_apply_and_empty_text_in_the_defa
         ),
         ([{"type": "text", "text": "x"}] * 100, [written("x")] * 100),
         (
-            [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],  # only texts count towards the limit
+            # The limit of 256,000 characters is for texts. Long URLs do not count.
+            [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],
             [{"type": "image_url", "image_url": {"url": "x" * 300_000}}],
         ),
     ],
@@ -381,7 +382,8 @@ def test_error_stands_beside_the_detail_and_is_its_first(
     assert set(answer.body) == {"detail", "error"}
     assert answer.body["error"] == {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     default = api.post("/threads/thread_none/messages", body).body
-    if isinstance(body, bytes):  # errors about the whole body are the same in both shapes
+    # These bodies are not JSON objects, or are too large. The `detail` of such errors is the same in both shapes.
+    if isinstance(body, bytes):
         assert answer.body["detail"] == default["detail"]
     assert set(default) == {"detail"}
 
@@ -488,7 +490,7 @@ def test_tool_resources_are_taken_and_shown_as_null(api: Api, tool_resources: An
     assert changed.body["metadata"] == {"k": "v", "l": "w"}
     read = api.get(f"/threads/{made.body['id']}").body
     assert set(read) == {"_id", "id", "object", "created_at", "metadata"}
-    # The default shape does not have this key.
+    # In the default shape, `tool_resources` is an unknown key, so a body must not contain it.
     extra = {"detail": [detail_of("extra", "tool_resources")]}
     for path in ("/threads", f"/threads/{made.body['id']}"):
         assert api.post(path, {"tool_resources": tool_resources}).body == extra

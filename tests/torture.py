@@ -34,9 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"WEB_CONCURRENCY": "2", "THREADSVC_ALLOW_ANONYMOUS": "1"}
 
 THREADS = 4  # shared by all writers
-KEYED = 0.5  # the fraction of creates with an Idempotency-Key, which are retried until they get a response
-MAX_WRITERS = 16  # each writer uses one metadata key, and a thread has at most 16 keys
-MAX_UPTIME = 0.8  # maximum seconds from the first acknowledgement after a start to the next kill
+# The fraction of creates with an Idempotency-Key. Only these are retried, until they are acknowledged.
+KEYED = 0.5
+# Each writer changes its own metadata key of the shared threads, and a thread has at most 16 keys.
+MAX_WRITERS = 16
+MAX_UPTIME = 0.8  # longest time from the first acknowledged write after a start to the next kill, in seconds
 KILLED_AT_START = 0.1  # the fraction of starts in which the service is killed before it responds
 CHECK_EVERY = 10  # number of kills between two checks of the database file
 
@@ -53,12 +55,15 @@ class Answer(NamedTuple):
 
 @dataclass
 class Write:
-    """One write, with a unique key. `acked_at` (time.monotonic()) is None until the service acknowledges the write."""
+    """One write, with a unique key.
+
+    Times are from `time.monotonic()`. `acked_at` is None until the service acknowledges the write.
+    """
 
     kind: str
     key: str
     thread: str = ""
-    target: "Write | None" = None  # the create whose object this write deletes
+    target: "Write | None" = None  # if this write is a deletion, the write that created the object
     sent_at: float = 0
     acked_at: float | None = None
     id: str = ""
@@ -203,7 +208,8 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # The kernel stops the service when this program ends, even if this program is killed.
+        # With `setpriv --pdeathsig TERM`, the kernel stops the service when this program ends, even if this program is
+        # killed.
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "manage.py", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -242,11 +248,13 @@ class Outcome:
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     seconds: float = 0
-    slowest_recovery: float = 0  # seconds from the restart of a database to the next acknowledgement
+    slowest_recovery: float = 0  # longest time from a database's restart to the next acknowledged write
     unavailable: int = 0
     sent: int = 0
     acknowledged: int = 0
-    replayed: int = 0  # acknowledged writes that were stored by an earlier request without a response
+    # Number of writes that a request had stored without its response arriving. A retry with the same key then got the
+    # response.
+    replayed: int = 0
     found: int = 0
     found_unacknowledged: int = 0
     lost: int = 0
@@ -308,7 +316,7 @@ class Torture:
         if self.service.process:
             self.service.kill()
         if self.server:
-            self.server.kill()  # a kill is faster than a stop
+            self.server.kill()  # the data is no longer needed, and a kill is faster than a stop
             self.server.close()
 
     # Kills
@@ -336,7 +344,7 @@ class Torture:
         return self.outcome
 
     def let_run(self) -> None:
-        """Wait for an acknowledgement, and then for a random time."""
+        """Let the service run until it acknowledges a write, and then for a random time."""
         self.wait_for_acknowledgement()
         time.sleep(self.rng.uniform(0, MAX_UPTIME))
 
@@ -364,7 +372,9 @@ class Torture:
         victims = self.victims(number)
         if "database" in victims and self.server:
             if self.outcome.engine == "mongodb":
-                self.server.stop()  # not killed, because this server acknowledges writes too early (docs/durability.md)
+                # This server is stopped instead of killed, because it acknowledges writes before they are durable
+                # (docs/durability.md).
+                self.server.stop()
                 self.outcome.kills["database (stopped)"] += 1
             else:
                 self.server.kill()
@@ -373,7 +383,8 @@ class Torture:
             self.service.kill()
             self.outcome.kills["service"] += 1
         if "database" in victims and self.server:
-            time.sleep(self.rng.uniform(0, 0.3))  # the database is down while writers send requests
+            # The writers continue to send requests while the database is down.
+            time.sleep(self.rng.uniform(0, 0.3))
             self.server.start()
         if "service" in victims:
             self.start_service()
@@ -415,7 +426,10 @@ class Torture:
             last, has_more = page["last_id"] or "", page["has_more"]
 
     def check_latest(self) -> None:
-        """Check the latest acknowledged messages of each writer. The writer may delete them during the check."""
+        """Check after a kill that each writer's two latest acknowledged messages are stored.
+
+        The writers continue during the check, so they may delete a message before it is checked.
+        """
         for writer in self.writers:
             latest = [write for write in writer.writes[-10:] if write.kind == "message" and write.acked_at][-2:]
             for write in latest:
@@ -447,7 +461,9 @@ class Torture:
             self.verify_messages(thread, [write for write in writes if write.thread == thread])
         self.verify_threads([write for write in writes if write.kind == "thread"])
         deletions = [write for write in writes if write.kind == "deletion" and write.acked_at]
-        self.outcome.found += len(deletions)  # if a deletion was undone, a fault is already recorded
+        # All acknowledged deletions count as found. If a deleted object exists again, `verify_presence` has recorded a
+        # fault.
+        self.outcome.found += len(deletions)
 
     def verify_messages(self, thread: str, writes: list[Write]) -> None:
         shown = list(self.walk(f"/threads/{thread}/messages"))
@@ -469,7 +485,10 @@ class Torture:
             self.fault(f"a deleted message of {thread} still has its text")
 
     def key_of(self, message: dict[str, Any], sent: dict[str, Write], report: bool = True) -> str:
-        """Return the key of a message, or "" if its text differs from the sent text. With `report`, record a fault."""
+        """Return the key at the start of a message's text, or "" if the text differs from the sent text.
+
+        With `report`, also record such a difference as a fault.
+        """
         text = text_in(message)
         key = text.partition(" ")[0]
         if key in sent and text == text_of(key):
@@ -516,7 +535,7 @@ class Torture:
             self.outcome.found += sum(write.acked_at is not None for write in own)
 
     def verify_threads(self, writes: list[Write]) -> None:
-        """Check that each thread that was created with messages has all of them, or does not exist."""
+        """Check that a thread that was sent together with its messages has all of them, or does not exist."""
         shown: dict[str, list[str]] = {}
         for thread in self.walk("/threads"):
             if thread["id"] not in self.threads:

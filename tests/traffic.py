@@ -31,14 +31,14 @@ class Walk(NamedTuple):
 
 
 class Client:
-    """A client that uses some of the service's threads. All clients begin at the same time."""
+    """A client that uses some of the service's threads. A barrier makes all clients begin at the same time."""
 
     barrier: Barrier
     writers_are_done: Event
 
     @classmethod
     def prepare(cls, barrier: Barrier, writers_are_done: Event) -> None:
-        """Initialize a new process before it runs its first client."""
+        """Store the objects that all processes share. Each new process calls this method before it runs a client."""
         cls.barrier, cls.writers_are_done = barrier, writers_are_done
 
     def __init__(self, port: int, threads: list[str], seed: int) -> None:
@@ -50,7 +50,7 @@ class Client:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         assert time.monotonic() < self.deadline, "the client did not finish in time"
-        # One connection per request, so that any worker may respond.
+        # Open a connection per request. Otherwise the same worker would handle all requests of this client.
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS_TO_WAIT)) as connection:
             raw = None if body is None else json.dumps(body)
             connection.request(method, path, raw, {"Content-Type": "application/json"})
@@ -86,7 +86,8 @@ class Client:
             yield thread, data
         self.begin()
         while True:
-            is_last_round = self.writers_are_done.is_set()  # checked before the reads, so they miss no write
+            # Check this before the reads. If the writers are done now, these reads see every write.
+            is_last_round = self.writers_are_done.is_set()
             found = False
             for thread in self.threads:
                 if data := self.page(thread, "asc", last[thread])["data"]:
@@ -96,14 +97,17 @@ class Client:
                 return
 
     def follow(self) -> dict[str, list[str]]:
-        """Read all threads until the writers are done. Return the ids in the order received."""
+        """Read all threads until the writers are done. Return each thread's message ids in the order received."""
         seen: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
             seen[thread] += [message["id"] for message in data]
         return seen
 
     def delete_victims(self) -> dict[str, list[str]]:
-        """Read all threads and delete the marked messages, even if a message is the cursor. Return their ids."""
+        """Read all threads and delete the marked messages. Return their ids.
+
+        A deleted message can be the last of its page, and is then the cursor of the next page.
+        """
         deleted: dict[str, list[str]] = {thread: [] for thread in self.threads}
         for thread, data in self.new_messages():
             for message in data:

@@ -5,4 +5,4 @@ class ThreadsvcConfig(AppConfig):
     name = "threadsvc"
 
     def ready(self) -> None:
-        from threadsvc import checks  # noqa: F401  # registers itself
+        from threadsvc import checks  # noqa: F401  # the import registers the checks

@@ -33,7 +33,7 @@ _NOT_SERVED = (
 def front(request: HttpRequest) -> HttpResponse:
     """Return the front page.
 
-    Its example commands contain the address of this request, whose Host is already checked.
+    Its example commands contain the service's address from the Host header. The middleware has checked this header.
     """
     at = request.build_absolute_uri("/").removesuffix("/")
     context = {"version": __version__, "at": at, "keys_required": not settings.ALLOW_ANONYMOUS}
@@ -47,7 +47,10 @@ class UnknownPath(APIView):
     default_response_headers: dict[str, str] = {}  # no Allow header, because no method is allowed
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Return DRF's request without the parser's context, which would keep the view and the request in memory."""
+        """Return DRF's request with an empty parser context.
+
+        DRF's own context refers to the view and the request. It would keep both in memory after the response.
+        """
         made = super().initialize_request(request, *args, **kwargs)
         made.parser_context = {}
         return made

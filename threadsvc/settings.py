@@ -111,8 +111,8 @@ def env_choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 def unknown_setting(name: str) -> ImproperlyConfigured:
     """Return the error for a variable that is not a setting. It suggests the setting with the most similar name."""
-    # Compare names without the prefix, because the prefix makes all names similar. PORT and a few others do not have
-    # it.
+    # Compare names without the prefix, because the prefix makes all names similar. A few names, such as PORT, have no
+    # prefix and stay as they are.
     known = {setting.removeprefix("THREADSVC_"): setting for setting in SETTINGS_READ}
     nearest = get_close_matches(name.removeprefix("THREADSVC_"), known, n=1)
     advice = f"Did you mean {known[nearest[0]]}?" if nearest else "docs/settings.md lists all settings."
@@ -178,7 +178,8 @@ DEBUG = env_bool("THREADSVC_DEBUG", default=False)
 SECRET_KEY = env_text("THREADSVC_SECRET_KEY") or read_or_create(
     data_file("secret_key"), lambda: secrets.token_urlsafe(50)
 )
-# Clients may use the address that the service listens on, unless it is the address of all interfaces.
+# The default hosts include the address that the service listens on. 0.0.0.0 and :: are left out, because they mean all
+# interfaces.
 OWN_NAME = "" if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST
 ALLOWED_HOSTS = env_list("THREADSVC_ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{OWN_NAME}")
 if not ALLOWED_HOSTS:
@@ -188,20 +189,22 @@ if not ALLOWED_HOSTS:
 CSRF_TRUSTED_ORIGINS = env_origins("THREADSVC_TRUSTED_ORIGINS")
 CSRF_COOKIE_HTTPONLY = True
 ALLOW_ANONYMOUS = env_bool("THREADSVC_ALLOW_ANONYMOUS", default=False)
-ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")  # if False, HOST determines it in `make run`
+# If False, `make run` decides: it requires no API keys if HOST is a loopback address and no proxy is configured.
+ANONYMOUS_IS_DECIDED = is_set("THREADSVC_ALLOW_ANONYMOUS")
 
 # Proxies in front of the service. A proxy with TLS also redirects to HTTPS. The service itself never redirects, because
 # a client can turn a redirected POST into a GET (threads-api contract, "Everywhere").
 TRUSTED_PROXIES = env_networks("THREADSVC_TRUSTED_PROXIES")
 TLS = env_bool("THREADSVC_TLS", default=False)
 if TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # only from trusted proxies (wsgi.py)
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # wsgi.py accepts it only from trusted proxies
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # Browsers accept the prefix __Host- only over TLS and only from this host, so no sibling host can set the cookies.
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
 
-# Pages of these origins may call the API. The values have the form of the Origin header. Cookies are never allowed.
+# Pages of these origins may call the API. Each value must be written as browsers send it in the Origin header: in lower
+# case and without a path. Cookies are never allowed.
 CORS_ALLOWED_ORIGINS = env_origins("THREADSVC_CORS_ORIGINS", r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 CORS_URLS_REGEX = r"^(/v1)?/threads(/|$)"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]
@@ -226,10 +229,11 @@ AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "threadsvc.access.logins.counted_address"
 AXES_USERNAME_CALLABLE = "threadsvc.access.logins.counted_name"
 AXES_LOCKOUT_CALLABLE = "threadsvc.access.logins.locked"
-AXES_DISABLE_ACCESS_LOG = True  # the table would grow with each log-in
-AXES_ENABLE_ADMIN = False  # its pages show text that strangers typed; its commands can unlock
+AXES_DISABLE_ACCESS_LOG = True  # the table of log-ins would grow with each log-in
+# No admin pages of axes, because they show text that strangers typed. To unlock a name, use the commands of axes.
+AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged: some people type their password there
+AXES_SENSITIVE_PARAMETERS = ["username"]  # not logged, because some people type their password into this field
 
 # Warnings of `check --deploy` that do not apply, with the reasons.
 SILENCED_SYSTEM_CHECKS = [
@@ -244,7 +248,7 @@ if not TLS:  # threadsvc.W001 replaces these warnings with one line that names t
 # Apps and middleware
 
 INSTALLED_APPS = [
-    "threadsvc",  # before the admin, whose base template it extends
+    "threadsvc",  # before the admin: Django uses the first template with a name, and ours extends the admin's
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -324,8 +328,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DEFAULT_TENANT = "default"  # the tenant of requests without a key
 MAX_TENANT_CHARACTERS = 64
 
-# Requests. MAX_THREAD_BODY_BYTES is the limit for POST /threads, which takes many messages. MAX_BODY_BYTES is the limit
-# for all other bodies.
+# Requests. MAX_THREAD_BODY_BYTES is the limit for POST /threads, whose body may contain many messages. MAX_BODY_BYTES
+# is the limit for all other bodies.
 
 MAX_BODY_BYTES = env_int("THREADSVC_MAX_BODY_BYTES", 4 * 1024 * 1024, least=1024, most=1024**3)
 MAX_THREAD_BODY_BYTES = 4 * MAX_BODY_BYTES
@@ -402,7 +406,8 @@ LOGGING = {
         # instead.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
-        # threadsvc/api/errors.py logs an unavailable database once for each request.
+        # The pool's warnings are not needed, because threadsvc/api/errors.py logs an unavailable database once for each
+        # request.
         "psycopg.pool": {"level": "ERROR"},
         # Only failed log-ins are logged, not each step of the check.
         "axes": {"level": "WARNING"},

@@ -54,7 +54,8 @@ class Worker(ThreadWorker):
     def linger(self, connection: socket.socket) -> None:
         """Close our side, and discard data that the client still sends for a while.
 
-        Without this, the connection could be reset, and the client could lose the response. Source: RFC 9112, 9.6.
+        If a server closes a connection while data still arrives, TCP resets the connection, and the client can lose
+        the response. Source: RFC 9112, 9.6.
         """
         if connection in self.lingering:
             return
@@ -70,7 +71,7 @@ class Worker(ThreadWorker):
             self.let_go(next(iter(self.lingering)))
 
     def throw_away(self, connection: socket.socket) -> None:
-        if connection not in self.lingering:  # already closed, to free a file for another connection
+        if connection not in self.lingering:  # `let_go` has already closed it, to free a file
             return
         end, bytes_left = self.lingering[connection]
         try:

@@ -21,8 +21,9 @@ from threadsvc.observability.logs import STARTED
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "threadsvc.settings")
 django.setup(set_prefix=False)
 
-# Django checks its connections at the start and at the end of each request, but the end is enough. Django also closes
-# caches, but the service has none.
+# Disconnect receivers that do unnecessary work for each request. `reset_queries` empties a log of queries that the
+# service does not keep. `close_old_connections` also runs at the end of each request, which is enough. `close_caches`
+# closes caches, but the service has none.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_caches)
@@ -38,7 +39,9 @@ class Request(WSGIRequest):
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         media_type, parameters, _ = meta.get("CONTENT_TYPE", "").partition(";")
-        media_type = media_type.strip(" \t") or parameters  # a header with only parameters is not an empty header
+        # For a header with only parameters, such as `;charset=utf-8`, use the parameters as the media type. An empty
+        # media type would mean that the header is missing.
+        media_type = media_type.strip(" \t") or parameters
         if media_type.lower() == "multipart/form-data":
             try:
                 super()._set_content_type_params(meta)  # type: ignore[misc]  # not in the stubs
@@ -66,7 +69,7 @@ class APIHandler(WSGIHandler):
         return response  # type: ignore[no-any-return]
 
     def load_middleware(self, is_async: bool = False) -> None:
-        hooks: list[Any] = []  # no API middleware has such hooks
+        hooks: list[Any] = []  # empty, because no API middleware has process_view or similar methods
         self._view_middleware = self._template_response_middleware = self._exception_middleware = hooks
         chain: Any = convert_exception_to_response(self._get_response)  # type: ignore[attr-defined]  # not in the stubs
         for path in reversed(settings.API_MIDDLEWARE):

@@ -83,9 +83,8 @@ class Queue:
 
     @cached_property
     def file(self) -> IO[bytes]:
-        return Path(self.path).open(
-            "ab"
-        )  # opened after the fork, because processes that inherit an open file share its `flock`
+        # Opened on first use, after the fork, because processes that inherit an open file share its `flock`.
+        return Path(self.path).open("ab")
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -178,7 +177,11 @@ class PostgreSQL(Storage):
 
 
 class MongoDB(Storage):
-    """Uses no transaction. If two writers choose the same position, the unique index rejects one, and it retries."""
+    """Uses no transaction.
+
+    If two writers choose the same position, the unique index rejects one of the inserts. That writer then retries with
+    the next position.
+    """
 
     @cached_property
     def database(self) -> Any:
@@ -186,10 +189,10 @@ class MongoDB(Storage):
 
         from threadsvc.engines.mongodb.url import mongodb_entry
 
-        entry = mongodb_entry(
-            "YARDSTICK_DATABASE_URL", self.url
-        )  # with the service's write concern: majority, journaled
-        return MongoClient(**entry["CLIENT"])[entry["NAME"]]  # created after the fork; its pool serves all threads
+        # The service's function sets the same write concern as for the service: majority, journaled.
+        entry = mongodb_entry("YARDSTICK_DATABASE_URL", self.url)
+        # Created on first use, after the fork. The client's pool serves all threads.
+        return MongoClient(**entry["CLIENT"])[entry["NAME"]]
 
     def append(self, message: Shown, at: datetime) -> bool:
         from bson import ObjectId

@@ -30,7 +30,7 @@ EMPTY = "-"  # shown in an empty cell of a list
 class ReadOnlyModelAdmin(ModelAdmin):
     """Base class for read-only pages: users can search, read and delete rows, but not add or change them.
 
-    The API therefore always returns the data that clients stored.
+    The API therefore always returns data exactly as clients stored it.
     """
 
     class Media:
@@ -58,7 +58,9 @@ class ReadOnlyModelAdmin(ModelAdmin):
         return SearchChangeList
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        return super().get_object(request, object_id, from_field or None)  # treat an empty `_to_field` as absent
+        # `from_field` is the query parameter `_to_field`. If it is empty, find the row by its primary key. Django would
+        # raise FieldDoesNotExist.
+        return super().get_object(request, object_id, from_field or None)
 
     def readable_object(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row with this id, quoted as in URLs, or None if there is none. Raises PermissionDenied (403)."""

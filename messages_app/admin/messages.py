@@ -48,7 +48,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="role")
     def wire_role(self, message: Message) -> str:
-        return message.role  # Django would show the field's label, such as "Tool Call"
+        return message.role  # for the column `role`, Django would show a label such as "Tool Call"
 
     @admin.display(description="text")
     def text_preview(self, message: Message) -> str:

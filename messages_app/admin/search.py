@@ -19,7 +19,7 @@ _CURSOR = re.compile("(-?[0-9]{1,12})_(.{1,64})", re.DOTALL)
 
 
 class SearchForm(forms.Form):
-    """The query string of a change list. `after` is the cursor of the page: the last row of the previous page."""
+    """Validates the query string of a change list. `after` is a cursor: it names the last row of the previous page."""
 
     q = forms.CharField(label="Search", required=False, max_length=500)
     since = forms.DateField(label="From", required=False, widget=forms.DateInput({"type": "date"}))
@@ -76,7 +76,8 @@ class SearchChangeList(ChangeList):
     """A change list without page numbers or a total count, because both get slower as the store grows."""
 
     model_admin: Any
-    search_form_class = forms.Form  # an empty form: `form` below reads the query string
+    # Django requires a form class for its own search box, so it gets an empty form. `form` reads the query string.
+    search_form_class = forms.Form
     form: SearchForm
     result: search.SearchResult
     description: str
@@ -116,7 +117,10 @@ class SearchChangeList(ChangeList):
 
 
 class PageActionForm(ActionForm):
-    """Limits actions to the selected rows of one page. They never apply to all rows."""
+    """Limits actions to the selected rows of one page.
+
+    It ignores `select_across`, with which Django applies an action to the rows of all pages.
+    """
 
     select_across: Any = None
 
@@ -125,7 +129,10 @@ class PageActionForm(ActionForm):
 
 
 def describe(result: search.SearchResult, subject: str) -> str:
-    """Return the text above a list. It describes the rows, and the time back to which a scan searched."""
+    """Return the text above a list.
+
+    It describes the rows. If a scan stopped early, it also contains the time of the oldest row that was searched.
+    """
     if result.scanned_until is None:
         return f"{subject}."
     return (

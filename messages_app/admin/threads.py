@@ -83,7 +83,10 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
 
     @admin.display(description="first words")
     def first_words(self, thread: Any) -> str:
-        """Return the start of the first message and, below it, the message that matches the search."""
+        """Return the start of the first message and, below it, the message that matches the search.
+
+        If both are the same message, it is shown once.
+        """
         first, match = thread.summary.first_message, getattr(thread, "match", None)
         hit = base.preview(match.text, match.terms) if match else ""
         if match and first and match.id == first.id:
@@ -101,7 +104,7 @@ class ThreadAdmin(base.ReadOnlyModelAdmin):
     # Thread page
 
     def page_context(self, request: HttpRequest, row: Thread) -> dict[str, Any]:
-        """Return the context.
+        """Return the metadata pairs and, if the user may view messages, one page of the transcript.
 
         The query string selects a position: the page starts at `from`, ends at `upto`, or has `at` near its top.
         """

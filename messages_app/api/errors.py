@@ -70,7 +70,7 @@ class Faults(ValidationError):
     the part of the request where the paths start: `body`, `query` or `header`.
     """
 
-    detail: list[Fault]  # type: ignore[assignment]  # not one of DRF's own forms
+    detail: list[Fault]  # type: ignore[assignment]  # DRF declares strings, lists and dicts
 
     def __init__(self, faults: Iterable[Fault], root: str = "body") -> None:
         self.detail = list(faults)

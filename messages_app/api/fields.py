@@ -97,7 +97,7 @@ class EnumField(WireField):
 
 
 class ListField(WireField):
-    """A list. One field validates all items, but only if the number of items is valid."""
+    """A list. The field `item` validates each item. If the number of items is not valid, no item is validated."""
 
     def __init__(self, item: WireField, at_most: int, at_least: int = 0, **kwargs: Any) -> None:
         self.item, self.at_least, self.at_most = item, at_least, at_most
@@ -278,7 +278,7 @@ class MetadataChangesField(MetadataField):
     def schema(self) -> dict[str, Any]:
         value = {"type": ["string", "null"], "maxLength": MAX_METADATA_VALUE_CHARACTERS, **NO_NUL}
         schema = {**super().schema, "additionalProperties": value, "description": METADATA_CHANGES}
-        del schema["maxProperties"]  # keys to remove do not count
+        del schema["maxProperties"]  # a body may contain any number of keys to remove
         return schema
 
 

@@ -1,4 +1,4 @@
-"""Lists, deletion and metadata filters: their indexes, and the pairs of the threads that are there already."""
+"""Adds the indexes for lists, deletion and metadata filters, and stores the metadata pairs of existing threads."""
 
 from itertools import islice
 
@@ -12,7 +12,7 @@ from messages_app.models.thread import digest_of_pair
 def fill(apps, schema_editor):
     alias = schema_editor.connection.alias
     if not schema_editor.connection.features.supports_transactions:
-        return  # there are no such rows
+        return  # this engine has no table of metadata pairs
     thread_model, pair_model = (apps.get_model("messages_app", name) for name in ("Thread", "ThreadPair"))
     apps.get_model("messages_app", "Message").objects.using(alias).filter(run_id="").update(run_id=None)
     pairs = (
@@ -20,7 +20,7 @@ def fill(apps, schema_editor):
         for thread in thread_model.objects.using(alias).exclude(metadata={}).iterator()
         for key, value in thread.metadata.items()
     )
-    while batch := list(islice(pairs, 1000)):  # bulk_create itself would make one list of all
+    while batch := list(islice(pairs, 1000)):  # bulk_create would load all pairs into one list
         pair_model.objects.using(alias).bulk_create(batch)
 
 
@@ -71,6 +71,6 @@ class Migration(migrations.Migration):
             "message",
             models.Index(fields=["deleted_at", "id"], condition=Q(deleted_at__isnull=False), name="message_deleted"),
         ),
-        # Last: PostgreSQL changes no table that was written to in the same transaction.
+        # The last operation, because PostgreSQL cannot alter a table after rows were written in the same transaction.
         migrations.RunPython(fill, migrations.RunPython.noop),
     ]

@@ -1,4 +1,4 @@
-"""Columns as documents where the engine stores them, with an index of metadata; in SQL nothing changes."""
+"""Stores JSON columns as documents, and indexes metadata, if the engine stores documents. Changes nothing in SQL."""
 
 from django.db import migrations, models
 

@@ -1,4 +1,4 @@
-"""Indexes for the admin's lists: threads and messages of all tenants by time, and messages of a run."""
+"""Adds indexes for the admin's lists: threads and messages of all tenants by time, and messages of a run."""
 
 from django.db import migrations, models
 from django.db.models import Q

@@ -1,4 +1,4 @@
-"""Records of requests with an idempotency key."""
+"""Adds the table for requests with an idempotency key."""
 
 from django.db import migrations, models
 

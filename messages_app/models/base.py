@@ -46,5 +46,5 @@ class OrderedQuerySet(models.QuerySet[Row]):
 
     def named(self, **texts: str) -> Self:
         """Return the rows whose columns equal these strings. Any string is allowed."""
-        # PostgreSQL rejects a query that contains U+0000, and no stored text contains it.
+        # No stored text contains U+0000, so no row matches it. PostgreSQL would reject the query.
         return self.none() if any("\0" in text for text in texts.values()) else self.filter(**texts)

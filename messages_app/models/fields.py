@@ -27,13 +27,13 @@ def json_values(texts: Sequence[str]) -> list[Any]:
 class DocumentField(JSONField):
     """A JSON array or object. The engine returns it as a document or as JSON text."""
 
-    takes_documents = True  # so that the engine does not convert documents to text
+    takes_documents = True  # the MongoDB engine then passes documents on without converting them to text
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"encoder": UnicodeJSONEncoder, **kwargs})
 
     def get_default(self) -> Any:
-        """Return the declared default, or an empty array. Similarly, Django's default for text is ""."""
+        """Return the declared default, or an empty array. Django would return None, which the columns do not allow."""
         return super().get_default() if self.has_default() else []
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:

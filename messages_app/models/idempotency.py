@@ -13,11 +13,11 @@ class IdempotencyRecord(models.Model):
     # The created row. `message_id` is "" if the request created a thread.
     thread_id = models.CharField(max_length=64)
     message_id = models.CharField(max_length=64)
-    # Distinguishes this record from earlier and later records with the same digest. Without transactions, the ids of
-    # the created rows are derived from `seed` and `created_at`.
+    # Distinguishes this record from earlier and later records with the same digest. On an engine without
+    # transactions, the ids of the created rows are derived from `seed` and `created_at`.
     seed = models.CharField(max_length=32)
     created_at = models.DateTimeField()
-    # The body of the response. Without transactions, it is "" until the request is completed.
+    # The body of the response. On an engine without transactions, it is "" until the request is completed.
     answer = models.TextField(default="")
 
     class Meta:

@@ -83,7 +83,7 @@ class Message(FastModel):
 
     @classmethod
     def empty_content(cls) -> dict[str, Any]:
-        """Return the values of the content columns of a deleted message."""
+        """Return the empty values that replace a message's content when the message is deleted."""
         return {name: cls.DEFAULTS[name]() for name in cls.CONTENT_FIELDS}
 
     @property

@@ -15,7 +15,8 @@ from messages_app.models.fields import PairsField
 DEFAULT_TENANT: str = settings.DEFAULT_TENANT
 MAX_TENANT_CHARACTERS: int = settings.MAX_TENANT_CHARACTERS
 MAX_METADATA_PAIRS = 16
-NO_TENANT = ""  # replaces the tenant of a removed thread whose id is kept
+# MongoDB keeps the row of a removed thread for a while, to reserve its id. The row then has this tenant.
+NO_TENANT = ""
 
 
 class ThreadQuerySet(OrderedQuerySet["Thread"]):
@@ -24,7 +25,7 @@ class ThreadQuerySet(OrderedQuerySet["Thread"]):
     def visible(self, tenant: str | None) -> Self:
         """Return the threads that are not deleted, of one tenant or (None) of all tenants.
 
-        Every lookup starts with this query.
+        Every lookup of the API starts with this query.
         """
         rows = self.filter(deleted_at=None)
         return rows if tenant is None else rows.filter(tenant=tenant)
@@ -45,7 +46,8 @@ class Thread(FastModel):
     # Not a foreign key: tenants have no table. API keys also contain tenant names, but may be in another database.
     tenant = models.CharField(max_length=MAX_TENANT_CHARACTERS, default=DEFAULT_TENANT, editable=False)
     metadata = PairsField(default=dict, blank=True)
-    # In whole seconds, as in the API. Lists are sorted by (created_at, id). The id contains the milliseconds.
+    # In whole seconds, as in the API. Lists are sorted by (created_at, id). The id contains the milliseconds, so lists
+    # also sort threads of the same second by time.
     created_at = models.DateTimeField("created", editable=False)
     deleted_at = models.DateTimeField("deleted", null=True, editable=False)
 
@@ -70,7 +72,10 @@ class Thread(FastModel):
 
 
 def digest_of_pair(tenant: str, key: str, value: str) -> str:
-    """Return a 128-bit hash, as 32 hex digits, of a tenant and a metadata pair. Short keys make small indexes."""
+    """Return a 128-bit hash, as 32 hex digits, of a tenant and a metadata pair.
+
+    The index stores this hash instead of the pair, which keeps the index small.
+    """
     return hashlib.blake2b(json.dumps([tenant, key, value]).encode(), digest_size=16).hexdigest()
 
 
@@ -87,7 +92,7 @@ class ThreadPair(models.Model):
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, db_index=False, related_name="pairs")
     digest = models.CharField(max_length=32)
-    created_at = models.DateTimeField()  # copied from the thread
+    created_at = models.DateTimeField()  # copied from the thread, so that the index can sort by it
 
     objects = ThreadPairQuerySet.as_manager()
 

@@ -14,7 +14,7 @@ from messages_app.models.content import text_part
 from messages_app.sample_data.texts import SLOTS, DialogTurn, conversation
 from messages_app.store import imports
 
-SEED_BATCH_MESSAGES = 4000  # in one transaction
+SEED_BATCH_MESSAGES = 4000  # the number of messages in one transaction
 SPREAD_DAYS = 90
 ASSISTANTS = ("asst_support", "asst_travel", "asst_tutor")
 TOOL_OF_FILE = {"document": "file_search", "table": "code_interpreter"}
@@ -67,7 +67,7 @@ def _sample_threads(
     weights = [rng.lognormvariate(0, 0.7) for _ in range(threads)]
     total, given = sum(weights), 0
     for number, weight in enumerate(accumulate(weights), start=1):
-        # Each thread gets one message, and the weights distribute the rest.
+        # Each thread gets one message, and the weights distribute the rest. `upto` is the total up to this thread.
         upto = number + round(weight / total * (messages - threads))
         at = now - timedelta(days=SPREAD_DAYS) * (1 - (number - 1) / threads)
         metadata = {

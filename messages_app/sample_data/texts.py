@@ -1,6 +1,6 @@
 """The texts of sample conversations, in several languages.
 
-A random generator in the same state gives the same texts.
+`conversation` chooses texts with a random generator. If the generator is in the same state, the texts are the same.
 """
 
 import random

@@ -35,9 +35,9 @@ class Backend(ABC):
 
     @property
     def features(self) -> EngineFeatures:
-        """The features of the current thread's connection.
+        """The features of the database connection. Each Python thread has its own connection.
 
-        Not cached, because a cached object would keep the connection of a thread that has ended.
+        Not cached, because a cached object would keep the connection of a Python thread that has ended.
         """
         return connection_to(self.database).features
 
@@ -186,9 +186,9 @@ class Backend(ABC):
 
     @abstractmethod
     def removable(self, deleted: MessageQuerySet, limit: int) -> tuple[list[Message], list[str]]:
-        """Return the first rows of a query of deleted messages, and the ids of the messages that may be removed.
+        """Return the first rows of a query for deleted messages, and the ids of the messages that may be removed.
 
-        A thread's last message may not be removed. The rows may omit it.
+        A thread's last message must stay, because a new message gets the position after it. The rows may omit it.
         """
 
     @abstractmethod
@@ -202,7 +202,7 @@ class Backend(ABC):
 @cache
 def backend() -> Backend:
     """Return the backend for the database with threads and messages."""
-    from messages_app.store.documents import DocumentBackend  # not at the top: they import this module
+    from messages_app.store.documents import DocumentBackend  # not at the top of the file: both modules import this one
     from messages_app.store.transactional import TransactionalBackend
 
     database = Thread.objects.db

@@ -69,7 +69,7 @@ class CompiledQuery:
 
     def rows(self, **values: Any) -> list[Any]:
         """Return the rows, or lists of column values for `values_list`. One query."""
-        # No stored text contains U+0000, and PostgreSQL rejects a query that contains it.
+        # No stored text contains U+0000, so no row matches it. PostgreSQL would reject the query.
         if any(isinstance(value, str) and "\0" in value for value in values.values()):
             return []
         rows = list(map(list, self.statement.rows(self.database, values)))
@@ -86,8 +86,8 @@ class CompiledQuery:
 def rebindable(convert: Callable[..., Any], connection: BaseDatabaseWrapper) -> Callable[[Any], Callable[..., Any]]:
     """Return a function that takes a connection and returns the converter for that connection.
 
-    A bound method would keep the connection that compiled the query, even after the thread of that connection has
-    ended.
+    Each Python thread has its own connection. A converter that is a method of `connection.ops` would keep the
+    connection that compiled the query, even after the Python thread of this connection has ended.
     """
     if getattr(convert, "__self__", None) is connection.ops:
         return attrgetter(f"ops.{convert.__name__}")

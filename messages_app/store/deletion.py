@@ -1,8 +1,8 @@
 """The purge: removes deleted rows in short transactions, so that other writers wait only briefly.
 
-A deleted thread is hidden from everybody. The purge removes its messages, then the thread. A deleted message is empty.
-The purge removes it when its id need no longer be valid as a cursor. Every step can be repeated: if a purge crashes,
-the next purge continues, and several processes may purge at once.
+Clients and operators cannot see a deleted thread. The purge removes its messages, then the thread. A deleted message is
+an empty row. The purge keeps this row for 24 hours, because clients may use its id as a cursor, and then removes it.
+Every step can be repeated. If a purge crashes, the next purge continues, and several processes may purge at once.
 """
 
 import logging
@@ -39,8 +39,10 @@ SECONDS_AFTER_FAILURE = 3
 class Purged(NamedTuple):
     """The numbers of removed rows.
 
-    These are deleted threads, the messages in them, single deleted messages (`places`), and idempotency records
-    (`keys`).
+    - `threads`: deleted threads.
+    - `messages`: the messages in these threads.
+    - `places`: messages that were deleted individually.
+    - `keys`: idempotency records.
     """
 
     threads: int = 0
@@ -67,11 +69,12 @@ def purge_threads(removed: Callable[[int], None] = lambda threads: None) -> Purg
     threads = messages = keys = 0
     deleted = Thread.objects.filter(deleted_at__lte=timezone.now()).order_by("deleted_at")
     while thread := deleted.first():
-        # An import may store a new thread with this id at any time.
+        # An import may store a new thread with this id at any time, so `still` also requires the time of deletion.
         still = deleted.filter(id=thread.id, deleted_at=thread.deleted_at)
         messages += remove_messages(Message.objects.filter(thread=thread).order_by("position"), of=still)
         now = timezone.now()
-        if still.exists():  # Records from before `now` belong to the deleted thread.
+        # Records up to `now` belong to the deleted thread. Later ones may belong to a new thread with the same id.
+        if still.exists():
             keys += remove_keys(IdempotencyRecord.objects.filter(thread_id=thread.id, created_at__lte=now))
         with half_of_the_time():
             threads += backend().remove_thread(still, timezone.now())
@@ -126,7 +129,7 @@ def remove_deleted_messages(before: datetime) -> int:
         if ids:  # none of these messages can become the last message of its thread
             with half_of_the_time(), transaction.atomic(using=backend().database):
                 total += remove_rows(ids)
-        seen = rows[-1].deleted_at, rows[-1].id  # type: ignore[assignment]  # deleted: not None
+        seen = rows[-1].deleted_at, rows[-1].id  # type: ignore[assignment]  # set in every deleted message
 
 
 def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
@@ -141,7 +144,8 @@ def remove_keys(records: QuerySet[IdempotencyRecord]) -> int:
 class Purger:
     """Purges in a background thread, one in each process.
 
-    The thread purges everything when it starts and then at regular intervals. When woken, it purges deleted threads.
+    The thread purges everything when it starts and then at regular intervals. After a call of `wake`, it purges
+    only the deleted threads.
     """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_PURGES) -> None:
@@ -153,7 +157,7 @@ class Purger:
     def wake(self) -> None:
         self._awake.set()
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():  # a fork does not copy threads
+            if self._thread is None or not self._thread.is_alive():  # a forked process has no such thread
                 self._thread = threading.Thread(target=self._run, name="purger", daemon=True)
                 self._thread.start()
 
@@ -174,7 +178,7 @@ class Purger:
                 self._awake.wait(SECONDS_AFTER_FAILURE)
                 continue
             finally:
-                connections.close_all()  # only the connections of this thread, which may now sleep for an hour
+                connections.close_all()  # closes only this thread's connections: it may sleep for an hour
             if any(purged):
                 logger.debug(
                     "purged %d threads, %d messages in them, %d places of deleted messages, %d idempotency keys",

@@ -1,6 +1,6 @@
 """The backend for MongoDB, which has no rollback and no row locks.
 
-The store must be consistent after every single write.
+A process may crash after any write, so the store must be consistent after every single write.
 
 A thread is hidden until all of it is stored. A writer that stores a message checks the thread again afterwards. If two
 writers can conflict, a unique index rejects the second, or each update requires the old value (compare-and-set).
@@ -61,7 +61,8 @@ class DocumentBackend(Backend):
             if hidden and unfinished.update(deleted_at=None) < len(threads):
                 raise WriteConflict("another process removed or stored the same thread meanwhile")
         except Error as error:
-            # If the engine is unavailable, the thread stays hidden until UNFINISHED_LASTS has passed.
+            # Mark the threads as deleted, so that the purge removes them. If the engine is unavailable
+            # (OperationalError), they stay hidden until UNFINISHED_LASTS has passed, and are purged after that.
             if hidden and not isinstance(error, OperationalError):
                 with suppress(Error):
                     unfinished.update(deleted_at=timezone.now())
@@ -80,7 +81,7 @@ class DocumentBackend(Backend):
     def _finish(self, thread: Thread, messages: Collection[Message]) -> Thread:
         """Store the missing messages of a hidden thread, and make the thread visible.
 
-        A deleted thread stays deleted.
+        Return a visible or deleted thread unchanged.
         """
         there = Thread.objects.filter(id=thread.id).first()
         if there and (there.deleted_at is None or there.deleted_at <= timezone.now() or there.tenant == NO_TENANT):
@@ -118,9 +119,9 @@ class DocumentBackend(Backend):
         return self.attempt(write)
 
     def once(self, request: KeyedRequest) -> KeyedResponse:
-        """Store the record first.
+        """Store the idempotency record before the row that the request creates.
 
-        It contains the ids of the row, so that a retry after a crash completes the same row.
+        The record contains the ids of the row, so that a retry after a crash completes the same row.
         """
         for pause in RETRY_PAUSES:
             with suppress(IntegrityError):  # another request with this key stored its record first
@@ -150,7 +151,8 @@ class DocumentBackend(Backend):
         except Exception as error:
             if was_not_stored(error):
                 with suppress(Error):
-                    if not has_row(record):  # a retry must then get the same error, not 409
+                    # Delete the record, so that a retry gets the same error. With the record, it would get 409.
+                    if not has_row(record):
                         forget(record)
             raise
         if row.deleted_at is not None:
@@ -158,7 +160,9 @@ class DocumentBackend(Backend):
             return None
         body = request.render(row)
         mine = IdempotencyRecord.objects.filter(digest=record.digest, seed=record.seed)
-        with suppress(DataError):  # a response may be too large for its record; then a retry renders the row again
+        # A response may be too large for its record (DataError). The record then has no response, and a retry renders
+        # the row again.
+        with suppress(DataError):
             if not mine.filter(answer="").update(answer=body.decode()) and (answered := mine.first()):
                 return KeyedResponse(answered.answer.encode())  # another request has completed the record
         return KeyedResponse(body)
@@ -231,12 +235,16 @@ class DocumentBackend(Backend):
     def recover_idle(self) -> None:
         """Make threads visible that a crashed process left hidden.
 
-        This is safe while another process runs `mark_idle_deleted`, because it deletes only threads with its own mark.
+        This is safe while another process runs `mark_idle_deleted`, because that process deletes only the threads
+        that still have its own mark.
         """
         Thread.objects.filter(deleted_at__gte=UNDECIDED).update(deleted_at=None)
 
     def remove_thread(self, deleted: ThreadQuerySet, now: datetime) -> int:
-        """Keep the id of the thread for a while, so that a crashed writer's message can be found."""
+        """Keep the row without its tenant for WRITERS_LAST. Remove it when a later purge calls this method again.
+
+        With the row, that purge finds messages that a crashed writer stored in the meantime.
+        """
         thread = deleted.first()
         if thread is None:
             return 0

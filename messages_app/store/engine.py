@@ -28,7 +28,7 @@ class EngineFeatures(Protocol):
 
 
 class EngineConnection(Protocol):
-    """The current thread's connection.
+    """A connection to the database. Each Python thread has its own.
 
     Its `ops` also has `adapt_document` and `adapt_pairs`, which JSON columns call.
     """
@@ -48,7 +48,7 @@ class EngineConnection(Protocol):
         """Prepare this process for storing millions of rows."""
 
 
-# Returns the current thread's connection to the database with this alias.
+# Returns the connection of the current Python thread to the database with this alias.
 connection_to = cast(Callable[[str], EngineConnection], connections.__getitem__)
 
 

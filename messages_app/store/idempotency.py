@@ -107,5 +107,5 @@ def replay(record: IdempotencyRecord, request: KeyedRequest) -> KeyedResponse:
 
 
 def forget_message(message_id: str) -> None:
-    """Delete the record of a deleted message. The purge deletes a thread's record with the thread."""
+    """Delete the idempotency record of a deleted message. For a deleted thread, the purge deletes the records."""
     IdempotencyRecord.objects.filter(message_id=message_id).delete()

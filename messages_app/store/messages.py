@@ -57,7 +57,7 @@ class MessageList(NamedTuple):
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the positions of those ids that are in this thread. `rows` checks the thread's tenant."""
-        # No stored text contains U+0000.
+        # No stored text contains U+0000, so such an id is unknown. PostgreSQL would reject the query.
         known = [each for each in dict.fromkeys(ids) if "\0" not in each]
         named = {f"message_{number}": each for number, each in enumerate(known)}
         return dict(_positions(tuple(named)).rows(thread_id=self.thread_id, **named)) if named else {}
@@ -132,7 +132,7 @@ def _positions(names: tuple[str, ...]) -> CompiledQuery:
     return CompiledQuery(build, thread_id=str, **dict.fromkeys(names, str))
 
 
-@cache  # 1,600 queries: 100 limits, 8 combinations of the three filters, 2 orders
+@cache  # at most 1,600 queries: 100 limits, 8 combinations of the three filters, 2 orders
 def _page(filters: tuple[str, ...], descending: bool, limit: int | None) -> CompiledQuery:
     def build(tenant: str, thread_id: str, **values: Any) -> MessageQuerySet:
         rows = backend().visible_messages(tenant, thread_id)

@@ -1,7 +1,7 @@
 """Cursor pagination for lists.
 
-A cursor is the id of a row. A page starts at this row's position in an index, so it takes the same time anywhere in a
-list of any length. Source: threads-api contract, "Lists".
+A cursor is the id of a row. A page starts at this row's position in an index. Reading a page therefore takes the same
+time at the start and at the end of a list, and in short and long lists. Source: threads-api contract, "Lists".
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,7 +73,8 @@ def page_of(listing: Listing, page: PageRequest) -> Page:
         raise UnknownCursor(listing.kind, unknown)
     after, before = (None if cursor is None else positions[cursor] for cursor in (page.after, page.before))
     low, high = (before, after) if page.descending else (after, before)
-    # With `before` but no `after`, read backwards from the cursor and reverse the rows.
+    # With `before` but no `after`, the page shows the rows nearest to the cursor. Read backwards from the cursor, and
+    # reverse the rows.
     backwards = before is not None and after is None
     # Read one more row than the page shows, to see whether more rows follow.
     found = listing.rows(Window(low, high, page.descending != backwards, page.limit + 1))
@@ -97,7 +98,7 @@ class FileList(list[Any]):
 
 def in_window(rows: Rows, window: Window) -> Rows:
     """Return the query for the rows in a window, in the order of the list. The window's positions are tuples."""
-    order: tuple[str, ...] = rows.order  # type: ignore[attr-defined]  # of an OrderedQuerySet, filtered in any way
+    order: tuple[str, ...] = rows.order  # type: ignore[attr-defined]  # every OrderedQuerySet has this attribute
     columns = Tuple(*map(F, order))
     if window.low is not None:
         rows = rows.filter(TupleGreaterThan(columns, window.low))

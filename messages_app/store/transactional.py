@@ -29,7 +29,7 @@ from messages_app.store.paging import Window, in_window
 # A metadata pair is rare if fewer threads than this have it. Counting stops at this number.
 RARE_PAIR_THREADS = 200
 
-# The INSERT statement itself determines the position of a new message.
+# All columns except the position of a new message, which the INSERT statement itself computes.
 INSERTED_FIELDS = [field for field in Message._meta.concrete_fields if field.attname != "position"]
 
 
@@ -67,7 +67,8 @@ class TransactionalBackend(Backend):
     def _insert(self, tenant: str, thread_id: str, content: dict[str, Any]) -> Message:
         """Store a message.
 
-        No other writer can write to the thread now, so a later position has a later id and time.
+        The caller holds the lock of the thread or the turn to write, so no other writer can store a message in this
+        thread now. A message with a later position therefore has a later id and time.
         """
         row = Message.from_values(**identity("msg"), thread_id=thread_id, **content)
         connection, values = connections[self.database], vars(row)
@@ -117,7 +118,9 @@ class TransactionalBackend(Backend):
             return replay(found, request)
         row = request.create()
         body = request.render(row)
-        if found:  # Delete after `create` has locked the thread, because the purge locks in the same order.
+        # Delete the outdated record only after `create` has locked the thread. The purge locks them in the same order,
+        # which prevents a deadlock.
+        if found:
             IdempotencyRecord.objects.filter(digest=found.digest, seed=found.seed).delete()
         IdempotencyRecord.objects.create(
             digest=request.digest,

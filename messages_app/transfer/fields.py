@@ -46,7 +46,7 @@ class SecondsField(WireField):
 class StoredPartField(fields.PartField):
     """A content part in its stored form.
 
-    `text` is an object. Its value may be empty, because an assistant's text may be.
+    Unlike in requests, `text` is an object. Its `value` may be empty, because an assistant's text may be empty.
     """
 
     kinds: Mapping[str, fields.ObjectField] = {

@@ -32,7 +32,7 @@ class InputFile:
         is_stdin = name == STANDARD_STREAM
         self.name = "stdin" if is_stdin else name
         try:
-            self._file = open(0 if is_stdin else name, "rb", closefd=not is_stdin)  # noqa: SIM115  # until __exit__
+            self._file = open(0 if is_stdin else name, "rb", closefd=not is_stdin)  # noqa: SIM115  # __exit__ closes it
             status = os.fstat(self._file.fileno())
             is_gzip = name.endswith(".gz") or self._file.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)] == GZIP_MAGIC
         except OSError as error:
@@ -56,9 +56,9 @@ class InputFile:
 def output_file(name: str) -> Iterator[Writable]:
     """Open a new file for writing, or standard output for `-`. Compresses the file if its name ends in `.gz`.
 
-    The file is written under a temporary name. At the end of the block, when it is on disk, it gets its final name and
-    replaces an older file of that name. After an exception, the older file remains. Only the owner can read the file.
-    Raises OSError.
+    The file is written under a temporary name. At the end of the block, it is flushed to disk. Then it gets its final
+    name and replaces an older file of that name. After an exception, the older file remains. Only the owner can read
+    the file. Raises OSError.
     """
     if name == STANDARD_STREAM:
         yield sys.stdout.buffer
@@ -78,7 +78,7 @@ def output_file(name: str) -> Iterator[Writable]:
 @contextmanager
 def _atomic_replacement(path: str) -> Iterator[BufferedWriter]:
     directory, name = os.path.split(path)
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:100]}.")  # with mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:100]}.")  # creates the file with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

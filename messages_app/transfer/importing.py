@@ -147,7 +147,8 @@ class Importer:
 
     def _store(self, new: list[ValidThread], deleted: Collection[str]) -> None:
         """Store new threads. The ids in `deleted` belong to deleted threads, whose rows may still be in the store."""
-        # If the engine can roll back, try the batch first, and look up its messages only if the engine rejects it.
+        # If the engine can roll back, try the batch first. If the engine rejects it, look for messages that already
+        # belong to other threads.
         if self.dry_run or not imports.undoes_rejected_writes() or not self._stores_all(new, deleted):
             new = list(self._without_messages_of_other_threads(new))
             if not self.dry_run and not self._stores_all(new, deleted):
@@ -180,6 +181,7 @@ class Importer:
             with self._rejects(each):
                 try:
                     # Without a rollback, the attempt to store all threads may have left parts of this thread.
+                    # `_insert` first removes the parts of the thread in its second argument.
                     self._insert([each], [thread_id])
                 except imports.REJECTIONS:
                     thread = imports.threads_by_id([thread_id]).get(thread_id)
@@ -213,7 +215,10 @@ class Importer:
         self.summary.existing += 1
 
     def _count(self, given: ValidThread) -> None:
-        """Add a thread, new or compared, to the summary."""
+        """Add the skipped values of a new or compared thread to the summary.
+
+        Also count the thread if the files contain no thread object for it.
+        """
         self.summary.skipped.merge(given.skipped)
         if not given.source.has_own_object:
             self.summary.without_own_object += 1

@@ -36,7 +36,7 @@ _encode_in_python = json.JSONEncoder(
 def _encode(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError:  # lone surrogates, integers of more than 64 bits
+    except TypeError:  # orjson rejects lone surrogates and integers of more than 64 bits
         return _encode_in_python(value)
 
 

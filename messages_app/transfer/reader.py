@@ -37,7 +37,7 @@ class ParsedObject(NamedTuple):
 
 
 class _ConstantError(ValueError):
-    """A constant that Python's parser accepts but that is not JSON."""
+    """A constant, such as NaN, that Python's parser accepts but that is not JSON."""
 
 
 def _refuse_constant(literal: str) -> Any:
@@ -163,7 +163,8 @@ class ObjectReader:
     def _read_more(self) -> bool:
         """Read more text, and return whether there was any.
 
-        Reads at least as much text as the current object already has, so that long objects are not parsed too often.
+        After each call, the current object is parsed again from its start. Each call therefore reads at least as much
+        text as the object already has, so that a long object needs few calls.
         """
         while not self._ended:
             kept = self._text[self._at :]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 THREAD_OBJECT, MESSAGE_OBJECT, LIST_OBJECT = "thread", "thread.message", "list"
 
-MAX_PRINTED_CHARACTERS = 60  # for a key or an id
+MAX_PRINTED_CHARACTERS = 60  # of a key or an id in a message; longer ones are shortened
 
 
 class SourceLocation(NamedTuple):

@@ -75,7 +75,7 @@ def _with_object_id(values: dict[str, Any]) -> dict[str, Any]:
 def derived_object_id(public_id: str, created_at: datetime) -> str:
     """Return the `_id` for a row without one.
 
-    The result is always the same, so that repeated imports give the same rows.
+    The same id and time always give the same `_id`, so that repeated imports give the same rows.
     """
     at = EPOCH + timedelta(seconds=created_at.timestamp() % 2**32)  # an ObjectId has 32 bits for the time
     return new_object_id(at, hashlib.blake2b(public_id.encode(), digest_size=8).digest())

@@ -65,7 +65,7 @@ def kind_of(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def of_shape(described: Any, number: int) -> Any:
-    """Return the description of one shape, with one form of each body and without the header that chooses the shape."""
+    """Return the description of one shape: with this shape's form of each body, and without the OpenAI-Beta header."""
     if isinstance(described, list):
         return [of_shape(each, number) for each in described if not chooses_shape(each)]
     if not isinstance(described, dict):
@@ -137,8 +137,8 @@ class SchemathesisRun:
     def findings(self, tries: int, seed: int, *, is_short: bool, with_coverage: bool) -> Iterator[str]:
         """Try each operation `tries` times and yield one failure of each kind.
 
-        A short run sends no U+0000, because tests/fuzz/odd.py already contains U+0000. `with_coverage` adds requests,
-        each of which violates one rule of the description.
+        A short run sends no U+0000, because other fuzz tests already send it (tests/fuzz/odd.py). `with_coverage` adds
+        requests that each violate one rule of the description.
         """
         prefix, beta = SHAPES[self.shape]
         described = with_keys(of_shape(self.target.openapi, list(SHAPES).index(self.shape)))
@@ -154,7 +154,8 @@ class SchemathesisRun:
                 "generation": {"max-examples": tries, "no-shrink": True, "allow-x00": not is_short},
                 "phases": {
                     "coverage": {"enabled": with_coverage},
-                    "stateful": {"inference": {"algorithms": []}},  # not inferred, because with_links adds all links
+                    # schemathesis does not have to infer links between operations, because with_links adds them all.
+                    "stateful": {"inference": {"algorithms": []}},
                 },
             }
         )
@@ -195,7 +196,10 @@ class SchemathesisRun:
                     yield f"{check.name}: {failure.operation}", report
 
     def put_ids(self, context: Any, case: Any, kwargs: Any) -> None:
-        """Put the ids of existing objects into a valid path. Leave the path unchanged if a link has set its ids."""
+        """Replace generated ids in the path with the ids of existing objects.
+
+        Leave the path unchanged if it is intentionally invalid, or if a link has already set its ids.
+        """
         path = case.path_parameters
         is_linked = any(str(value).startswith(("thread_", "msg_")) for value in path.values())
         if path and not is_linked and not case.meta.is_negative_at(ParameterLocation.PATH):

@@ -19,7 +19,7 @@ FRAMING_HEADERS = {b"content-length", b"transfer-encoding", b"connection", b"upg
 
 
 class Edit(NamedTuple):
-    """A change to the bytes at a position. A position after the end wraps around."""
+    """A mutation of a request's bytes at position `at`. A position after the end wraps around to the start."""
 
     kind: str
     at: int

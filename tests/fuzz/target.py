@@ -88,7 +88,7 @@ class Target:
     # Objects that requests refer to.
 
     def renew(self) -> None:
-        """Create a thread with a message that has a file. Renew an invalid API key and an invalid admin session."""
+        """Create a thread with a message that has a file. Replace the API key or the admin session if it is invalid."""
         if self.served.call("GET", "/threads", Authorization=f"Bearer {self.values['key']}").status == 401:
             # An admin request may have revoked the previous key.
             self.values["key"] = manage(self.served.directory, "create_api_key", "fuzzer").stdout.strip()
@@ -104,7 +104,8 @@ class Target:
             self.log_in()
 
     def log_in(self) -> None:
-        self.operators += 1  # a request may have deleted the previous operator
+        # Create a new operator each time, because a request may have deleted the previous one.
+        self.operators += 1
         name = f"operator{self.operators}"
         created = manage(
             self.served.directory,
@@ -186,18 +187,19 @@ class Target:
                     received += piece
             except TimeoutError:
                 raise Finding("every request gets a response, or its connection is closed", request, received) from None
-            except OSError:  # the service closed the connection before it read all bytes
+            except OSError:
+                # The service may close the connection before it has read all bytes. Check the responses until then.
                 pass
         answers = list(answers_in(received, is_head=request.startswith(b"HEAD ")))
         self.check(request, answers, received)
         return answers
 
     def ask(self, request: bytes) -> Answer:
-        """Send a request whose end is known, if possible on an open connection. Return the response. Raises Finding."""
+        """Send one complete request, on an open connection if there is one. Return the response. Raises Finding."""
         answer = None
         with suppress(IndexError):
             answer = self.answer_on(self.connections.pop(), request)
-        if answer is None:  # no connection was open, or the service had closed it
+        if answer is None:  # no connection was open, or the service closed it without a response
             answer = self.answer_on(self.served.connect(), request)
         if answer is None:
             raise Finding("every request gets a response", request, b"")
@@ -208,7 +210,8 @@ class Target:
         """Send a request on a connection. Return the response, or None if the service closed the connection."""
         response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode("latin-1"))
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # the service may already have responded
+            # The service may respond and close the connection before it has read the whole request.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(request)
             response.begin()
             body = response.read()
@@ -271,7 +274,7 @@ def answers_in(received: bytes, is_head: bool) -> Iterator[Answer]:
         status, length = int(match[1]), int(headers.get("content-length", "0"))
         if status < 200 or status in (204, 304) or len(rest) < length:
             length = 0
-        # gunicorn sends a response with a body if it cannot parse a HEAD request.
+        # A response to HEAD has no body, unless gunicorn could not parse the request.
         if is_head and rest[:5] in (b"", b"HTTP/"):
             length = 0
         if status >= 200:
@@ -289,7 +292,8 @@ def broken_promise(request: bytes, answer: Answer) -> str | None:
     if b"Traceback (most recent call last)" in answer.body:
         return "no response has a traceback"
     is_page = b"admin" in target
-    is_slash = any(path in target for path in (b"/docs/", b"/redoc/"))  # these paths redirect to the pages
+    # These paths redirect to the pages /docs and /redoc.
+    is_slash = any(path in target for path in (b"/docs/", b"/redoc/"))
     if 300 <= answer.status < 400 and not (is_page or is_slash) and b"favicon" not in target and answer.status != 304:
         return "no path of the API redirects"
     if answer.status < 400:

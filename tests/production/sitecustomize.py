@@ -1,8 +1,8 @@
 """Hides packages that production does not have. Python runs this module in each service process that a test starts.
 
-`tests.conftest.environment` puts this directory on the PYTHONPATH. The tests themselves need these packages. The
-service's libraries would load the packages if they were available. Loading them would change the tested
-behaviour and take a quarter of the start time.
+`tests.conftest.environment` puts this directory on the PYTHONPATH. The packages are installed, because the tests
+themselves need them. If they were not hidden, the service's libraries would load them too. Loading them would change
+the tested behaviour and take a quarter of the service's start time.
 """
 
 import sys

@@ -36,14 +36,15 @@ _claims: list[socket.socket] = []
 def free_port() -> int:
     """Return a port that is free and that no other test process on this machine has claimed.
 
-    The port is below the ephemeral port range. A client that reconnects to a stopped server on an ephemeral port can
-    connect to itself.
+    The port is below the ephemeral range, from which the kernel chooses the ports of clients. If a server's port were
+    in this range, a client that reconnects while the server is stopped could get the same port and connect to itself.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_768)
         claim = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind(f"\0threadsvc-tests-port-{port}")  # the kernel frees this abstract name when the process ends
+            # Only one process can bind this abstract name. The kernel frees the name when the process ends.
+            claim.bind(f"\0threadsvc-tests-port-{port}")
             with closing(socket.socket()) as probe:
                 probe.bind(("127.0.0.1", port))
         except OSError:
@@ -79,7 +80,8 @@ def state_of(task: Path) -> str:
 
 
 def is_running(pid: int) -> bool:
-    return state_of(Path(f"/proc/{pid}")) not in "ZX"  # a zombie has ended, but its parent has not waited for it
+    # Z is a zombie: the process has ended, but its parent has not waited for it.
+    return state_of(Path(f"/proc/{pid}")) not in "ZX"
 
 
 def suspend(pid: int) -> None:
@@ -125,7 +127,7 @@ class Server(ABC):
         return True
 
     def as_user(self, *arguments: str) -> list[str]:
-        """Return a command that runs `arguments` as the server's user. The kernel stops it if this process ends."""
+        """Return a command that runs `arguments` as the server's user. The command ends with this process."""
         user = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
         return ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *user, *arguments]
 
@@ -159,7 +161,7 @@ class Server(ABC):
 
     def suspend(self) -> None:
         """Suspend all processes of the server. Its connections stay open."""
-        # Suspend the parent first, because it starts the other processes.
+        # Suspend the parent first, so that it starts no more processes.
         for pid in [*self.pids()[:1], *self.pids()]:
             with suppress(FileNotFoundError, ProcessLookupError):
                 suspend(pid)
@@ -168,7 +170,7 @@ class Server(ABC):
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill all processes of the server at once. Only data that the kernel has already received is kept."""
+        """Kill all server processes at once. Data that they have not yet written to a file is lost."""
         self.suspend()
         pids = self.pids()
         self.send(signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""mongo-java-server implements MongoDB's wire protocol. MongoDB itself is neither in Debian nor free software."""
+"""mongo-java-server, a Java program that implements MongoDB's wire protocol.
+
+The tests use it because MongoDB itself is neither in Debian nor free software.
+"""
 
 import hashlib
 import shutil
@@ -16,8 +19,9 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent.parent / ".cache" / "mongodb"
 SOURCES = (HERE / "pom.xml", HERE / "Launch.java")
 
-WIRE_VERSION = "8"  # the newest version that mongo-java-server supports; pymongo 4.18 and later require 9
-# These options make the start fast and limit memory, but they make Java slower later.
+# The newest wire version that mongo-java-server supports. pymongo 4.18 and later require version 9.
+WIRE_VERSION = "8"
+# With these options, Java starts fast and uses little memory, but long tests run more slowly.
 JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
@@ -34,8 +38,9 @@ def programs() -> Path:
         run([*jars, f"-DoutputDirectory={draft}"])
         run(["javac", "-cp", f"{draft}/*", "-d", str(draft), str(SOURCES[1])])
         try:
-            draft.rename(directory)  # the rename is atomic
-        except OSError:  # another run has created the directory
+            # Renaming is atomic, so other runs never see an incomplete directory.
+            draft.rename(directory)
+        except OSError:  # another run has created the directory in the meantime
             shutil.rmtree(draft)
     elif not shutil.which("java"):
         install("openjdk-17-jdk-headless")
@@ -50,7 +55,7 @@ def run(command: list[str]) -> None:
 
 
 class MongoDB(DatabaseServer):
-    """mongo-java-server with an H2 file. It acknowledges writes before it stores them, so a kill loses some of them."""
+    """mongo-java-server with an H2 file. It acknowledges writes before it stores them, so a kill can lose them."""
 
     def prepare(self) -> None:
         self.programs = programs()
@@ -72,7 +77,8 @@ class MongoDB(DatabaseServer):
         return f"mongodb://127.0.0.1:{self.port}/{database}"
 
     def is_up(self) -> bool:
-        if not super().is_up():  # checked first, because the driver waits longer between attempts
+        # Try a plain connection first, because pymongo would wait longer before it retries.
+        if not super().is_up():
             return False
         try:
             with pymongo.MongoClient[dict[str, Any]](self.url("admin"), serverSelectionTimeoutMS=1000) as client:
@@ -82,4 +88,5 @@ class MongoDB(DatabaseServer):
         return True
 
     def new_database(self) -> str:
-        return self.url(self.next_name())  # the first write creates the database
+        # MongoDB creates the database when a test first writes to it.
+        return self.url(self.next_name())

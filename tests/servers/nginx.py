@@ -43,7 +43,8 @@ class Nginx(Server):
                 install(package)
         self.program = find("nginx")
         self.make_certificate()
-        user = "" if os.geteuid() else "user root;"  # nginx's workers need access to the server's directory
+        # If root starts nginx, the workers run as another user, who cannot read the server's directory.
+        user = "" if os.geteuid() else "user root;"
         self.write("nginx.conf", MAIN.format(user=user, directory=self.directory))
         self.write("site.conf", self.site())
 
@@ -52,7 +53,7 @@ class Nginx(Server):
         certificate = "/etc/letsencrypt/live/threads.example.org"
         text = EXAMPLE.read_text(encoding="utf-8")
         for old, new in {
-            "listen [::]:80;": "",  # some machines have no IPv6
+            "listen [::]:80;": "",  # no IPv6, because some machines do not have it
             "listen [::]:443 ssl http2;": "",
             "listen 80;": f"listen 127.0.0.1:{self.http_port};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",

@@ -23,7 +23,7 @@ def find_programs() -> Path | None:
 
 
 def install_programs() -> Path:
-    # Without this file, Debian's package creates a cluster and starts its server.
+    # This file keeps Debian's package from creating a database cluster and starting a server.
     configuration = Path(CONFIGURATION)
     if not os.geteuid():
         configuration.parent.mkdir(parents=True, exist_ok=True)
@@ -37,8 +37,10 @@ def install_programs() -> Path:
 class PostgreSQL(DatabaseServer):
     """PostgreSQL with fsync on, because tests check that no acknowledged write is lost."""
 
-    stop_signal = signal.SIGINT  # a fast shutdown, which does not wait for clients
-    user = None if os.geteuid() else "postgres"  # PostgreSQL refuses to run as root
+    # SIGINT requests a fast shutdown. After SIGTERM, PostgreSQL would wait until all clients disconnect.
+    stop_signal = signal.SIGINT
+    # PostgreSQL refuses to run as root.
+    user = None if os.geteuid() else "postgres"
 
     def prepare(self) -> None:
         self.programs = find_programs() or install_programs()

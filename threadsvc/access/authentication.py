@@ -18,7 +18,7 @@ class BearerKeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[None, APIKey] | None:
         token = bearer_token(request.META.get("HTTP_AUTHORIZATION", ""))
-        if not token.startswith(KEY_MARK):  # treat any other token as no key, because SDKs always send one
+        if not token.startswith(KEY_MARK):  # any other token counts as no key: SDKs always send a token
             if settings.ALLOW_ANONYMOUS:
                 return None
             raise InvalidAPIKey

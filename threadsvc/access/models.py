@@ -13,7 +13,7 @@ from rest_framework_api_key import crypto
 
 KEY_MARK = "tsk_"
 PREFIX_CHARACTERS = 8
-SECRET_CHARACTERS = 40  # from 62 characters: 238 random bits
+SECRET_CHARACTERS = 40  # each is one of 62 characters, so the secret has 238 random bits
 
 MAX_NAME_CHARACTERS = 50
 
@@ -47,7 +47,7 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
         """
         form = _KEY.fullmatch(key)
         if form:
-            sql = f"SELECT * FROM {APIKey._meta.db_table} WHERE prefix = %s"  # noqa: S608  # a name of ours
+            sql = f"SELECT * FROM {APIKey._meta.db_table} WHERE prefix = %s"  # noqa: S608  # a constant name
             for row in self.raw(sql, [form[1]]):
                 if APIKey.generator.verify(key, row.hashed_key) and row.state == "active":
                     return row
@@ -106,8 +106,8 @@ class APIKey(models.Model):
     def issue(self) -> str:
         """Store this new row and return its key, which cannot be shown again."""
         key, self.prefix, self.hashed_key = self.generator.generate()
-        with transaction.atomic():  # on SQLite, only transactions use the write queue
-            self.save(force_insert=True)  # must not overwrite a key with the same prefix
+        with transaction.atomic():  # on SQLite, only a write in a transaction waits in the write queue
+            self.save(force_insert=True)  # if the prefix exists, fail instead of overwriting that key
         return key
 
     def revoke(self) -> bool:

@@ -20,7 +20,7 @@ BODILESS_METHODS = ("GET", "HEAD", "DELETE")
 
 
 class PlainEncoding(BasePermission):
-    """415 for a compressed body. To read one would take an unknown amount of memory."""
+    """Refuses a compressed body (415), because decompressing it would take an unknown amount of memory."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip(" \t").lower() not in ("identity", ""):
@@ -78,8 +78,9 @@ def read_up_to(stream: IO[bytes], limit: int) -> bytes:
 class OwnOriginWrites(BasePermission):
     """Refuses an anonymous write that a browser sends for a page of another origin (403).
 
-    A form post needs no preflight. Any web page that the owner visits could otherwise write to a service on a loopback
-    address that requires no keys. Clients other than browsers send no Origin.
+    Browsers send a form post to another origin without a CORS preflight. Without this check, any web page that the
+    owner visits could write to a service on a loopback address that requires no keys. Clients other than browsers send
+    no Origin.
     """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
@@ -104,7 +105,7 @@ class WritingKeys(BasePermission):
 def is_write(request: Request, view: "APIView") -> bool:
     """Return whether the method changes data.
 
-    If the path does not have this method, the response is 405 or 404 anyway.
+    Returns False for a method that the view does not have, so that the response is 405 or 404, not 403.
     """
     return request.method not in SAFE_METHODS and request.method in view.allowed_methods
 

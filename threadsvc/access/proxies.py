@@ -23,7 +23,7 @@ def believe_proxies(environ: WSGIEnvironment, trusted: Sequence[Network]) -> Non
     address = parsed_peer(environ.get("REMOTE_ADDR", ""))
     if address is None or not is_one_of(address, trusted):
         environ.pop("HTTP_X_FORWARDED_PROTO", None)
-    if address is None:  # not a TCP peer
+    if address is None:  # the peer has no IP address, for example on a Unix socket
         return
     while said and is_one_of(address, trusted) and (before := parsed(said.pop())):
         address = before
@@ -44,7 +44,7 @@ def parsed(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    if address.scope_id:  # the scope names an interface of another machine
+    if address.scope_id:  # the scope (%eth0) has a meaning only on the machine that wrote it
         return None
     return address.ipv4_mapped or address
 

@@ -2,7 +2,10 @@
 
 All processes on a machine that share a data directory share the file. Each client has a bucket of `number` requests,
 which refills evenly in `seconds`. The file stores the time at which a bucket will be full. A missing bucket counts as
-full. A killed process leaves no lock. Times too far in the future, for example after a crash, are ignored.
+full. If a process is killed, the kernel releases its lock.
+
+The stored times count from the start of the machine. After the machine crashes and restarts, they can be too far in the
+future. Such times are ignored.
 """
 
 import fcntl
@@ -15,8 +18,8 @@ from pathlib import Path
 
 # A slot contains a client's digest, and the time at which its bucket is full, in nanoseconds since the machine started.
 SLOT = struct.Struct("<16sQ")
-# The digest selects a set of slots, and the client uses one slot in the set. If the set is full, the bucket that will
-# be full first is evicted.
+# The digest selects a set of slots, and the client uses one slot in the set. If all slots of the set are used, the new
+# client replaces the client whose bucket will be full first.
 SLOTS_IN_SET = 8
 SETS = 8192
 SET_BYTES = SLOTS_IN_SET * SLOT.size
@@ -24,9 +27,9 @@ SET_BYTES = SLOTS_IN_SET * SLOT.size
 
 class RateTable:
     def __init__(self, path: Path) -> None:
-        self._threads = threading.Lock()  # the file lock only excludes other processes
+        self._threads = threading.Lock()  # needed too, because the file lock only excludes other processes
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # allocate now, so that a full disk raises here, not later
+        os.posix_fallocate(self._file, 0, SETS * SET_BYTES)  # now, so that a full disk raises here and not later
 
     def take(self, client: str, number: int, seconds: int) -> float:
         """Take one request from the client's bucket.
@@ -41,7 +44,8 @@ class RateTable:
             try:
                 now = time.monotonic_ns()
                 slots = list(SLOT.iter_unpack(os.pread(self._file, SET_BYTES, at).ljust(SET_BYTES, b"\0")))
-                # A later time can only be from before a crash or a restart, or from a setting with a longer period.
+                # No bucket takes longer than one period to refill. A later time can only be from before a crash or a
+                # restart, or from a setting with a longer period.
                 full_at = [full if full <= now + period else 0 for _, full in slots]
                 mine = next((i for i, (owner, _) in enumerate(slots) if owner == digest), None)
                 slot = full_at.index(min(full_at)) if mine is None else mine

@@ -36,7 +36,7 @@ class LastUses:
     def record(self, prefix: str) -> None:
         with self._lock:
             self._unwritten[prefix] = timezone.now()
-            if self._thread is None or not self._thread.is_alive():  # a fork does not copy threads
+            if self._thread is None or not self._thread.is_alive():  # a fork copies this object, not its thread
                 self._thread = threading.Thread(target=self._run, name="last-uses", daemon=True)
                 self._thread.start()
             if prefix not in self._due:
@@ -65,7 +65,7 @@ class LastUses:
             try:
                 for prefix, at in due.items():
                     APIKey.objects.used(prefix, at)
-            except Exception as error:  # no error may end this thread, because nothing restarts it
+            except Exception as error:  # if the thread ended here, the times in `due` would be lost
                 with self._lock:
                     self._unwritten = {**due, **self._unwritten}
                 is_known = isinstance(error, Error)
@@ -73,7 +73,7 @@ class LastUses:
                 logger.warning("last use of keys not recorded, to be tried again: %s", reason, exc_info=not is_known)
             finally:
                 if due:
-                    connections.close_all()  # only the connections of this thread, which may now sleep for long
+                    connections.close_all()  # closes only this thread's connections, because the thread may now sleep
 
 
 record_use = LastUses().record

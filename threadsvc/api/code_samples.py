@@ -146,7 +146,10 @@ def _lines(arguments: list[str], indent: int) -> str:
 
 
 def _python(value: Any) -> str:
-    """Return a JSON value as a Python literal with double quotes. The examples have no true and false."""
+    """Return a JSON value as a Python literal with double quotes.
+
+    Does not convert true and false, because no example contains them.
+    """
     return re.sub(r"\bnull\b", "None", json.dumps(value))
 
 

@@ -96,7 +96,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
 
 def _rate_limit_headers(error: Any) -> dict[str, str]:
     """Return `Retry-After`, and the headers in which OpenAI's API describes a limit."""
-    limit: Any = settings.RATE_LIMIT  # set, because the request was throttled
+    limit: Any = settings.RATE_LIMIT  # not None, because the request was throttled
     seconds = max(1, math.ceil(error.wait or 0))
     return {
         "Retry-After": str(seconds),

@@ -18,7 +18,8 @@ from rest_framework.request import Request
 UNREADABLE_BODY = "There was an error parsing the body"
 
 _JSON_MEDIA_TYPE = re.compile(r"application/(json|[-!#$%&'*+.^_`|~0-9a-z]*\+json)")
-# Python rejects integers of 4301 or more digits, but orjson returns a float.
+# Python rejects integers of 4301 or more digits, but orjson returns a float. Bodies with so many digits in a row are
+# therefore parsed with Python.
 _TOO_MANY_DIGITS = re.compile(rb"[0-9]{4301}")
 _OUT_OF_RANGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?Infinity|NaN)', re.DOTALL)
 
@@ -110,7 +111,8 @@ def parse_with_python(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise InvalidJSON(*as_before_3_13(error)) from error
     except _OutOfRangeError as error:
-        # The text before the literal is valid JSON, so the error is at the first such literal outside of strings.
+        # The decoder does not report the position. It stopped at the first NaN or Infinity outside of strings, so find
+        # this one. `_OUT_OF_RANGE` also matches whole strings, in order to skip them.
         position = next(match.start() for match in _OUT_OF_RANGE.finditer(text) if match[1])
         raise InvalidJSON("Out of range float values are not JSON compliant", position) from error
     except (RecursionError, ValueError) as error:

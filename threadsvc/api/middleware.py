@@ -50,7 +50,8 @@ class ShapeMiddleware(Middleware):
         request.wants_v2 = is_v2  # type: ignore[attr-defined]
         response = self.get_response(request)
         if is_v2 and response.status_code >= 400 and response["Content-Type"] == "application/json":
-            # Some responses keep their data. Parsing the content again would be slow for a long list of errors.
+            # Some responses keep the value of their content in `data`. For a long list of errors, this is faster than
+            # parsing the content again.
             body = getattr(response, "data", None) or json.loads(response.content)
             error = JSONRenderer().render(openai_error(response.status_code, body["detail"]))
             response.content = response.content.removesuffix(b"}") + b',"error":' + error + b"}"
@@ -132,7 +133,7 @@ class HostMiddleware(Middleware):
     def __call__(self, request: HttpRequest) -> HttpResponse:
         host = request.META.get("HTTP_HOST")
         if host is None or not is_allowed_host(host, tuple(settings.ALLOWED_HOSTS)):
-            request.get_host()  # raises DisallowedHost
+            request.get_host()  # raises DisallowedHost, or accepts the server's name if there is no Host
         return self.get_response(request)
 
 

@@ -111,7 +111,7 @@ class ContractSchema(AutoSchema):
         return [OPENAI_BETA]
 
     def _is_list_view(self, serializer: Any = None) -> bool:
-        return False  # a page is an object, which its serializer describes
+        return False  # a list response is an object (a page) with its own serializer, not an array
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)

@@ -117,12 +117,13 @@ class EngineConnection:
 class EngineFeatures:
     """The attributes that `connection.features` has in addition to Django's."""
 
-    # JSON columns hold documents, and metadata is a list of pairs. There are no transactions, joins or subqueries.
+    # True for MongoDB: JSON columns hold documents, and metadata is a list of pairs. There are no transactions, joins
+    # or subqueries.
     stores_documents = False
-    # Bulk inserts are fastest with the driver's `executemany`. On other engines, `bulk_create` with many rows in a
-    # statement is faster.
+    # True if the driver's `executemany` is the fastest way to insert many rows. On other engines, `bulk_create` with
+    # many rows in a statement is faster.
     prefers_executemany = False
-    # LIKE also ignores case for non-ASCII letters.
+    # True if case-insensitive searches also ignore the case of non-ASCII letters.
     folds_unicode_case = True
 
 

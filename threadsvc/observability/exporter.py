@@ -25,7 +25,7 @@ from threadsvc import __version__
 logger = logging.getLogger(__name__)
 
 METRICS_HOST = "127.0.0.1"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # in a private subdirectory
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the files are in a private subdirectory
 SECONDS_TO_ASK = 10
 ATTEMPTS, SECONDS_TO_FILL = 10, 0.05
 PR_SET_PDEATHSIG = 1
@@ -42,7 +42,8 @@ class Exporter(ThreadingTCPServer):
 class Started(NamedTuple):
     """The exporter's process, and the directory for the workers' files."""
 
-    process: int  # a pidfd (pidfd_open(2)), because gunicorn's master may already have reaped the process
+    # A pidfd (pidfd_open(2)). If gunicorn's master has already reaped the process, its pid may belong to another one.
+    process: int
     directory: Path
 
     def end(self) -> None:
@@ -58,7 +59,7 @@ def start(port: int, data_directory: Path) -> Started:
 
     Call this function before any code imports prometheus_client, which reads its directory from the environment.
     """
-    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # the handler is replaced below
+    server = Exporter((METRICS_HOST, port), BaseHTTPRequestHandler)  # the handler is replaced below, after the import
     directory = new_directory(port, data_directory)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 

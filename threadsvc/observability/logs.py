@@ -27,7 +27,7 @@ STARTED = "threadsvc.started"
 MAX_FRAMES = 50
 
 # No line contains the caller or the thread, so logging need not determine them (logging HOWTO, "Optimization").
-logging._srcfile = None  # the documented way to switch this off
+logging._srcfile = None  # the documented way to turn off the search for the caller
 logging.logThreads = logging.logMultiprocessing = False
 
 
@@ -60,7 +60,7 @@ class LineFormatter(logging.Formatter):
             "timestamp": time.removesuffix("+00:00") + "Z",
             "level": level,
             "logger": record.name,
-            # JSON escapes line breaks by itself.
+            # Escape line breaks in text, so that a record stays on one line. JSON escapes them by itself.
             "event": event.encode("unicode_escape").decode() if self.escapes and not event.isprintable() else event,
         }
         if (answered := request_id.get()) is not None:
@@ -74,7 +74,7 @@ class LineFormatter(logging.Formatter):
 
 def to_ascii(line: dict[str, Any], default: Any) -> str:
     """Return a log line as JSON in ASCII, which is the same in every encoding."""
-    with suppress(TypeError):  # lone surrogates, large integers
+    with suppress(TypeError):  # orjson refuses lone surrogates and large integers
         text = orjson.dumps(line, default)
         if text.isascii():
             return text.decode()

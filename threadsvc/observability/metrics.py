@@ -47,7 +47,8 @@ def prepare() -> None:
 
 def start_worker(directory: Path) -> None:
     """Open the worker's files when it starts, so that no request fails to open them."""
-    directory.mkdir(mode=0o700, exist_ok=True)  # systemd removes the shared memory of users who log out
+    # The directory may be missing, because systemd removes a user's files in shared memory when the user logs out.
+    directory.mkdir(mode=0o700, exist_ok=True)
     IN_PROGRESS.inc(0)
 
 
@@ -69,7 +70,7 @@ def time_operations(engine: Any) -> None:
 class TimedCursor(CursorWrapper):
     """Measures the time of statements.
 
-    An `execute_wrapper` would make `fetch_all` use a cursor for its statements.
+    This is not an `execute_wrapper`, because with one, `fetch_all` would use Django's cursor for its statements.
     """
 
     def _execute(self, *arguments: Any) -> Any:

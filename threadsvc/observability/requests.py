@@ -42,7 +42,8 @@ class RequestIdMiddleware(Middleware):
         started = started_at(request)
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         if not _GOOD_REQUEST_ID.fullmatch(given):
-            given = f"{getrandbits(128):032x}"  # not a secret; os.urandom would release the GIL to other threads
+            # An id is not a secret, so it needs no os.urandom, which would release the GIL to other threads.
+            given = f"{getrandbits(128):032x}"
         token = request_id.set(given)
         status = 500
         try:
@@ -59,8 +60,8 @@ class MetricsMiddleware(Middleware):
     """Counts and times responses. Installed if THREADSVC_METRICS_PORT is set."""
 
     def __init__(self, get_response: GetResponse) -> None:
-        # Not at the top, because Django's checks import all middleware, and prometheus_client reads the environment on
-        # import.
+        # Not imported at the top of the file, because Django's checks import all middleware before the exporter sets
+        # the environment that prometheus_client reads on import.
         from threadsvc.observability import metrics
 
         metrics.prepare()
@@ -144,6 +145,7 @@ def log_fault(**kwargs: Any) -> None:
     error = sys.exception()
     if not isinstance(error, OUTAGES):  # threadsvc/api/errors.py logs outages
         logger.error("unhandled exception", exc_info=True)
-    if error and not settings.DEBUG:  # with DEBUG, Django's error page shows the frames
-        # The traceback refers to its frames, and the frames refer to the request, its body and the exception.
+    if error and not settings.DEBUG:  # with DEBUG, Django's error page still needs the frames
+        # The traceback refers to its frames, and the frames refer to the request, its body and the exception. Clear the
+        # frames, so that this cycle does not keep them all in memory.
         traceback.clear_frames(error.__traceback__)

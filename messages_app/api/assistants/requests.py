@@ -141,8 +141,8 @@ _METADATA_KEY = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 class ListThreadsQuerySerializer(ListQuerySerializer):
     """Adds `metadata`: the pairs that `metadata[KEY]=VALUE` asks for.
 
-    Refuses unknown keys. Otherwise a mistyped filter would return all threads, and a script that deletes what it lists
-    would delete all of them.
+    Unlike the other queries, it rejects unknown parameters. Otherwise a request with a mistyped filter would return all
+    threads. A script that deletes the returned threads would then delete all of them.
     """
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def list_of(component_name: str, item: type[ResponseSerializer]) -> type[Respons
 
     class PageSerializer(ResponseSerializer):
         object = object_field("list")
-        data = item(many=True, source="rows")  # type: ignore[assignment]  # DRF takes fields out of the class
+        # DRF moves declared fields out of the class, so this field does not replace the property `Serializer.data`.
+        data = item(many=True, source="rows")  # type: ignore[assignment]
         first_id = ShownField({"type": ["string", "null"]})
         last_id = ShownField({"type": ["string", "null"]})
         has_more = ShownField({"type": "boolean"})

@@ -11,7 +11,10 @@ from messages_app.api.assistants.views import MessageViewSet, ThreadViewSet
 
 
 class LastOfPath(StringConverter):
-    """A thread id. It does not match `runs`, so /threads/runs (create_and_run) is an unknown path."""
+    """A thread id at the end of a path.
+
+    It does not match `runs`. OpenAI's API has a path /threads/runs (create_and_run), which is an unknown path here.
+    """
 
     regex = r"(?!runs\Z)[^/]+"
 

@@ -77,7 +77,7 @@ class ContractViewSet(JSONViewSet):
 
 
 class ThreadViewSet(ContractViewSet):
-    # Create Thread accepts up to a hundred messages.
+    # A body of Create Thread can contain up to a hundred messages, so it may be larger than other bodies.
     body_limits: ClassVar = {"create": settings.MAX_THREAD_BODY_BYTES}
     optional_bodies: ClassVar = {"create"}
 

@@ -45,6 +45,7 @@ class Command(BaseCommand):
         seconds = time.monotonic() - start
         summary = f"Exported {threads:,} threads in {seconds:.1f} s ({threads / seconds:,.0f}/s)."
         if file == STANDARD_STREAM:
-            self.stderr.write(summary, str)  # without the style of errors
+            # stdout contains the export. `str` replaces the function that formats text on stderr as an error.
+            self.stderr.write(summary, str)
         else:
             self.stdout.write(summary)

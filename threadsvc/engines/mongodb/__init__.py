@@ -16,7 +16,8 @@ and the `__schema__` collection. This engine fixes the following faults, which w
 | a failed `atomic` block breaks the connection | base.py: DatabaseWrapper._rollback |
 | a bare boolean in WHERE is not supported | base.py: DatabaseOperations |
 | JSON is stored as text | base.py: DatabaseOperations.adapt_json_value |
-| JSONField, PositiveBigIntegerField and others have no types, and DecimalField has no values | base.py |
+| JSONField, PositiveBigIntegerField and others have no column type | base.py: DatabaseWrapper.data_types |
+| values of DecimalField are not converted back to Decimal | base.py: to_decimal |
 | a test database cannot be created | base.py: DatabaseCreation |
 | UniqueConstraints in CREATE TABLE and index directions are dropped | schema.py |
 | AddField, AlterField, RemoveConstraint fail | schema.py |

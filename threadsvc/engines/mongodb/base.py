@@ -31,7 +31,7 @@ _clients_lock = Lock()
 
 
 def process_client(options: dict[str, Any]) -> MongoClient[Document]:
-    """Return this process's client. After a fork, the child creates a new one, because threads are not copied."""
+    """Return this process's client. After a fork, the child creates a new one, because a fork copies no threads."""
     key = os.getpid(), repr(sorted(options.items()))
     with _clients_lock:
         if key not in _clients:
@@ -164,7 +164,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         return f"{sql} -- {params!r}"
 
     def sql_flush(self, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
-        return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608  # names of ours
+        return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608  # constant names
 
 
 def has_field_names(value: Any) -> bool:
@@ -212,7 +212,11 @@ class DatabaseIntrospection(introspection.DatabaseIntrospection):
 
 
 class DatabaseCreation(creation.DatabaseCreation):
-    """Creates test databases. MongoDB creates a database with its first collection."""
+    """Creates test databases.
+
+    No command creates a database: MongoDB creates it when the migrations create its first collection. Only an old test
+    database with the same name must be dropped.
+    """
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name: str = self._get_test_db_name()
@@ -225,7 +229,8 @@ class DatabaseCreation(creation.DatabaseCreation):
 
 
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
-    # There is no connection to open, and no transaction to begin or commit.
+    # Metrics time only queries. All connections share a client that opens its sockets by itself, and there are no
+    # transactions to begin or commit.
     timed_methods: ClassVar[dict[str, str]] = {"fetch_directly": "query"}
     data_types = {
         **base.DatabaseWrapper.data_types,
@@ -233,7 +238,8 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
         "PositiveBigIntegerField": "long",
         "SmallAutoField": "int",
     }
-    # For operators that are not in this dict, Django calls `regex_lookup`.
+    # The operators of regular expressions are left out. Django then calls `regex_lookup`, which raises
+    # NotSupportedError.
     operators = {name: sql for name, sql in base.DatabaseWrapper.operators.items() if "regex" not in name}
     SchemaEditorClass = DatabaseSchemaEditor
     creation_class = DatabaseCreation
@@ -250,7 +256,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             return self.client_connection[self.settings_dict["NAME"]]
 
     def create_cursor(self, name: str | None = None) -> MongoCursor:
-        # Not cached, because a child process needs its own client.
+        # Look up the client for each cursor, because this process may be the child of a fork and need its own client.
         self.connection = self.get_new_connection(self.get_connection_params())
         return MongoCursor(self.client_connection, self.connection, self.djongo_connection)
 

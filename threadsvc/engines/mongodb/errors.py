@@ -30,7 +30,8 @@ def database_error(error: Exception) -> Exception:
                 return DiskFull(str(error))
             if DUPLICATE_KEY in codes:
                 kind = database.IntegrityError
-            elif not codes or codes & UNAVAILABLE:  # no code: written, but without the requested write concern
+            # Without codes, the server applied the writes but could not confirm the requested write concern.
+            elif not codes or codes & UNAVAILABLE:
                 kind = database.OperationalError
         case (
             errors.ConnectionFailure()
@@ -49,7 +50,7 @@ def database_error(error: Exception) -> Exception:
                 return DiskFull(str(error))
             if error.code in UNAVAILABLE:
                 kind = database.OperationalError
-            elif error.code == IMMUTABLE_FIELD:  # an _id cannot change
+            elif error.code == IMMUTABLE_FIELD:  # the statement changes an `_id`, which MongoDB forbids
                 kind = database.NotSupportedError
         case BSONError() | OverflowError() | UnicodeError():
             kind = database.DataError

@@ -70,7 +70,10 @@ def order_by(self: OrderBy, compiler: Any, connection: Any) -> CompiledSQL:
 
 
 def register_lookups() -> None:
-    """Register the functions as `as_djongo`. For this vendor, Django prefers this method to `as_sql`."""
+    """Register each function as the method `as_djongo` of its expression.
+
+    Django calls this method instead of `as_sql` if the connection's vendor is "djongo".
+    """
     methods = {
         KeyTransform: key_transform,
         DataContains: data_contains,

@@ -28,8 +28,8 @@ NAMESPACE_NOT_FOUND = 26
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     """Changes collections and indexes. Collections have no columns, so most changes of fields do nothing.
 
-    An index with a condition is created without the condition. It finds the same rows. There are no foreign keys or
-    CHECKs.
+    An index with a condition is created without the condition. It is larger, but finds the same rows. There are no
+    foreign keys or CHECKs.
     """
 
     def __init__(self, connection: Any, collect_sql: bool = False, atomic: bool = True) -> None:

@@ -108,7 +108,8 @@ class Reader:
         return statement
 
     def select(self) -> statements.SelectStatement:
-        # The parser checks columns against the table's name, so it reads FROM before the items.
+        # To check that the selected columns belong to the table, the parser needs the table's name. It therefore skips
+        # to FROM, reads the name, and then returns to the items.
         start, depth = self.at, 0
         while self.next is not END and not (depth == 0 and self.next == Token("word", "FROM")):
             depth += {"(": 1, ")": -1}.get(self.next.text, 0)

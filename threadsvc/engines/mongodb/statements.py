@@ -178,7 +178,8 @@ class IsNull(Condition):
         return self.operand.is_null(params, negated != self.negated)
 
 
-# Each operator and its negation. MongoDB's ordered comparisons compare values of one type, and none is true for null.
+# Each operator and its negation. MongoDB's ordered comparisons compare only values of one type, and none is true for
+# null, as in SQL.
 ORDERED = {"<": ("$lt", "$gte"), "<=": ("$lte", "$gt"), ">": ("$gt", "$lte"), ">=": ("$gte", "$lt")}
 
 
@@ -233,7 +234,7 @@ class In(Condition):
         if not negated:
             return self.operand.where({"$in": known}, params)
         if not values:
-            return {}  # NOT IN () is true for NULL too
+            return {}  # NOT IN with an empty list is true for every row, even for NULL
         return NO_ROW if len(known) < len(values) else self.operand.where({"$nin": [*known, None]}, params)
 
 
@@ -254,11 +255,12 @@ class Like(Condition):
             raise NotSupportedError(f"LIKE {pattern!r}")
         if self.operand == Column("_id"):
             found = self.object_ids(pattern)
-            return {"$nor": [found]} if negated else found  # every document has an _id
+            return {"$nor": [found]} if negated else found  # no document lacks an _id, so NULL needs no check
         found = {"$regex": regular_expression(pattern), "$options": "is" if self.any_case else "s"}
         if not negated:
             return self.operand.where(found, params)
-        if isinstance(self.operand, Column):  # if the path traverses arrays, no element may match
+        # A path can traverse arrays. `$nor` is then true only if no element matches the pattern.
+        if isinstance(self.operand, Column):
             return {"$nor": [self.operand.where(found, params)], **self.operand.where({"$ne": None}, params)}
         return self.operand.where({"$not": found, "$ne": None}, params)
 

@@ -74,7 +74,9 @@ def mongodb_entry(setting: str, url: str) -> dict[str, Any]:
     timeouts = {option: value for option, value in TIMEOUTS.items() if option.lower() not in given}
     client: dict[str, Any] = {"host": url, "appname": "threadsvc", "uuidRepresentation": "standard"}
     client |= {**timeouts, **PROMISES}
-    if url.startswith("mongodb://"):  # mongodb+srv:// needs DNS, which may be unavailable now
+    # MongoClient checks the rest of the URL without connecting. mongodb+srv:// is not checked here, because it needs
+    # DNS, which may be unavailable now.
+    if url.startswith("mongodb://"):
         try:
             MongoClient(connect=False, **client).close()
         except (PyMongoError, OSError, TypeError, ValueError, KeyError) as error:

@@ -72,7 +72,8 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations): ...
 class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     """Discards pooled connections that the server has closed, for example in a restart.
 
-    The pool's own check waits longer after each closed connection, and would soon wait longer than a request may take.
+    This class replaces the pool's own check. That check waits longer after each closed connection that it finds, and
+    would soon wait longer than a request may take.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
@@ -85,7 +86,8 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
     def fetch_directly(self, sql: str, params: Sequence[Any]) -> list[Any]:
         """Run a prepared statement.
 
-        Django's cursors insert the values into the SQL, so the server would plan each statement again.
+        Does not use Django's cursor, which inserts the values into the SQL. The server would then have to plan each
+        statement again.
         """
         with Cursor(self.connection) as prepared:
             return prepared.execute(sql, params).fetchall()

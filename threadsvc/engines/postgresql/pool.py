@@ -1,6 +1,6 @@
-"""The connections and options of the pool.
+"""The connection class and the options of the connection pool.
 
-With them, no request waits for a server that is down or does not respond.
+They ensure that no request waits for a server that is down or does not respond.
 """
 
 import socket
@@ -89,8 +89,8 @@ def pool_options(connections: int, seconds_to_wait: float) -> dict[str, Any]:
         "min_size": 0,
         "max_size": connections,
         "timeout": seconds_to_wait,
-        # The next request retries. The pool's own retries back off, so after an outage of minutes they would be minutes
-        # late.
+        # 0 turns off the pool's own retries, because the next request retries. The pool waits longer after each failed
+        # retry, so after an outage of minutes its next retry would be minutes late.
         "reconnect_timeout": 0,
         "reconnect_failed": fail_who_waits,
         "connection_class": Connection,

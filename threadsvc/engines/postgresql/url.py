@@ -22,8 +22,8 @@ LIBPQ_OPTIONS = {
     "keepalives_interval": UNRESPONSIVE_SECONDS,
 }
 
-# The number of executions on a connection after which psycopg prepares a statement. Only `fetch_all` passes values
-# separately from the SQL. Django inserts them into the SQL.
+# The number of executions on a connection after which psycopg prepares a statement. Only `fetch_all` passes the
+# values separately, so only its statements repeat with the same text. Django's cursors insert the values into the SQL.
 RUNS_BEFORE_PREPARED = 3
 
 # The purge thread needs a connection in addition to the connections of requests.
@@ -61,7 +61,8 @@ def postgresql_entry(
             raise ImproperlyConfigured(
                 f"{setting}: {option!r} is no option of postgresql://, or given twice; {there_are}"
             )
-    # An idle transaction keeps its locks. Transactions of the service are never idle for so long.
+    # The server ends a transaction that is idle for twice the statement time-out, because it would keep its locks.
+    # Transactions of the service are never idle for so long.
     limits = f"-c statement_timeout={seconds * 1000:.0f} -c idle_in_transaction_session_timeout={seconds * 2000:.0f}"
     return {
         **parsed,
@@ -71,7 +72,8 @@ def postgresql_entry(
             **LIBPQ_OPTIONS,
             "prepare_threshold": RUNS_BEFORE_PREPARED if prepared == "1" else None,
             **options,
-            "options": f"{limits} {options.get('options', '')}".strip(),  # the last of two equal options wins
+            # If an option is set twice, the last value counts, so the options in the URL override the limits.
+            "options": f"{limits} {options.get('options', '')}".strip(),
             "pool": pool_options(threads + PURGERS, POOL_SECONDS),
         },
     }

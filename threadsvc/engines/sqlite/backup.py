@@ -80,7 +80,7 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
         raise sqlite3.OperationalError("database is locked")
     try:
         if keep is not None:
-            copy(database, keep, report, check=False)  # copy even a damaged database
+            copy(database, keep, report, check=False)  # keep the old content even if it is damaged
         with opened(source) as new, opened(database, "rwc", seconds) as live:
             try:
                 live.execute("PRAGMA journal_mode = WAL")
@@ -88,9 +88,9 @@ def put_back(source: Path, database: Path, seconds: float, report: Report, keep:
                 _transfer(new, live, report)
             except sqlite3.Error:
                 if keep is not None:
-                    keep.unlink(missing_ok=True)  # the database still has the old content
+                    keep.unlink(missing_ok=True)  # not needed: the database still has the old content
                 raise
-            with suppress(sqlite3.Error):  # already committed; the log can be truncated later
+            with suppress(sqlite3.Error):  # the new content is committed, and the log can be truncated later
                 live.execute(f"PRAGMA busy_timeout = {SECONDS_FOR_READERS * 1000}")
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(database.parent)
@@ -102,7 +102,8 @@ def _transfer(source: sqlite3.Connection, target: sqlite3.Connection, report: Re
     (page_size,) = source.execute("PRAGMA page_size").fetchone()
 
     def tell(status: int, remaining: int, total: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # the time-out has passed; Python would retry
+        # SQLite has already waited for its time-out. Without an exception, Python would retry.
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise sqlite3.OperationalError("database is locked")
         report((total - remaining) * page_size, total * page_size)
 

@@ -24,11 +24,12 @@ from threadsvc.engines.base import EngineConnection, EngineFeatures, EngineOpera
 DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 # For processes that store millions of rows. Ids are random, so each commit changes many index pages. A cache of 16 MB
-# holds these pages. With a log of up to 160 MB, a page is copied to the database once for many commits. This does not
-# make commits less durable.
-MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # in KiB; in pages of 4 KiB
+# holds these pages. With a log of up to 160 MB, SQLite copies a page from the log to the database only once for many
+# commits. The larger log does not make commits less durable.
+MANY_WRITES = ("PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 40000")  # 16,384 KiB; 40,000 pages
 
-# A shorter wait in the queue does not shorten SQLite's busy time-out, because changing it takes three statements.
+# A wait in the write queue reduces SQLite's busy time-out by the same time, so that a write waits no longer than its
+# time-out. After a wait shorter than BRIEF_SECONDS, the engine skips this, because it takes three statements.
 BRIEF_SECONDS = 0.1
 
 
@@ -42,7 +43,7 @@ class WriteQueue:
 
     def __init__(self, database: str) -> None:
         self._threads = Lock()
-        self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # as long as the process lives
+        self._file = Path(f"{database}.turn").open("ab")  # noqa: SIM115  # stays open until the process ends
 
     def acquire(self, seconds: float) -> bool:
         if not self._threads.acquire(timeout=seconds):
@@ -76,7 +77,8 @@ def convert_query(query: str) -> str:
 
 
 class DatabaseFeatures(EngineFeatures, features.DatabaseFeatures):
-    # Pages start at (created_at, id) < (?, ?). SQLite supports this since 3.15, but Django 5.2 does not use it.
+    # Queries for pages compare tuples: (created_at, id) < (?, ?). SQLite supports such comparisons since 3.15, but
+    # Django 5.2 uses them on SQLite only if this attribute is True.
     supports_tuple_lookups = True
     prefers_executemany = True
     folds_unicode_case = False
@@ -104,7 +106,7 @@ class DatabaseOperations(EngineOperations, operations.DatabaseOperations):
         """
         try:
             return orjson.dumps(value).decode()
-        except TypeError:  # a lone surrogate, an integer of more than 64 bits
+        except TypeError:  # for a lone surrogate or an integer of more than 64 bits
             return encoder().encode(value)
 
     adapt_pairs = adapt_document
@@ -197,7 +199,7 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
                 cursor.execute(statement)
 
     def close_pool(self) -> None:
-        """Do nothing: there is no pool."""
+        """Do nothing, because SQLite has no pool. Other engines close their pools here."""
 
     def leave_queue(self) -> None:
         queue, self._queue = self._queue, None
@@ -223,4 +225,4 @@ class DatabaseWrapper(EngineConnection, base.DatabaseWrapper):
             self.leave_queue()
 
     def __del__(self) -> None:
-        self.leave_queue()  # in case a thread ended inside a transaction
+        self.leave_queue()  # if a thread ended inside a transaction, other writers must not wait for it

@@ -36,6 +36,6 @@ def sqlite_entry(setting: str, parsed: dict[str, Any], given: dict[str, Any], se
     return {
         **parsed,
         "ENGINE": "threadsvc.engines.sqlite",
-        "NAME": os.path.realpath(name),  # the same name for the same file
+        "NAME": os.path.realpath(name),  # two paths to the same file must share one write queue
         "OPTIONS": {"timeout": seconds, **SQLITE_OPTIONS},
     }

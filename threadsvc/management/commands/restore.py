@@ -49,7 +49,8 @@ class Command(BaseCommand):
         except backup.Unusable as error:
             raise CommandError(f"{file} {error}") from error
         except (sqlite3.Error, DatabaseError, OSError) as error:
-            # The file has passed its check, so an error of exactly this class means that the database is damaged.
+            # FILE has passed its check, so sqlite3.DatabaseError itself means that the database is damaged. Its
+            # subclasses have other causes, such as a locked database.
             away = f". Move {target}* away and restore again." if type(error) is sqlite3.DatabaseError else ""
             raise CommandError(f"cannot restore {file}: {error_reason(error)}{away}") from error
         self.stdout.write(f"Restored {target} in {time.monotonic() - start:.1f} s: {contents(target)}.")

@@ -23,8 +23,8 @@ from threadsvc.management import expected_tables
 from threadsvc.observability import exporter
 from threadsvc.observability.logs import log_what_python_prints
 
-# In bytes. gunicorn allows at most 8190, which is too little for a URL of 8 KiB, or 0 for no limit. Without a limit,
-# one client could fill the memory.
+# In bytes. gunicorn's option allows at most 8190, which is too little for a URL of 8 KiB, or 0 for no limit. Without a
+# limit, one client could fill the memory. The assignment to gunicorn's constant below therefore raises the maximum.
 MAX_REQUEST_LINE = 65536
 MAX_OPEN_FILES = 65536
 message.MAX_REQUEST_LINE = MAX_REQUEST_LINE
@@ -88,7 +88,7 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from threadsvc import urls  # noqa: F401  # once, before workers are forked
+        from threadsvc import urls  # noqa: F401  # loaded once, before the workers are forked from this process
         from threadsvc.wsgi import application
 
         return application
@@ -97,7 +97,8 @@ class Server(BaseApplication):
 def missing_tables(alias: str) -> list[str]:
     """Return the tables that this database should have but does not have.
 
-    Tables can be missing, because Django records a migration as applied even if a router skips its operations.
+    Tables can be missing even after `migrate`, because Django records a migration as applied even if a router skips its
+    operations. For example, this happens if THREADS_DATABASE_URL changes later.
     """
     there = connections[alias].introspection.table_names()
     return [table for table in expected_tables(alias) if table not in there]
@@ -140,7 +141,7 @@ class Command(BaseCommand):
         raise_limit_of_files()
         metrics = start_metrics()
         self.stdout.write(banner())
-        self.stdout.flush()  # otherwise each worker would inherit the buffered output
+        self.stdout.flush()  # otherwise each worker would inherit the buffered output and print it again
         log_what_python_prints()
         Server(metrics).run()
 
@@ -175,7 +176,7 @@ def metrics_hooks(metrics: exporter.Started) -> dict[str, Any]:
 def raise_limit_of_files() -> None:
     """Raise the limit of open files as far as allowed.
 
-    This is needed because gunicorn ends a worker that cannot accept more connections.
+    Each connection is an open file, and a worker that reaches the limit cannot accept more connections.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
@@ -223,7 +224,7 @@ def is_loopback(host: str) -> bool:
 
 
 def banner() -> str:
-    # A browser cannot open the address that means all interfaces.
+    # A browser cannot open 0.0.0.0 or ::, which mean all interfaces, so the banner shows the loopback address.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
     at = f"http://{bracketed(host)}:{settings.PORT}"
     lines = [
