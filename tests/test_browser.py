@@ -184,7 +184,7 @@ def test_docs_shows_code_samples_and_an_example_of_each_status(browser: Browser,
             expect(sample).to_contain_text(word)
             expect(sample).to_contain_text(f"{origin}/v1")
         statuses = reference.get_by_role("group", name="Responses").get_by_role("button")
-        assert statuses.count() == 11
+        assert statuses.count() == 12
         for status in statuses.all():
             status.click()
             code = reference.locator(".responses-wrapper .highlight-code code")

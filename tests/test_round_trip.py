@@ -36,7 +36,7 @@ TEXTS = [
     "]}\n{[",
 ]
 KEYS = ["", "a", "A", "a.b", "$set", "é", "e\u0301", "_id", "k", "🙂", "x y", "0", "\n", "object", "\u2028", "Z"]
-IDS = ["msg_abc{}", "msg_ABC{}", "{}", "id with spaces {}", "ключ-{}", "🙂{}", "a/b?c#{}"]
+IDS = ["msg_abc{}", "msg_ABC{}", "{}", "id with spaces {}", "ключ-{}", "🙂{}", "a?b=c#{}"]
 ROLES = ["user", "assistant", "tool_call", "tool_output"]
 
 

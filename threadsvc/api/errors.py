@@ -83,27 +83,28 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse |
             return ErrorResponse("Method Not Allowed", exc.status_code)
         case PathNotServed():
             return ErrorResponse(exc.detail, exc.status_code, detail_for_error=exc.message)
-        case exceptions.Throttled():
-            return ErrorResponse("Too Many Requests", exc.status_code, _rate_limit_headers(exc))
         case exceptions.APIException():
-            # As in DRF's own handler: the view sets `auth_header` for a 401.
-            challenge = getattr(exc, "auth_header", None)
-            return ErrorResponse(exc.detail, exc.status_code, {"WWW-Authenticate": challenge} if challenge else {})
+            is_throttled = isinstance(exc, exceptions.Throttled)
+            return ErrorResponse("Too Many Requests" if is_throttled else exc.detail, exc.status_code, _headers_of(exc))
         case Http404():
             return ErrorResponse("Not Found", HTTPStatus.NOT_FOUND)
     return answer_of_database(exc)
 
 
-def _rate_limit_headers(error: Any) -> dict[str, str]:
-    """Return `Retry-After`, and the headers in which OpenAI's API describes a limit."""
-    limit: Any = settings.RATE_LIMIT  # not None, because the request was throttled
-    seconds = max(1, math.ceil(error.wait or 0))
-    return {
-        "Retry-After": str(seconds),
-        "x-ratelimit-limit-requests": str(limit[0]),
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": f"{seconds}s",
-    }
+def _headers_of(error: Any) -> dict[str, str]:
+    """Return the headers of an error: as in DRF, from `auth_header` (401) and `wait` (409, 429), and the rate limit."""
+    headers = {}
+    if challenge := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = challenge
+    if (wait := getattr(error, "wait", None)) is not None:
+        seconds = max(1, math.ceil(wait))
+        headers["Retry-After"] = str(seconds)
+        if isinstance(error, exceptions.Throttled):  # described as in OpenAI's API
+            limit: Any = settings.RATE_LIMIT
+            headers["x-ratelimit-limit-requests"] = str(limit[0])
+            headers["x-ratelimit-remaining-requests"] = "0"
+            headers["x-ratelimit-reset-requests"] = f"{seconds}s"
+    return headers
 
 
 class ErrorResponse(HttpResponse):
