@@ -86,7 +86,7 @@ def test_acknowledged_messages_stay_in_each_writers_order(histories: list[Histor
         acknowledged = thread.acknowledged
         assert len(set(acknowledged)) == WRITERS * PER_WRITER
         victims = [message.message_id for message in thread.written[0]][1::2]
-        # The deleter read each of these messages only once. Otherwise an id would be in this list twice.
+        # Also checks that the deleter read each victim only once. Otherwise, an id would be in `deleted` twice.
         assert thread.deleted == victims
         remaining = set(thread.initial) | set(acknowledged) - set(thread.deleted)
         assert sorted(thread.final) == sorted(remaining)

@@ -70,7 +70,7 @@ def time_operations(engine: Any) -> None:
 class TimedCursor(CursorWrapper):
     """Measures the time of statements.
 
-    This is not an `execute_wrapper`, because with one, `fetch_all` would use Django's cursor for its statements.
+    Does not use an `execute_wrapper`: if one is installed, `fetch_all` no longer skips Django's cursor.
     """
 
     def _execute(self, *arguments: Any) -> Any:
