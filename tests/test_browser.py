@@ -94,7 +94,7 @@ def copied(page: Page, button: Locator) -> str:
     return text
 
 
-def test_front_page_without_scripts_has_its_commands_and_no_dead_buttons(browser: Browser, origin: str) -> None:
+def test_front_page_without_scripts_has_no_dead_buttons(browser: Browser, origin: str) -> None:
     with browser.open(origin, java_script_enabled=False) as page:
         page.goto("/")
         expect(page.locator("pre").first).to_contain_text(f'curl -sS -X POST "{origin}/v1/threads"')
@@ -121,7 +121,7 @@ def executed(call: Locator) -> tuple[int, Any]:
     return int(shown.locator("tbody .response-col_status").inner_text().split()[0]), body
 
 
-def test_newcomer_creates_a_thread_and_a_message_on_the_page_of_the_api(
+def test_newcomer_creates_a_thread_and_a_message_in_docs(
     browser: Browser, origin: str, served: Served
 ) -> None:
     with browser.open(origin, refusals={422}) as page:
@@ -141,7 +141,7 @@ def test_newcomer_creates_a_thread_and_a_message_on_the_page_of_the_api(
         assert [item["loc"] for item in refusal["detail"]] == [["body", "content"], ["body", "text"]]
 
 
-def test_page_of_the_api_lists_all_threads_and_creates_in_the_shape_of_v2(
+def test_docs_lists_threads_and_creates_in_the_v2_shape(
     browser: Browser, origin: str, served: Served
 ) -> None:
     thread_id = served.new_thread()
@@ -444,7 +444,7 @@ def test_page_of_any_other_origin_is_kept_out_by_the_browser(fetch: Callable[...
     assert fetch(at, method="POST", headers=SDK_HEADERS, body="{}") == BLOCKED
 
 
-def test_preflight_is_answered_to_origins_that_may_and_is_a_405_to_others(shared: Served, origin: str) -> None:
+def test_only_allowed_origins_get_a_preflight_response(shared: Served, origin: str) -> None:
     def preflight(path: str, of: str) -> Any:
         asked = {"Origin": of, "Access-Control-Request-Method": "POST"}
         return shared.call("OPTIONS", path, **asked)

@@ -95,7 +95,7 @@ def help_of(command: BaseCommand, name: str) -> str:
 
 
 @pytest.mark.stateless
-def test_every_command_is_documented_and_every_documented_command_is_there() -> None:
+def test_documented_commands_are_those_of_the_code() -> None:
     assert sorted(COMMANDS) == sorted(OUR_COMMANDS)
 
 
@@ -140,7 +140,7 @@ def masked(text: str) -> str:
     return re.sub(r'"created_at":\d{10}', '"created_at":0', text)
 
 
-def test_curl_commands_of_the_tutorial_get_the_responses_that_it_shows(served: Served) -> None:
+def test_curl_commands_of_the_tutorial_get_its_responses(served: Served) -> None:
     blocks = "\n".join(code_blocks("docs/tutorial.md", "console"))
     steps = re.findall(r"^\$ (curl .*)\n(.*)$", blocks, re.MULTILINE)
     assert len(steps) == 5
