@@ -121,9 +121,7 @@ def executed(call: Locator) -> tuple[int, Any]:
     return int(shown.locator("tbody .response-col_status").inner_text().split()[0]), body
 
 
-def test_newcomer_creates_a_thread_and_a_message_in_docs(
-    browser: Browser, origin: str, served: Served
-) -> None:
+def test_newcomer_creates_a_thread_and_a_message_in_docs(browser: Browser, origin: str, served: Served) -> None:
     with browser.open(origin, refusals={422}) as page:
         page.goto("/docs")
         status, thread = executed(operation(page, "create_thread"))
@@ -141,9 +139,7 @@ def test_newcomer_creates_a_thread_and_a_message_in_docs(
         assert [item["loc"] for item in refusal["detail"]] == [["body", "content"], ["body", "text"]]
 
 
-def test_docs_lists_threads_and_creates_in_the_v2_shape(
-    browser: Browser, origin: str, served: Served
-) -> None:
+def test_docs_lists_threads_and_creates_in_the_v2_shape(browser: Browser, origin: str, served: Served) -> None:
     thread_id = served.new_thread()
     with browser.open(origin) as page:
         page.goto("/docs")

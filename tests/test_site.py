@@ -67,9 +67,7 @@ def test_page_outside_of_the_navigation_fails_the_build(tmp_path: Path) -> None:
         ("- a\n\n      b\n\n1. c\n\n   d\n", [3, 7]),
     ],
 )
-def test_indent_that_ends_a_list_fails_the_build(
-    tmp_path: Path, markdown: str, numbers: list[int]
-) -> None:
+def test_indent_that_ends_a_list_fails_the_build(tmp_path: Path, markdown: str, numbers: list[int]) -> None:
     builder, page = scripts_docs(), tmp_path / "page.md"
     builder.ROOT = tmp_path
     page.write_text(markdown)
@@ -143,9 +141,7 @@ def test_search_finds_a_setting_by_its_name(browser: Browser, origin: str) -> No
         expect(page).to_have_title("Settings - threadsvc")
 
 
-def test_each_page_fits_its_window_and_is_self_contained(
-    browser: Browser, origin: str, site: Path
-) -> None:
+def test_each_page_fits_its_window_and_is_self_contained(browser: Browser, origin: str, site: Path) -> None:
     pages = sorted("/" + str(file.relative_to(site)).removesuffix("index.html") for file in site.rglob("index.html"))
     assert len(pages) > 30
     with browser.open(origin) as page:

@@ -99,9 +99,7 @@ def test_message_is_answered_in_full_and_reads_in_both_shapes(api: Api, thread_i
     assert api.get(path).body["data"] == [default]
 
 
-def test_missing_author_is_null_in_v2_and_empty_by_default(
-    api: Api, thread_id: str
-) -> None:
+def test_missing_author_is_null_in_v2_and_empty_by_default(api: Api, thread_id: str) -> None:
     for body in (GOOD, {**GOOD, "assistant_id": "", "run_id": ""}, {**GOOD, "assistant_id": None, "run_id": None}):
         message = post(api, thread_id, body).body
         assert (message["assistant_id"], message["run_id"], message["attachments"]) == (None, None, [])
