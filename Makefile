@@ -8,7 +8,7 @@ DOCS := .venv-docs/requirements-docs.done
 # their time: three of them use two cores fully.
 WORKERS := 3
 RANDOM_TESTS := tests/test_paging.py tests/test_bulk.py tests/test_mongo_queries.py tests/test_fuzz.py
-PYTEST := $(BIN)/python -m pytest --dist=worksteal --durations=30
+PYTEST := $(BIN)/python -m pytest --dist=worksteal
 
 # Where bytecode is not kept, each of the hundreds of processes that a run starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from playwright.sync_api import ConsoleMessage, Error, Page, Request, ViewportSize, sync_playwright
 
@@ -26,6 +26,7 @@ FLAGS = (
     "--disable-sync",
 )
 DESKTOP, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SECONDS_TO_WAIT = 15
 
 

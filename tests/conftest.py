@@ -31,7 +31,7 @@ from django.utils.connection import ConnectionProxy
 from pytest_django import DjangoDbBlocker
 
 from tests import engines
-from tests.servers import children_of
+from tests.servers import Unavailable, children_of, is_ci
 from tests.servers import free_port as free_port
 from tests.stored import stored
 from threadsvc.wsgi import application
@@ -363,6 +363,19 @@ def migrate(directory: Path) -> None:
         return
     done = manage(directory, "migrate", "-v0", "--database", connection.alias)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Yield a `tests.browser.Browser`. Without Chromium, the test is skipped; under CI, it fails."""
+    from tests.browser import Browser  # imports Playwright, which few tests need
+
+    try:
+        with Browser() as started:
+            yield started
+    except Unavailable as error:
+        reason = f"tests in a browser: {error}"
+        pytest.fail(reason, pytrace=False) if is_ci() else pytest.skip(reason)
 
 
 @pytest.fixture

@@ -6,29 +6,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser import DESKTOP, PHONE, Browser, serious_problems
+from tests.browser import DESKTOP, PHONE, SCHEMES, Browser, serious_problems
 from tests.conftest import Served, manage
-from tests.servers import Unavailable, is_ci
 
 pytestmark = pytest.mark.engine("sqlite")
 
 THREAD_ID = re.compile(r"thread_[0-9a-z]{26}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with Browser() as started:
-            yield started
-    except Unavailable as error:
-        reason = f"tests in a browser: {error}"
-        pytest.fail(reason, pytrace=False) if is_ci() else pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -464,7 +453,6 @@ def test_only_allowed_origins_get_a_preflight_response(shared: Served, origin: s
 
 # Every page
 
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 READY = {
     "/": "main",
     "/nowhere": "main",

@@ -17,9 +17,8 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import DESKTOP, PHONE, Browser, serious_problems
+from tests.browser import DESKTOP, PHONE, SCHEMES, Browser, serious_problems
 from tests.conftest import ROOT
-from tests.servers import Unavailable, is_ci
 
 if "SITE" not in os.environ:
     pytest.skip("run `make docs`, then these tests with SITE=build/site", allow_module_level=True)
@@ -103,16 +102,6 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with Browser() as started:
-            yield started
-    except Unavailable as error:
-        reason = f"tests in a browser: {error}"
-        pytest.fail(reason, pytrace=False) if is_ci() else pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
 def site() -> Path:
     return (ROOT / os.environ["SITE"]).resolve(strict=True)
 
@@ -127,7 +116,6 @@ def origin(site: Path) -> Iterator[str]:
         thread.join()
 
 
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 25, 29)"}
 TABLES, CODE = "/settings/", "/tutorial/"
 

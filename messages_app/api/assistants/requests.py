@@ -147,9 +147,12 @@ class ListThreadsQuerySerializer(ListQuerySerializer):
 
     def run_validation(self, data: Any = empty) -> dict[str, Any]:
         values, faults = read_keys(self.fields, data)
-        pairs = {match[1]: data[name] for name in data if (match := _METADATA_KEY.fullmatch(name))}
-        unknown = [name for name in data if name not in self.fields and not _METADATA_KEY.fullmatch(name)]
-        faults += [Fault(EXTRA, (name,)) for name in unknown]
+        pairs = {}
+        for name in data:
+            if match := _METADATA_KEY.fullmatch(name):
+                pairs[match[1]] = data[name]
+            elif name not in self.fields:
+                faults.append(Fault(EXTRA, (name,)))
         if faults:
             raise Faults(faults, root="query")
         return {**values, "metadata": pairs}
